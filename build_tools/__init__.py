@@ -1,0 +1,1 @@
+"""What setup.py needs to find on the machine before it can build."""

@@ -1,0 +1,242 @@
+// blocks.h: the CPU loops' way through a layer: a block of weights, masks or draws at a time, in an L1 buffer.
+//
+// Everything here is a vectorised equal of `weight_at` and `kept`. In OIHW layout a block is any range of up to kBlock
+// elements that starts at a multiple of 128; in OHWI layout it is one filter, made in OIHW order and then permuted.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "isa.h"
+#include "key.cuh"
+#include "layout.cuh"
+#include "rng.cuh"
+#include "rule.cuh"
+#include "source.cuh"
+
+namespace hn {
+namespace cpu {
+
+constexpr int32_t kBlock = 1024;
+constexpr int kLanes = 8;
+
+// Philox over kLanes consecutive blocks at once: word[w][lane].
+struct PhiloxLanes {
+  uint32_t word[4][kLanes];
+};
+
+HN_INLINE void philox_lanes(const Draw& d, Stream stream, uint32_t first_block, PhiloxLanes* out) {
+  uint32_t c0[kLanes], c1[kLanes], c2[kLanes], c3[kLanes];
+  for (int l = 0; l < kLanes; ++l) {
+    c0[l] = first_block + uint32_t(l);
+    c1[l] = d.layer;
+    c2[l] = d.redraw;
+    c3[l] = stream;
+  }
+  uint32_t k0 = d.key0, k1 = d.key1;
+  for (int round = 0; round < 10; ++round) {
+    for (int l = 0; l < kLanes; ++l) {
+      const uint64_t p0 = uint64_t(0xD2511F53u) * c0[l], p1 = uint64_t(0xCD9E8D57u) * c2[l];
+      const uint32_t n0 = uint32_t(p1 >> 32) ^ c1[l] ^ k0, n2 = uint32_t(p0 >> 32) ^ c3[l] ^ k1;
+      c0[l] = n0;
+      c1[l] = uint32_t(p1);
+      c2[l] = n2;
+      c3[l] = uint32_t(p0);
+    }
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  for (int l = 0; l < kLanes; ++l) {
+    out->word[0][l] = c0[l];
+    out->word[1][l] = c1[l];
+    out->word[2][l] = c2[l];
+    out->word[3][l] = c3[l];
+  }
+}
+
+// out[e] for OIHW indices [first, first + n); first is a multiple of 32; writes up to the next multiple of 32.
+HN_INLINE void normals_body(const Draw* d, float scale, uint32_t first, int32_t n, float* out) {
+  for (int32_t e = 0; e < n; e += 4 * kLanes) {
+    PhiloxLanes p;
+    philox_lanes(*d, kNormalStream, (first + uint32_t(e)) / 4, &p);
+    float v[4][kLanes];
+    for (int l = 0; l < kLanes; ++l) normal_pair(p.word[0][l], p.word[1][l], &v[0][l], &v[1][l]);
+    for (int l = 0; l < kLanes; ++l) normal_pair(p.word[2][l], p.word[3][l], &v[2][l], &v[3][l]);
+    for (int l = 0; l < kLanes; ++l) {
+      for (int q = 0; q < 4; ++q) out[e + 4 * l + q] = v[q][l] * scale;
+    }
+  }
+}
+
+HN_INLINE void uniforms_body(const Draw* d, float scale, uint32_t first, int32_t n, float* out) {
+  for (int32_t e = 0; e < n; e += 4 * kLanes) {
+    PhiloxLanes p;
+    philox_lanes(*d, kUniformStream, (first + uint32_t(e)) / 4, &p);
+    for (int l = 0; l < kLanes; ++l) {
+      for (int q = 0; q < 4; ++q) out[e + 4 * l + q] = symmetric_unit(p.word[q][l]) * scale;
+    }
+  }
+}
+
+HN_INLINE void logits_body(const Draw* d, uint32_t first, int32_t n, float* out) {
+  for (int32_t e = 0; e < n; e += 4 * kLanes) {
+    PhiloxLanes p;
+    philox_lanes(*d, kBernoulliStream, (first + uint32_t(e)) / 4, &p);
+    float v[4][kLanes];
+    for (int q = 0; q < 4; ++q) {
+      for (int l = 0; l < kLanes; ++l) v[q][l] = logit_of_word(p.word[q][l]);
+    }
+    for (int l = 0; l < kLanes; ++l) {
+      for (int q = 0; q < 4; ++q) out[e + 4 * l + q] = v[q][l];
+    }
+  }
+}
+
+// first is a multiple of 8 here and below; reads whole bytes of the plane that hold any of the n bits.
+HN_INLINE void signs_body(const uint8_t* plane, float scale, uint32_t first, int32_t n, float* out) {
+  const uint32_t bits = float_bits(scale);
+  const uint8_t* bytes = plane + first / 8;
+  for (int32_t e = 0; e < n; e += 8) {
+    const uint32_t b = bytes[e / 8];
+    for (uint32_t q = 0; q < 8; ++q) out[e + q] = bits_float(bits ^ ((b >> q & 1u) << 31));
+  }
+}
+
+HN_INLINE void expand_bits_body(const uint8_t* plane, uint32_t first, int32_t n, uint32_t* out) {
+  const uint8_t* bytes = plane + first / 8;
+  for (int32_t e = 0; e < n; e += 8) {
+    const uint32_t b = bytes[e / 8];
+    for (uint32_t q = 0; q < 8; ++q) out[e + q] = 0u - (b >> q & 1u);
+  }
+}
+
+HN_INLINE void fill_body(float value, int32_t n, float* out) {
+  for (int32_t e = 0; e < n; ++e) out[e] = value;
+}
+
+template <Order kOrder>
+HN_INLINE void compare_body(const float* scores, uint32_t threshold, int32_t n, uint32_t* keep) {
+  for (int32_t e = 0; e < n; ++e) keep[e] = 0u - uint32_t(key_of<kOrder>(scores[e]) >= threshold);
+}
+
+HN_INLINE void above_body(const float* scores, const float* logits, int32_t n, uint32_t* keep) {
+  for (int32_t e = 0; e < n; ++e) keep[e] = 0u - uint32_t(scores[e] > logits[e]);
+}
+
+HN_DISPATCH(fill_normals, normals_body)
+HN_DISPATCH(fill_uniforms, uniforms_body)
+HN_DISPATCH(fill_logits, logits_body)
+HN_DISPATCH(fill_signs, signs_body)
+HN_DISPATCH(fill_bits, expand_bits_body)
+HN_DISPATCH(fill_value, fill_body)
+HN_DISPATCH(compare_magnitude, compare_body<Order::kMagnitude>)
+HN_DISPATCH(compare_value, compare_body<Order::kValue>)
+HN_DISPATCH(compare_above, above_body)
+
+// A block of one layer, and the buffers it is worked on in. One a thread; reused from block to block.
+class BlockReader {
+ public:
+  explicit BlockReader(const Layout& layout)
+      : layout_(layout),
+        permuted_(layout.channels_last && layout.taps > 1 && layout.channels > 1),
+        block_(permuted_ ? layout.per_filter : kBlock) {
+    const size_t room = size_t(block_) + 256;
+    weights_.resize(room);
+    keep_.resize(room);
+    ordered_.resize(permuted_ ? room : 0);
+  }
+
+  int32_t block() const { return block_; }
+  int64_t blocks() const { return (int64_t(layout_.n) + block_ - 1) / block_; }
+  int32_t begin(int64_t b) const { return int32_t(b * block_); }
+  int32_t size(int64_t b) const { return int32_t(std::min<int64_t>(block_, layout_.n - b * block_)); }
+
+  // weight_at for positions [p0, p0 + n).
+  const float* weights(const WeightSource& w, int32_t p0, int32_t n) {
+    if (w.kind == Source::kStored) return w.stored + p0;
+    if (w.kind == Source::kConstant) {
+      fill_value(w.scale, n, weights_.data());
+      return weights_.data();
+    }
+    return in_memory_order(p0, n, weights_.data(), [&](uint32_t first, int32_t count, float* out) {
+      if (w.kind == Source::kSigns) {
+        fill_signs(w.plane, w.scale, first, count, out);
+      } else if (w.kind == Source::kUniform) {
+        fill_uniforms(&w.draw, w.scale, first, count, out);
+      } else {
+        fill_normals(&w.draw, w.scale, first, count, out);
+      }
+    });
+  }
+
+  // kept() for positions [p0, p0 + n): all ones or all zeros. `scores` points at position p0.
+  const uint32_t* keep(const Rule& r, const float* scores, int32_t p0, int32_t n) {
+    uint32_t* out = keep_.data();
+    switch (r.kind) {
+      case RuleKind::kMagnitude: {
+        compare_magnitude(scores, r.selection->threshold, n, out);
+        prune_ties<Order::kMagnitude>(*r.selection, scores, p0, n);
+        return out;
+      }
+      case RuleKind::kValue: {
+        compare_value(scores, r.selection->threshold, n, out);
+        prune_ties<Order::kValue>(*r.selection, scores, p0, n);
+        return out;
+      }
+      case RuleKind::kBits: {
+        const float* f = in_memory_order(p0, n, reinterpret_cast<float*>(out),
+                                         [&](uint32_t first, int32_t count, float* to) {
+                                           fill_bits(r.bits, first, count, reinterpret_cast<uint32_t*>(to));
+                                         });
+        return reinterpret_cast<const uint32_t*>(f);
+      }
+      case RuleKind::kSampled: {
+        Draw d = r.draw;
+        d.redraw = uint32_t(*r.step);
+        logits_.resize(keep_.size());
+        const float* logits = in_memory_order(
+            p0, n, logits_.data(), [&](uint32_t first, int32_t count, float* to) { fill_logits(&d, first, count, to); });
+        compare_above(scores, logits, n, out);
+        return out;
+      }
+      default: std::fill_n(out, n, ~0u); return out;
+    }
+  }
+
+ private:
+  // Calls make(first OIHW index, count, buffer) and brings the result into memory order. Returns where it lies.
+  template <class Make>
+  const float* in_memory_order(int32_t p0, int32_t n, float* buffer, const Make& make) {
+    const int32_t first = p0 & ~127;
+    if (!permuted_) {
+      make(uint32_t(first), n + (p0 - first), buffer);
+      return buffer + (p0 - first);
+    }
+    make(uint32_t(first), n + (p0 - first), ordered_.data());
+    const float* from = ordered_.data() + (p0 - first);
+    for (int32_t s = 0; s < layout_.taps; ++s) {
+      for (int32_t c = 0; c < layout_.channels; ++c) buffer[s * layout_.channels + c] = from[c * layout_.taps + s];
+    }
+    return buffer;
+  }
+
+  template <Order kOrder>
+  void prune_ties(const Selection& s, const float* scores, int32_t p0, int32_t n) {
+    if (s.cut == 0) return;
+    for (int32_t e = 0; e < n; ++e) {
+      if (key_of<kOrder>(scores[e]) == s.threshold && layout_.logical(p0 + e) < s.cut) keep_[e] = 0;
+    }
+  }
+
+  Layout layout_;
+  bool permuted_;
+  int32_t block_;
+  std::vector<float> weights_, ordered_, logits_;
+  std::vector<uint32_t> keep_;
+};
+
+// Elements below which a layer is not worth a second thread.
+constexpr int64_t kParallelGrain = 65536;
+
+}  // namespace cpu
+}  // namespace hn

@@ -1,0 +1,59 @@
+// isa.h: which instruction set the CPU loops use, decided once at run time. HIDDENNET_ISA=scalar forces the plain path.
+#pragma once
+#include <cstdlib>
+#include <cstring>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define HN_X86 1
+#define HN_TARGET_AVX2 __attribute__((target("avx2")))
+#include <immintrin.h>
+#else
+#define HN_TARGET_AVX2
+#endif
+
+#if defined(__GNUC__)
+#define HN_INLINE inline __attribute__((always_inline))
+#else
+#define HN_INLINE inline
+#endif
+
+namespace hn {
+
+enum class Isa { kScalar, kAvx2 };
+
+inline Isa detect_isa() {
+  const char* wish = std::getenv("HIDDENNET_ISA");
+  if (wish != nullptr && std::strcmp(wish, "scalar") == 0) return Isa::kScalar;
+#if defined(HN_X86)
+  if (__builtin_cpu_supports("avx2")) return Isa::kAvx2;
+#endif
+  return Isa::kScalar;
+}
+
+// Settable, so that one process can compare the paths.
+inline Isa& isa() {
+  static Isa chosen = detect_isa();
+  return chosen;
+}
+
+}  // namespace hn
+
+// Runs `body(args...)`, an always-inline function, compiled once for plain x86-64 and once for AVX2.
+#if defined(HN_X86)
+#define HN_DISPATCH(name, body)                                                       \
+  template <class... A>                                                               \
+  HN_TARGET_AVX2 inline void name##_avx2(A... args) {                                 \
+    body(args...);                                                                    \
+  }                                                                                   \
+  template <class... A>                                                               \
+  inline void name(A... args) {                                                       \
+    if (::hn::isa() == ::hn::Isa::kAvx2) return name##_avx2(args...);                 \
+    body(args...);                                                                    \
+  }
+#else
+#define HN_DISPATCH(name, body)         \
+  template <class... A>                 \
+  inline void name(A... args) {         \
+    body(args...);                      \
+  }
+#endif

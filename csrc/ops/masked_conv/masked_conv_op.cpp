@@ -1,0 +1,105 @@
+// masked_conv_op.cpp: the masked implicit-GEMM convolution for torch. CUDA only: a CPU convolves the effective weight.
+#include "../../base/backend.h"
+#include "../../base/weight_args.h"
+#include "masked_conv.h"
+
+namespace hn {
+namespace HN_BACKEND {
+namespace {
+
+int64_t output_size(int64_t in, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation) {
+  return (in + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
+}
+
+ConvShape make_shape(const char* op, const Sizes& x, const Sizes& w, const Sizes& stride, const Sizes& padding,
+                     const Sizes& dilation) {
+  HN_CHECK(x.size() == 4 && w.size() == 4, op, ": expected 4-d input and weight, got ", x.size(), "-d and ", w.size(),
+           "-d");
+  HN_CHECK(stride.size() == 2 && padding.size() == 2 && dilation.size() == 2, op,
+           ": expected two strides, paddings and dilations");
+  HN_CHECK(x[1] == w[1], op, ": expected ", w[1], " input channels, got ", x[1]);
+  for (int d = 0; d < 2; ++d) {
+    HN_CHECK(stride[d] >= 1 && dilation[d] >= 1 && padding[d] >= 0, op,
+             ": expected stride and dilation >= 1 and padding >= 0");
+    HN_CHECK(x[2 + d] + 2 * padding[d] >= dilation[d] * (w[2 + d] - 1) + 1, op,
+             ": expected an input at least as large as the kernel");
+  }
+  const int64_t oh = output_size(x[2], w[2], stride[0], padding[0], dilation[0]);
+  const int64_t ow = output_size(x[3], w[3], stride[1], padding[1], dilation[1]);
+  HN_CHECK(elements_of(x) <= kMaxElements && x[0] * w[0] * oh * ow <= kMaxElements, op,
+           ": expected fewer than 2^31 elements");
+  return {int32_t(x[0]),       int32_t(x[1]),        int32_t(x[2]),        int32_t(x[3]),      int32_t(w[0]),
+          int32_t(oh),         int32_t(ow),          int32_t(w[2]),        int32_t(w[3]),      int32_t(stride[0]),
+          int32_t(stride[1]),  int32_t(padding[0]),  int32_t(padding[1]),  int32_t(dilation[0]),
+          int32_t(dilation[1])};
+}
+
+void check_activations(const char* op, const Tensor& t, const Tensor& selection) {
+  check_type(op, "activations", t, ScalarType::BFloat16);
+  check_dense(op, "activations", t, true);
+  check_same_device(op, "activations", t, selection);
+}
+
+}  // namespace
+
+Tensor masked_conv_forward_op(const Tensor& x, const OptionalTensor& scores, const Tensor& selection,
+                              const Sizes& shape, bool channels_last, int64_t rule, const OptionalTensor& bits,
+                              const OptionalTensor& step, int64_t rule_seed, int64_t source,
+                              const OptionalTensor& stored, const OptionalTensor& plane, double scale, int64_t seed,
+                              int64_t layer, int64_t redraw, const Sizes& stride, const Sizes& padding,
+                              const Sizes& dilation) {
+  HN_RANGE("masked_conv_forward");
+  const char* op = "masked_conv_forward";
+  check_activations(op, x, selection);
+  const ConvShape s = make_shape(op, sizes_of(x), shape, stride, padding, dilation);
+  const Layout layout = layout_of(op, shape, channels_last);
+  const Rule r = make_rule(op, {rule, selection, bits, step, rule_seed}, layout.n, layer);
+  const WeightSource w =
+      make_source(op, {source, stored, plane, scale, seed, layer, redraw}, layout.n, channels_last, selection);
+  Tensor y = empty_on({s.batch, s.out_channels, s.out_height, s.out_width}, ScalarType::BFloat16, x, true);
+  const MaskedConvParams p{static_cast<const uint16_t*>(x.data_ptr()),
+                           static_cast<uint16_t*>(y.data_ptr()),
+                           make_scores(op, scores, r.kind, shape, channels_last, selection),
+                           r,
+                           w,
+                           layout,
+                           s};
+  if (y.numel() > 0) Guard(x).run(op, &masked_conv_forward, p);
+  return y;
+}
+
+Tensor masked_conv_input_gradient_op(const Tensor& dy, const Sizes& input_shape, const OptionalTensor& scores,
+                                     const Tensor& selection, const Sizes& shape, bool channels_last, int64_t rule,
+                                     const OptionalTensor& bits, const OptionalTensor& step, int64_t rule_seed,
+                                     int64_t source, const OptionalTensor& stored, const OptionalTensor& plane,
+                                     double scale, int64_t seed, int64_t layer, int64_t redraw, const Sizes& stride,
+                                     const Sizes& padding, const Sizes& dilation) {
+  HN_RANGE("masked_conv_input_gradient");
+  const char* op = "masked_conv_input_gradient";
+  check_activations(op, dy, selection);
+  const ConvShape s = make_shape(op, input_shape, shape, stride, padding, dilation);
+  const Sizes want{s.batch, s.out_channels, s.out_height, s.out_width};
+  HN_CHECK(sizes_of(dy) == want, op, ": expected dy of the forward's output shape");
+  const Layout layout = layout_of(op, shape, channels_last);
+  const Rule r = make_rule(op, {rule, selection, bits, step, rule_seed}, layout.n, layer);
+  const WeightSource w =
+      make_source(op, {source, stored, plane, scale, seed, layer, redraw}, layout.n, channels_last, selection);
+  Tensor dx = empty_on(input_shape, ScalarType::BFloat16, dy, true);
+  const MaskedConvParams p{static_cast<const uint16_t*>(dy.data_ptr()),
+                           static_cast<uint16_t*>(dx.data_ptr()),
+                           make_scores(op, scores, r.kind, shape, channels_last, selection),
+                           r,
+                           w,
+                           layout,
+                           s};
+  if (dx.numel() > 0) Guard(dy).run(op, &masked_conv_input_gradient, p);
+  return dx;
+}
+
+}  // namespace HN_BACKEND
+}  // namespace hn
+
+STABLE_TORCH_LIBRARY_IMPL(hiddennet, HN_KEY, m) {
+  m.impl("masked_conv_forward", TORCH_BOX(&hn::HN_BACKEND::masked_conv_forward_op));
+  m.impl("masked_conv_input_gradient", TORCH_BOX(&hn::HN_BACKEND::masked_conv_input_gradient_op));
+}

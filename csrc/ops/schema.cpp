@@ -1,0 +1,28 @@
+// schema.cpp: every op's signature: the table of contents of the extension.
+//
+// selection: int32[4], one row a layer {threshold key, cut, bracket width, cold searches} (csrc/base/rule.cuh).
+// rule, source and dtype are the codes of RuleKind, Source and Dtype (csrc/base).
+#include "../base/tensor.h"
+
+#define HN_RULE "int rule, Tensor? bits, Tensor? step, int rule_seed"
+#define HN_SOURCE "int source, Tensor? stored, Tensor? plane, float scale, int seed, int layer, int redraw"
+#define HN_CONV "int[] stride, int[] padding, int[] dilation"
+
+STABLE_TORCH_LIBRARY(hiddennet, m) {
+  m.def("scale(Tensor x, float a) -> Tensor");
+  m.def("topk_select(Tensor[] scores, int[] k, bool by_value, bool network_wide, Tensor? hint) -> Tensor");
+  m.def("rule_mask(Tensor? scores, Tensor selection, int[] shape, bool channels_last, " HN_RULE
+        ", int layer) -> Tensor");
+  m.def("pack_mask(Tensor mask) -> Tensor");
+  m.def("unpack_mask(Tensor bits, int[] shape) -> Tensor");
+  m.def("generate_weight(Tensor(a!) out, int source, bool signs, float scale, int seed, int layer, int redraw) -> ()");
+  m.def("generate_signs(Tensor(a!) plane, int n, int seed, int layer, int redraw) -> ()");
+  m.def("masked_weight(Tensor? scores, Tensor selection, int[] shape, bool channels_last, " HN_RULE ", " HN_SOURCE
+        ", int dtype) -> Tensor");
+  m.def("masked_weight_backward(Tensor grad, Tensor? scores, Tensor selection, bool channels_last, " HN_RULE
+        ", " HN_SOURCE ", bool want_scores, bool want_weight) -> (Tensor, Tensor)");
+  m.def("masked_conv_forward(Tensor x, Tensor? scores, Tensor selection, int[] shape, bool channels_last, " HN_RULE
+        ", " HN_SOURCE ", " HN_CONV ") -> Tensor");
+  m.def("masked_conv_input_gradient(Tensor dy, int[] input_shape, Tensor? scores, Tensor selection, int[] shape, "
+        "bool channels_last, " HN_RULE ", " HN_SOURCE ", " HN_CONV ") -> Tensor");
+}

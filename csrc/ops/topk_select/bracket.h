@@ -1,0 +1,110 @@
+// bracket.h: one pass over a run of scores that counts keys below a bracket and collects those inside it.
+#pragma once
+#include <array>
+#include <cstdint>
+
+#include "../../base/isa.h"
+#include "../../base/key.cuh"
+
+namespace hn {
+namespace cpu {
+
+struct Bracket {
+  uint32_t low, high;  // inclusive
+};
+
+struct BracketCount {
+  int64_t below;       // keys < low
+  int64_t candidates;  // keys in the bracket; -1: more than the capacity
+};
+
+// `out` has room for capacity + 8 keys: whole vectors are stored and the next one overwrites the tail.
+template <Order kOrder>
+inline BracketCount scan_bracket_scalar(const float* scores, int64_t n, Bracket b, int64_t capacity, uint32_t* out) {
+  BracketCount c{0, 0};
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t key = key_of<kOrder>(scores[i]);
+    c.below += key < b.low;
+    if (key >= b.low && key <= b.high) {
+      if (c.candidates == capacity) return {c.below, -1};
+      out[c.candidates++] = key;
+    }
+  }
+  return c;
+}
+
+#if defined(HN_X86)
+
+// For each 8-bit mask, the lanes whose bit is set, moved to the front.
+constexpr std::array<std::array<uint32_t, 8>, 256> make_compaction_table() {
+  std::array<std::array<uint32_t, 8>, 256> table{};
+  for (uint32_t mask = 0; mask < 256; ++mask) {
+    uint32_t count = 0;
+    for (uint32_t lane = 0; lane < 8; ++lane) {
+      if (mask >> lane & 1u) table[mask][count++] = lane;
+    }
+  }
+  return table;
+}
+alignas(32) inline constexpr auto kCompaction = make_compaction_table();
+
+// The key with its top bit flipped, so that AVX2's signed compare orders it as unsigned.
+template <Order kOrder>
+HN_TARGET_AVX2 inline __m256i signed_keys(__m256i bits) {
+  const __m256i top = _mm256_set1_epi32(int(0x80000000u)), rest = _mm256_set1_epi32(0x7fffffff);
+  const __m256i magnitude = _mm256_and_si256(bits, rest);
+  const __m256i nan = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7f800000));
+  if (kOrder == Order::kMagnitude) {
+    return _mm256_xor_si256(_mm256_or_si256(magnitude, nan), top);
+  }
+  const __m256i minus_zero = _mm256_cmpeq_epi32(bits, top);
+  const __m256i v = _mm256_andnot_si256(minus_zero, bits);
+  const __m256i negative = _mm256_srai_epi32(v, 31);
+  const __m256i ordered = _mm256_xor_si256(v, _mm256_and_si256(negative, rest));
+  return _mm256_blendv_epi8(ordered, rest, nan);
+}
+
+template <Order kOrder>
+HN_TARGET_AVX2 inline BracketCount scan_bracket_avx2(const float* scores, int64_t n, Bracket b, int64_t capacity,
+                                                     uint32_t* out) {
+  const __m256i top = _mm256_set1_epi32(int(0x80000000u));
+  const __m256i low = _mm256_set1_epi32(int(b.low ^ 0x80000000u));
+  const __m256i high = _mm256_set1_epi32(int(b.high ^ 0x80000000u));
+  __m256i below = _mm256_setzero_si256();
+  int64_t count = 0, i = 0;
+  for (; i + 8 <= n; i += 8) {
+    const __m256i key = signed_keys<kOrder>(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(scores + i)));
+    const __m256i is_below = _mm256_cmpgt_epi32(low, key);
+    below = _mm256_sub_epi32(below, is_below);
+    const __m256i outside = _mm256_or_si256(is_below, _mm256_cmpgt_epi32(key, high));
+    const unsigned mask = 0xffu & ~unsigned(_mm256_movemask_ps(_mm256_castsi256_ps(outside)));
+    if (mask != 0) {
+      if (count + 8 > capacity + 8) return {0, -1};
+      const __m256i lanes = _mm256_load_si256(reinterpret_cast<const __m256i*>(kCompaction[mask].data()));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + count),
+                          _mm256_permutevar8x32_epi32(_mm256_xor_si256(key, top), lanes));
+      count += __builtin_popcount(mask);
+      if (count > capacity) return {0, -1};
+    }
+  }
+  alignas(32) uint32_t lanes[8];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), below);
+  int64_t total = 0;
+  for (const uint32_t lane : lanes) total += lane;
+  const BracketCount tail = scan_bracket_scalar<kOrder>(scores + i, n - i, b, capacity - count, out + count);
+  if (tail.candidates < 0) return {0, -1};
+  return {total + tail.below, count + tail.candidates};
+}
+
+#endif
+
+template <Order kOrder>
+inline BracketCount scan_bracket(const float* scores, int64_t n, Bracket b, int64_t capacity, uint32_t* out) {
+#if defined(HN_X86)
+  if (isa() == Isa::kAvx2) return scan_bracket_avx2<kOrder>(scores, n, b, capacity, out);
+#endif
+  return scan_bracket_scalar<kOrder>(scores, n, b, capacity, out);
+}
+
+}  // namespace cpu
+}  // namespace hn

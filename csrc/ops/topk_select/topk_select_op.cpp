@@ -1,0 +1,76 @@
+// topk_select_op.cpp: topk_select for torch: one call, one row of int32[4] a layer.
+#include "../../base/backend.h"
+#include "topk_select.h"
+
+namespace hn {
+namespace HN_BACKEND {
+namespace {
+
+constexpr const char* kOp = "topk_select";
+
+// One group a layer, or one for the whole list.
+std::vector<SelectGroup> make_groups(const std::vector<SelectSegment>& segments, const Sizes& k, bool network_wide) {
+  std::vector<SelectGroup> groups;
+  int64_t total = 0;
+  for (const SelectSegment& s : segments) total += s.layout.n;
+  if (network_wide) {
+    groups.push_back({0, int32_t(segments.size()), total, k[0]});
+  } else {
+    for (size_t i = 0; i < segments.size(); ++i) groups.push_back({int32_t(i), 1, segments[i].layout.n, k[i]});
+  }
+  for (const SelectGroup& g : groups) {
+    HN_CHECK(g.k >= 0 && g.k <= g.n, kOp, ": expected k in [0, ", g.n, "], got ", g.k);
+  }
+  return groups;
+}
+
+}  // namespace
+
+Tensor topk_select_op(const std::vector<Tensor>& scores, const Sizes& k, bool by_value, bool network_wide,
+                      const OptionalTensor& hint) {
+  HN_RANGE("topk_select");
+  HN_CHECK(!scores.empty(), kOp, ": expected at least one tensor of scores, got none");
+  HN_CHECK(k.size() == (network_wide ? 1 : scores.size()), kOp, ": expected one k for each ranking, got ", k.size());
+  std::vector<SelectSegment> segments;
+  for (const Tensor& s : scores) {
+    check_type(kOp, "scores", s, ScalarType::Float);
+    check_same_device(kOp, "scores", s, scores[0]);
+    const bool channels_last = !s.is_contiguous();
+    check_dense(kOp, "scores", s, channels_last);
+    const int32_t group = network_wide ? 0 : int32_t(segments.size());
+    segments.push_back(
+        {static_cast<const float*>(s.data_ptr()), layout_of(kOp, sizes_of(s), channels_last), group});
+  }
+  const std::vector<SelectGroup> groups = make_groups(segments, k, network_wide);
+  const int64_t rows = int64_t(segments.size());
+  const Selection* hint_rows = nullptr;
+  if (hint.has_value() && hint->defined()) {
+    check_type(kOp, "hint", *hint, ScalarType::Int);
+    HN_CHECK(hint->numel() == rows * 4 && hint->is_contiguous(), kOp, ": expected a hint of ", rows,
+             " rows of 4 int32, got ", hint->numel(), " elements");
+    check_same_device(kOp, "hint", *hint, scores[0]);
+    hint_rows = static_cast<const Selection*>(hint->data_ptr());
+  }
+  Tensor out = empty_on({rows, 4}, ScalarType::Int, scores[0]);
+  TopkSelectParams p{segments.data(),
+                     groups.data(),
+                     int32_t(segments.size()),
+                     int32_t(groups.size()),
+                     by_value ? Order::kValue : Order::kMagnitude,
+                     hint_rows,
+                     static_cast<Selection*>(out.data_ptr()),
+                     nullptr};
+#if defined(HN_CUDA)
+  Tensor workspace = empty_on({int64_t(topk_select_workspace(p))}, ScalarType::Byte, scores[0]);
+  p.workspace = workspace.data_ptr();
+#endif
+  Guard(scores[0]).run(kOp, &topk_select, p);
+  return out;
+}
+
+}  // namespace HN_BACKEND
+}  // namespace hn
+
+STABLE_TORCH_LIBRARY_IMPL(hiddennet, HN_KEY, m) {
+  m.impl("topk_select", TORCH_BOX(&hn::HN_BACKEND::topk_select_op));
+}
