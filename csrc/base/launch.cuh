@@ -14,7 +14,7 @@
 //   __match_any_sync  __reduce_{add,min,max,and,or,xor}_sync
 //   __popc __ffs __clz __brev (and ...ll)  __umulhi  __funnelshift_{l,r}  __byte_perm
 //   atomic{Add,Sub,Max,Min,And,Or,Xor,Exch,CAS}  __threadfence{,_block}  __nanosleep  __ldg  __trap
-//   __float_as_uint __uint_as_float (int, double too)  __f{mul,add,sub,div,maf,sqrt}_rn  __expf __logf rsqrtf
+//   __float_as_uint __uint_as_float (int, double too)  __f{mul,add,sub,div,maf,sqrt}_rn  __expf __logf
 //   {int,uint,float}{2,4} make_*  __half __nv_bfloat16 and their _rn conversions
 //   memory.cuh: vectors, cp_async, load_acquire, atomic_add_release.  mma.cuh: tensor-core tiles.  collectives.cuh.
 //

@@ -5,6 +5,7 @@
 
 #include "../../base/isa.h"
 #include "../../base/key.cuh"
+#include "../../base/key_avx2.h"
 
 namespace hn {
 namespace cpu {
@@ -47,22 +48,6 @@ constexpr std::array<std::array<uint32_t, 8>, 256> make_compaction_table() {
   return table;
 }
 alignas(32) inline constexpr auto kCompaction = make_compaction_table();
-
-// The key with its top bit flipped, so that AVX2's signed compare orders it as unsigned.
-template <Order kOrder>
-HN_TARGET_AVX2 inline __m256i signed_keys(__m256i bits) {
-  const __m256i top = _mm256_set1_epi32(int(0x80000000u)), rest = _mm256_set1_epi32(0x7fffffff);
-  const __m256i magnitude = _mm256_and_si256(bits, rest);
-  const __m256i nan = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7f800000));
-  if (kOrder == Order::kMagnitude) {
-    return _mm256_xor_si256(_mm256_or_si256(magnitude, nan), top);
-  }
-  const __m256i minus_zero = _mm256_cmpeq_epi32(bits, top);
-  const __m256i v = _mm256_andnot_si256(minus_zero, bits);
-  const __m256i negative = _mm256_srai_epi32(v, 31);
-  const __m256i ordered = _mm256_xor_si256(v, _mm256_and_si256(negative, rest));
-  return _mm256_blendv_epi8(ordered, rest, nan);
-}
 
 template <Order kOrder>
 HN_TARGET_AVX2 inline BracketCount scan_bracket_avx2(const float* scores, int64_t n, Bracket b, int64_t capacity,

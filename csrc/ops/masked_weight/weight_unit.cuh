@@ -1,0 +1,240 @@
+// weight_unit.cuh: the eight weights one thread owns: where they lie, which are kept, what they weigh. Device twin of
+// `kept` and `weight_at`, equal to them bit for bit; reductions and convolutions do not belong here.
+//
+// Eight, because eight sign or mask bits are one byte, and two Philox blocks are eight uniforms, normals or draws. A
+// unit starts at a multiple of eight, so a byte or a Philox block is never shared between two threads.
+#pragma once
+#include <type_traits>
+
+#include "../../base/dtype.h"
+#include "../../base/launch.cuh"
+#include "../../base/layout.cuh"
+#include "../../base/memory.cuh"
+#include "../../base/rule.cuh"
+#include "../../base/source.cuh"
+
+namespace hn {
+namespace cuda {
+
+constexpr int kUnit = 8;
+constexpr int kUnitThreads = 256;
+
+// Which eight elements belong together.
+enum class Walk {
+  kFlat,      // memory order is OIHW order
+  kPhysical,  // eight neighbours in OHWI memory: vector loads and stores, bits gathered one by one
+  kLogical,   // eight neighbours in OIHW order of OHWI memory: whole Philox blocks, floats gathered one by one
+};
+
+template <Walk kWalk>
+struct Unit {
+  int32_t first;         // OIHW index of element 0 (kPhysical: its position); a multiple of kUnit
+  int32_t count;         // 1..kUnit elements exist; the others are never read or written
+  int32_t other[kUnit];  // kPhysical: OIHW indices; kLogical: positions; kFlat: unused
+
+  __device__ __forceinline__ int32_t position(int e) const { return kWalk == Walk::kLogical ? other[e] : first + e; }
+  __device__ __forceinline__ int32_t index(int e) const { return kWalk == Walk::kPhysical ? other[e] : first + e; }
+  __device__ __forceinline__ bool whole() const { return count == kUnit; }
+};
+
+// One division for the first element; the other seven are its successors.
+template <Walk kWalk>
+__device__ __forceinline__ Unit<kWalk> make_unit(const Layout& layout, int32_t first) {
+  Unit<kWalk> u;
+  u.first = first;
+  u.count = layout.n - first < kUnit ? layout.n - first : kUnit;
+  if constexpr (kWalk == Walk::kFlat) return u;
+  // Physical order runs through channels, then taps; OIHW order through taps, then channels.
+  constexpr bool kByChannel = kWalk == Walk::kPhysical;
+  const int32_t inner = kByChannel ? layout.channels : layout.taps, outer = kByChannel ? layout.taps : layout.channels;
+  int32_t base = first / layout.per_filter * layout.per_filter;
+  int32_t slow = (first - base) / inner, fast = first - base - slow * inner;
+#pragma unroll
+  for (int e = 0; e < kUnit; ++e) {
+    u.other[e] = base + fast * outer + slow;
+    if (++fast == inner) {
+      fast = 0;
+      if (++slow == outer) {
+        slow = 0;
+        base = e + 1 < u.count ? base + layout.per_filter : 0;  // past the end: any place, not an overflow
+      }
+    }
+  }
+  return u;
+}
+
+// `from` as eight floats; 0 where the unit has no element.
+template <Walk kWalk>
+__device__ __forceinline__ void load_floats(const float* from, const Unit<kWalk>& u, float (&out)[kUnit]) {
+  if (kWalk != Walk::kLogical && u.whole() && is_aligned<16>(from)) {
+    const Vec<float, 4> a = load_vec<4>(from + u.first), b = load_vec<4>(from + u.first + 4);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      out[e] = a[e];
+      out[e + 4] = b[e];
+    }
+    return;
+  }
+#pragma unroll
+  for (int e = 0; e < kUnit; ++e) out[e] = e < u.count ? from[u.position(e)] : 0.0f;
+}
+
+// The same from any dtype.
+template <Walk kWalk>
+__device__ __forceinline__ void load_as_floats(const void* from, Dtype dtype, const Unit<kWalk>& u,
+                                               float (&out)[kUnit]) {
+  if (dtype == Dtype::kFloat32) return load_floats(static_cast<const float*>(from), u, out);
+  const auto* halves = static_cast<const uint16_t*>(from);
+  if (kWalk != Walk::kLogical && u.whole() && is_aligned<16>(halves)) {
+    const Vec<uint16_t, 8> v = load_vec<8>(halves + u.first);
+#pragma unroll
+    for (int e = 0; e < kUnit; ++e) out[e] = dtype == Dtype::kBFloat16 ? from_bfloat16(v[e]) : from_float16(v[e]);
+    return;
+  }
+#pragma unroll
+  for (int e = 0; e < kUnit; ++e) out[e] = e < u.count ? load_as_float(from, dtype, u.position(e)) : 0.0f;
+}
+
+template <Walk kWalk>
+__device__ __forceinline__ void store_floats(void* to, Dtype dtype, const Unit<kWalk>& u, const float (&x)[kUnit]) {
+  if (kWalk != Walk::kLogical && u.whole() && is_aligned<16>(to)) {
+    if (dtype == Dtype::kFloat32) {
+      auto* floats = static_cast<float*>(to) + u.first;
+      store_vec(floats, Vec<float, 4>{{x[0], x[1], x[2], x[3]}});
+      store_vec(floats + 4, Vec<float, 4>{{x[4], x[5], x[6], x[7]}});
+      return;
+    }
+    Vec<uint16_t, 8> v;
+#pragma unroll
+    for (int e = 0; e < kUnit; ++e) v[e] = dtype == Dtype::kBFloat16 ? bfloat16_bits(x[e]) : float16_bits(x[e]);
+    store_vec(static_cast<uint16_t*>(to) + u.first, v);
+    return;
+  }
+#pragma unroll
+  for (int e = 0; e < kUnit; ++e) {
+    if (e < u.count) store_float(to, dtype, u.position(e), x[e]);
+  }
+}
+
+// The eight bits of a packed plane; bits of missing elements may be anything.
+template <Walk kWalk>
+__device__ __forceinline__ uint32_t load_bits(const uint8_t* plane, const Unit<kWalk>& u) {
+  if (kWalk != Walk::kPhysical) return plane[u.first >> 3];
+  uint32_t bits = 0;
+#pragma unroll
+  for (int e = 0; e < kUnit; ++e) {
+    if (e < u.count) bits |= uint32_t(plane[u.index(e) >> 3] >> (u.index(e) & 7) & 1) << e;
+  }
+  return bits;
+}
+
+// f(e, word) for the eight words of two Philox blocks. OIHW neighbours only: `walk_of` sees to that.
+template <Walk kWalk, class F>
+__device__ __forceinline__ void for_each_word(const Draw& draw, Stream stream, const Unit<kWalk>& u, const F& f) {
+  if constexpr (kWalk == Walk::kPhysical) {
+    __trap();
+  } else {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      f(half * 4, philox_block(draw, stream, uint32_t(u.first) / 4 + half));
+    }
+  }
+}
+
+template <Order kOrder, Walk kWalk>
+__device__ __forceinline__ uint32_t selected_bits(const Selection* row, const float (&scores)[kUnit],
+                                                  const Unit<kWalk>& u) {
+  const uint32_t threshold = row->threshold;
+  const int32_t cut = row->cut;
+  uint32_t bits = 0;
+#pragma unroll
+  for (int e = 0; e < kUnit; ++e) {
+    bits |= uint32_t(kept_by_selection(threshold, cut, key_of<kOrder>(scores[e]), u.index(e))) << e;
+  }
+  return bits;
+}
+
+// Bit e = kept(rule, scores[e], index(e)). kExpectation: all ones.
+template <Walk kWalk>
+__device__ __forceinline__ uint32_t kept_bits(const Rule& rule, const float (&scores)[kUnit], const Unit<kWalk>& u) {
+  switch (rule.kind) {
+    case RuleKind::kMagnitude: return selected_bits<Order::kMagnitude>(rule.selection, scores, u);
+    case RuleKind::kValue: return selected_bits<Order::kValue>(rule.selection, scores, u);
+    case RuleKind::kBits: return load_bits(rule.bits, u);
+    case RuleKind::kSampled: {
+      Draw draw = rule.draw;
+      draw.redraw = uint32_t(*rule.step);
+      uint32_t bits = 0;
+      for_each_word(draw, kBernoulliStream, u, [&](int first, const Philox4& p) {
+#pragma unroll
+        for (int q = 0; q < 4; ++q) bits |= uint32_t(scores[first + q] > logit_of_word(p.word[q])) << (first + q);
+      });
+      return bits;
+    }
+    default: return 0xffu;
+  }
+}
+
+// out[e] = weight_at(source, position(e), index(e)).
+template <Walk kWalk>
+__device__ __forceinline__ void unit_weights(const WeightSource& source, const Unit<kWalk>& u, float (&out)[kUnit]) {
+  switch (source.kind) {
+    case Source::kStored: load_floats(source.stored, u, out); return;
+    case Source::kConstant:
+#pragma unroll
+      for (int e = 0; e < kUnit; ++e) out[e] = source.scale;
+      return;
+    case Source::kSigns: {
+      const uint32_t bits = load_bits(source.plane, u);
+#pragma unroll
+      for (int e = 0; e < kUnit; ++e) out[e] = signed_scale(source.scale, bits >> e & 1u);
+      return;
+    }
+    case Source::kUniform:
+      for_each_word(source.draw, kUniformStream, u, [&](int first, const Philox4& p) {
+#pragma unroll
+        for (int q = 0; q < 4; ++q) out[first + q] = mul_rn(symmetric_unit(p.word[q]), source.scale);
+      });
+      return;
+    case Source::kNormal:
+      for_each_word(source.draw, kNormalStream, u, [&](int first, const Philox4& p) {
+#pragma unroll
+        for (int q = 0; q < 4; q += 2) {
+          float even, odd;
+          normal_pair(p.word[q], p.word[q + 1], &even, &odd);
+          out[first + q] = mul_rn(even, source.scale);
+          out[first + q + 1] = mul_rn(odd, source.scale);
+        }
+      });
+  }
+}
+
+inline bool draws_words(const WeightSource& s) { return s.kind == Source::kUniform || s.kind == Source::kNormal; }
+inline bool draws_words(const Rule& r) { return r.kind == RuleKind::kSampled; }
+
+// OHWI memory whose order is OIHW order anyway counts as flat. `draws`: a rule or source makes Philox words.
+inline Walk walk_of(const Layout& layout, bool draws) {
+  if (!layout.channels_last || layout.taps == 1 || layout.channels == 1) return Walk::kFlat;
+  return draws ? Walk::kLogical : Walk::kPhysical;
+}
+
+template <Walk kWalk>
+using WalkTag = std::integral_constant<Walk, kWalk>;
+
+// f(tag of the walk), returning an error code.
+template <class F>
+int visit_walk(Walk walk, const F& f) {
+  switch (walk) {
+    case Walk::kFlat: return f(WalkTag<Walk::kFlat>{});
+    case Walk::kPhysical: return f(WalkTag<Walk::kPhysical>{});
+    default: return f(WalkTag<Walk::kLogical>{});
+  }
+}
+
+inline dim3 unit_grid(int32_t n) {
+  const int64_t units = (int64_t(n) + kUnit - 1) / kUnit;
+  return dim3(unsigned((units + kUnitThreads - 1) / kUnitThreads));
+}
+
+}  // namespace cuda
+}  // namespace hn

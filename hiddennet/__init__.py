@@ -1,0 +1,55 @@
+"""hiddennet: find good sub-networks of randomly weighted networks, and ship them as a seed and one bit a weight."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"
+
+from hiddennet import nn, ops
+from hiddennet.nn import (
+    All,
+    Fixed,
+    Generated,
+    HiddenConv2d,
+    HiddenLinear,
+    Sampled,
+    Stored,
+    Threshold,
+    TopK,
+    density,
+    hidden_layers,
+    hide,
+    masks,
+    refresh,
+    select,
+)
+
+__all__ = [
+    "All",
+    "Fixed",
+    "Generated",
+    "HiddenConv2d",
+    "HiddenLinear",
+    "Sampled",
+    "Stored",
+    "Threshold",
+    "TopK",
+    "density",
+    "export",
+    "hidden_layers",
+    "hide",
+    "load",
+    "masks",
+    "nn",
+    "ops",
+    "refresh",
+    "select",
+]
+
+
+def __getattr__(name: str):
+    """export and load come with the artifact code, imported when first used."""
+    if name in ("export", "load"):
+        from hiddennet import artifact
+
+        return getattr(artifact, name)
+    raise AttributeError(f"module 'hiddennet' has no attribute {name!r}")

@@ -1,0 +1,26 @@
+"""Layers, sources and rules: a hidden layer's effective weight is its source's weights where its rule reveals them."""
+
+from hiddennet.nn.hide import hide
+from hiddennet.nn.layers import HiddenConv2d, HiddenLinear, HiddenMixin
+from hiddennet.nn.network import density, hidden_layers, masks, refresh, select
+from hiddennet.nn.rules import All, Fixed, Sampled, Threshold, TopK
+from hiddennet.nn.sources import Generated, Stored
+
+__all__ = [
+    "All",
+    "Fixed",
+    "Generated",
+    "HiddenConv2d",
+    "HiddenLinear",
+    "HiddenMixin",
+    "Sampled",
+    "Stored",
+    "Threshold",
+    "TopK",
+    "density",
+    "hidden_layers",
+    "hide",
+    "masks",
+    "refresh",
+    "select",
+]

@@ -1,0 +1,358 @@
+"""HiddenConv2d and HiddenLinear: torch's layers, whose weight is made of a source and a rule at each forward."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hiddennet import ops
+from hiddennet.nn.rules import All, Fixed, Rule, Sampled, Threshold, TopK, kept_count
+from hiddennet.nn.sources import Generated, Stored
+from hiddennet.ops.checks import check_choice
+from hiddennet.ops.generate_weight import sign_plane
+from hiddennet.ops.masked_conv import PLANS, conv2d, linear
+from hiddennet.ops.masked_weight import effective_weight
+
+
+class HiddenMixin:
+    """What both layers share: scores, the state of source and rule, and the effective weight.
+
+    Attributes:
+        scores: float32 Parameter of the weight's shape, or None for rules without scores.
+        weight: Parameter when the source is Stored, else None.
+        source, rule: their descriptions.
+        plan: name of a plan of hiddennet.ops.PLANS, or None for the fastest known (convolutions).
+    """
+
+    scores: nn.Parameter | None
+    weight: nn.Parameter | None
+
+    def _setup(self, shape: tuple[int, ...], source, rule: Rule, score_init: str | float) -> None:
+        self.weight_shape = torch.Size(shape)
+        self.plan = None
+        device = self.weight.device
+        self.rule = rule
+        self._add_rule_state(device)
+        if rule.has_scores:
+            self.scores = nn.Parameter(torch.empty(shape, dtype=torch.float32, device=device))
+            self.reset_scores(score_init)
+        else:
+            self.register_parameter("scores", None)
+        self._add_source(source, device)
+        self._row: Tensor | None = None
+        self._row_key: tuple | None = None
+        self._selected_by_network = False
+
+    def _add_rule_state(self, device: torch.device) -> None:
+        rule = self.rule
+        if isinstance(rule, Fixed):
+            if rule.mask.shape != self.weight_shape:
+                raise ValueError(
+                    f"{type(self).__name__}: expected a mask of shape {tuple(self.weight_shape)}, "
+                    f"got {tuple(rule.mask.shape)}"
+                )
+            bits = ops.pack_mask(rule.mask.bool())
+            self.register_buffer("mask_bits", bits.to(device))
+            self._kept = int(rule.mask.sum())
+        if isinstance(rule, Sampled):
+            # step 0 is the fixed draw of evaluation; training counts from 1
+            self.register_buffer("draw", torch.ones(1, dtype=torch.int64, device=device))
+        row = torch.zeros(4, dtype=torch.int32, device=device)
+        if isinstance(rule, Threshold):
+            row.copy_(ops.Rule.threshold(rule.t, rule.by).selection)
+        self.register_buffer("selection", row, persistent=False)
+
+    def _add_source(self, source, device: torch.device) -> None:
+        self.source = source
+        if isinstance(source, Stored):
+            weight = source.weight if source.weight is not None else self.weight.detach()
+            if weight.shape != self.weight_shape:
+                raise ValueError(
+                    f"{type(self).__name__}: expected a stored weight of shape {tuple(self.weight_shape)}, "
+                    f"got {tuple(weight.shape)}"
+                )
+            self.weight = nn.Parameter(
+                weight.detach().to(device=device, dtype=torch.float32), requires_grad=source.trainable
+            )
+            self.source = Stored(None, source.trainable, source.gradient)
+            return
+        if not isinstance(source, Generated):
+            raise TypeError(
+                f"{type(self).__name__}: expected source to be Generated or Stored, got {type(source).__name__}"
+            )
+        if isinstance(self.rule, TopK) and not self.rule.has_scores:
+            raise ValueError(f"{type(self).__name__}: expected a Stored source for TopK(of='weights'), got {source}")
+        del self.weight
+        self.register_parameter("weight", None)
+        if source.layer is None:
+            self.source = source = Generated(**{**source.__dict__, "layer": 0})
+        self.scaled = source.scaled(self.weight_shape, self._nominal_density())
+        if self.scaled.kind == "signs" and device.type != "meta":
+            plane = sign_plane(
+                self.weight_shape.numel(),
+                seed=source.seed,
+                layer=source.layer,
+                redraw=source.redraw,
+                device=device,
+            )
+            self.register_buffer("sign_plane", plane, persistent=False)
+        else:
+            self.register_buffer("sign_plane", None, persistent=False)
+
+    def _nominal_density(self) -> float | None:
+        """The kept fraction known from the rule alone."""
+        if isinstance(self.rule, TopK):
+            return self.rule.density
+        if isinstance(self.rule, Fixed):
+            return self._kept / max(1, self.weight_shape.numel())
+        return 1.0 if isinstance(self.rule, All) else None
+
+    def reset_parameters(self) -> None:
+        """Called by torch's constructor; the weight is made later, from the source."""
+
+    def _reset_bias(self) -> None:
+        if self.bias is not None:
+            bound = 1 / math.sqrt(max(1, math.prod(self.weight_shape[1:])))
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    @torch.no_grad()
+    def reset_scores(self, init: str | float = "kaiming_uniform") -> None:
+        """Draw the scores from torch's generator: U(+-1/sqrt(fan_in)) (edge-popup), or one constant."""
+        if isinstance(init, (int, float)) and not isinstance(init, bool):
+            self.scores.fill_(float(init))
+            return
+        check_choice("reset_scores", "score_init", init, ("kaiming_uniform",))
+        bound = 1 / math.sqrt(max(1, math.prod(self.weight_shape[1:])))
+        nn.init.uniform_(self.scores, -bound, bound)
+
+    @property
+    def k(self) -> int | None:
+        """How many weights a layer-wise TopK keeps; None for other rules."""
+        if isinstance(self.rule, TopK) and self.rule.scope == "layer":
+            return kept_count(self.weight_shape.numel(), self.rule.density)
+        return None
+
+    @property
+    def ranked(self) -> Tensor:
+        """The tensor TopK ranks: the scores, or the stored weights."""
+        return self.scores if self.rule.has_scores else self.weight
+
+    def forget_selection(self) -> None:
+        """Drop the cached selection, so that the next forward selects again."""
+        self._row, self._row_key = None, None
+
+    def keep_selection(self, row: Tensor) -> None:
+        """Take a row of topk_select for the scores as they are now."""
+        self._row = row
+        self._row_key = self._key()
+        with torch.no_grad():
+            self.selection.copy_(row)
+
+    def _key(self) -> tuple | None:
+        if torch.compiler.is_compiling():
+            return None
+        ranked = self.ranked
+        return ranked.data_ptr(), ranked._version, self.rule
+
+    def selection_is_current(self) -> bool:
+        """Whether the cached selection belongs to the scores as they are now."""
+        return self._row is not None and not torch.compiler.is_compiling() and self._row_key == self._key()
+
+    def _selection_row(self) -> Tensor:
+        if self._selected_by_network or not self.training:
+            if self.selection_is_current() or (self._row is not None and torch.compiler.is_compiling()):
+                return self._row
+        if self.rule.scope == "global":
+            raise RuntimeError(
+                f"{type(self).__name__}: expected a selection over the whole model for TopK(scope='global'), got none; "
+                "call the model given to hide(), or hiddennet.select(model) before its parts"
+            )
+        row = ops.topk_select([self.ranked], [self.k], by=self.rule.by, hint=self.selection[None])[0]
+        self.keep_selection(row)
+        return row
+
+    def rule_state(self) -> ops.Rule:
+        """The rule as the ops take it, for the scores as they are now."""
+        rule = self.rule
+        if isinstance(rule, TopK):
+            return ops.Rule(rule.by, self._selection_row())
+        if isinstance(rule, Threshold):
+            return ops.Rule(rule.by, self.selection)
+        if isinstance(rule, Fixed):
+            return ops.Rule("bits", self.selection, bits=self.mask_bits)
+        if isinstance(rule, All):
+            return ops.Rule("all", self.selection)
+        if self.training:
+            return ops.Rule("sampled", self.selection, step=self.draw.clone(), seed=rule.seed)
+        if rule.evaluation == "expectation":
+            return ops.Rule("expectation", self.selection)
+        return self._fixed_draw()
+
+    def _fixed_draw(self) -> ops.Rule:
+        return ops.Rule("sampled", self.selection, step=torch.zeros_like(self.draw), seed=self.rule.seed)
+
+    def source_state(self) -> ops.WeightSource:
+        """The source as the ops take it."""
+        source = self.source
+        if isinstance(source, Stored):
+            through = source.gradient == "through"
+            return ops.WeightSource("stored", self.weight_shape, stored=self.weight, through=through)
+        kind, scale = self.scaled
+        return ops.WeightSource(
+            kind,
+            self.weight_shape,
+            plane=self.sign_plane,
+            scale=scale,
+            seed=source.seed,
+            layer=source.layer,
+            redraw=source.redraw,
+        )
+
+    def _scores_for_ops(self) -> Tensor | None:
+        if isinstance(self.rule, TopK) and not self.rule.has_scores:
+            return self.weight.detach()
+        return self.scores
+
+    def _after_forward(self) -> None:
+        if self.training and isinstance(self.rule, Sampled):
+            with torch.no_grad():
+                self.draw.add_(1)
+
+    def effective_weight(self) -> Tensor:
+        """The weight the layer computes with: float32, weight where revealed and +0 elsewhere; differentiable."""
+        return effective_weight(self._scores_for_ops(), self.rule_state(), self.source_state(), torch.float32)
+
+    @torch.no_grad()
+    def mask(self) -> Tensor:
+        """What is revealed: bool of the weight's shape. A sampled layer gives its fixed draw of evaluation."""
+        rule = self._fixed_draw() if isinstance(self.rule, Sampled) else self.rule_state()
+        layer = getattr(self.source, "layer", 0) or 0
+        return ops.rule_mask(self._scores_for_ops(), rule, self.weight_shape, layer=layer)
+
+    @torch.no_grad()
+    def kept(self) -> float:
+        """How many weights are revealed; for a sampled layer the expected number."""
+        if self.k is not None:
+            return self.k
+        if isinstance(self.rule, Sampled):
+            return float(torch.sigmoid(self.scores.double()).sum())
+        return int(self.mask().sum())
+
+    @property
+    def density(self) -> float:
+        """The revealed fraction of the weights."""
+        return self.kept() / max(1, self.weight_shape.numel())
+
+    def spec(self) -> dict:
+        """Source and rule as a plain dict."""
+        return {"source": self.source.spec(), "rule": self.rule.spec()}
+
+    def get_extra_state(self) -> dict:
+        return self.spec()
+
+    def set_extra_state(self, state: dict) -> None:
+        mine = self.spec()
+        for part in ("source", "rule"):
+            for name, value in state[part].items():
+                if mine[part].get(name) != value:
+                    raise ValueError(
+                        f"{type(self).__name__}: expected a state dict with {part} {name}={mine[part].get(name)!r}, "
+                        f"got {value!r}; hide() the model with the source and rule it was saved with"
+                    )
+        self.forget_selection()
+
+    def _describe(self) -> str:
+        source = getattr(self.source, "init", "stored")
+        return f"source={source}, rule={self.rule.spec()}"
+
+
+class HiddenConv2d(HiddenMixin, nn.Conv2d):
+    """torch.nn.Conv2d whose weight is source x rule(scores).
+
+    Args:
+        source: Generated or Stored. rule: TopK, Threshold, Sampled, Fixed or All.
+        score_init: "kaiming_uniform" (U(+-1/sqrt(fan_in)), torch's generator) or a constant.
+        The others are torch.nn.Conv2d's; the default is no bias, as in the papers.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = False,
+        padding_mode: str = "zeros",
+        device=None,
+        *,
+        source: Generated | Stored | None = None,
+        rule: Rule | None = None,
+        score_init: str | float = "kaiming_uniform",
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device
+        )
+        if isinstance(source, Stored) and source.weight is None:
+            nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        self._setup(tuple(self.weight.shape), source or Generated(), rule or TopK(0.5), score_init)
+        self._reset_bias()
+
+    def forward(self, x: Tensor) -> Tensor:
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            x = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+            padding = 0
+        if self.plan is not None:
+            check_choice("HiddenConv2d", "plan", self.plan, tuple(PLANS))
+        y = conv2d(
+            x,
+            self._scores_for_ops(),
+            self.rule_state(),
+            self.source_state(),
+            self.bias,
+            self.stride,
+            padding,
+            self.dilation,
+            self.groups,
+            self.plan,
+        )
+        self._after_forward()
+        return y
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, {self._describe()}"
+
+
+class HiddenLinear(HiddenMixin, nn.Linear):
+    """torch.nn.Linear whose weight is source x rule(scores). Arguments as in HiddenConv2d; the default is no bias."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = False,
+        device=None,
+        *,
+        source: Generated | Stored | None = None,
+        rule: Rule | None = None,
+        score_init: str | float = "kaiming_uniform",
+    ) -> None:
+        super().__init__(in_features, out_features, bias, device)
+        if isinstance(source, Stored) and source.weight is None:
+            nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        self._setup(tuple(self.weight.shape), source or Generated(), rule or TopK(0.5), score_init)
+        self._reset_bias()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = linear(x, self._scores_for_ops(), self.rule_state(), self.source_state(), self.bias)
+        self._after_forward()
+        return y
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, {self._describe()}"

@@ -1,0 +1,84 @@
+"""What concerns all hidden layers of a model at once: selection in one call, masks, density."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor, nn
+
+from hiddennet import ops
+from hiddennet.nn.layers import HiddenMixin
+from hiddennet.nn.rules import TopK, kept_count
+
+
+def hidden_layers(model: nn.Module) -> dict[str, HiddenMixin]:
+    """The hidden layers of a model by name, in module order."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, HiddenMixin)}
+
+
+def _groups(layers: list[HiddenMixin]) -> list[list[HiddenMixin]]:
+    """Layers that one call can serve: of one device, order and scope (and density, where the ranking is global)."""
+    groups: dict[tuple, list[HiddenMixin]] = defaultdict(list)
+    for layer in layers:
+        rule = layer.rule
+        density = rule.density if rule.scope == "global" else None
+        groups[(layer.ranked.device, rule.by, rule.scope, density)].append(layer)
+    return list(groups.values())
+
+
+def _select_group(layers: list[HiddenMixin]) -> None:
+    ranked = [layer.ranked for layer in layers]
+    rule = layers[0].rule
+    if rule.scope == "global":
+        k = [kept_count(sum(t.numel() for t in ranked), rule.density)]
+    else:
+        k = [layer.k for layer in layers]
+    hint = torch.stack([layer.selection for layer in layers])
+    rows = ops.topk_select(ranked, k, by=rule.by, hint=hint)
+    for layer, row in zip(layers, rows.unbind(0), strict=True):
+        layer.keep_selection(row)
+
+
+def select(model: nn.Module) -> None:
+    """Select for every TopK layer of the model, all layers in one call. hide() has the model do so at each forward."""
+    layers = [layer for layer in hidden_layers(model).values() if isinstance(layer.rule, TopK)]
+    if not layers or layers[0].ranked.device.type == "meta":
+        return
+    for group in _groups(layers):
+        _select_group(group)
+
+
+def refresh(model: nn.Module) -> None:
+    """Forget all cached selections: after writing scores behind autograd's back (`.data`), or replaying a CUDA graph."""
+    for layer in hidden_layers(model).values():
+        layer.forget_selection()
+
+
+def select_before_forward(model: nn.Module, _inputs) -> None:
+    """Forward pre-hook of a model given to hide(): select at each training forward, and in evaluation when scores moved."""
+    layers = [m for m in model.modules() if isinstance(m, HiddenMixin) and isinstance(m.rule, TopK)]
+    if any(layer.training or not layer.selection_is_current() for layer in layers):
+        select(model)
+
+
+def density(model: nn.Module) -> float:
+    """The revealed fraction of all hidden layers' weights (for sampled layers the expected one)."""
+    layers = hidden_layers(model).values()
+    total = sum(layer.weight_shape.numel() for layer in layers)
+    if total == 0:
+        raise ValueError("density: expected a model with hidden layers, got none; hide() it first")
+    _ensure_selected(model)
+    return sum(layer.kept() for layer in layers) / total
+
+
+def masks(model: nn.Module) -> dict[str, Tensor]:
+    """What each hidden layer reveals: name -> bool of the weight's shape."""
+    _ensure_selected(model)
+    return {name: layer.mask() for name, layer in hidden_layers(model).items()}
+
+
+def _ensure_selected(model: nn.Module) -> None:
+    layers = [layer for layer in hidden_layers(model).values() if isinstance(layer.rule, TopK)]
+    if not all(layer.selection_is_current() for layer in layers):
+        select(model)

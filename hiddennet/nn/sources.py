@@ -1,0 +1,78 @@
+"""Sources: where a hidden layer's weights come from. A source is a description; the layer holds what it needs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import Tensor
+
+from hiddennet.ops.checks import check_choice, check_seed
+from hiddennet.ops.generate_weight import INITS, MODES, InitScale, init_scale
+
+GRADIENTS = ("masked", "through")
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Frozen random weights, made from a seed whenever they are needed and never stored.
+
+    Args:
+        init: one of hiddennet.ops.INITS; constants keep one sign bit a weight in memory, the others nothing.
+        seed: of the network, 0 <= seed < 2^63.
+        layer: the layer's number in the generator's counter; `hide` counts layers itself where it is None.
+        mode, nonlinearity: as in hiddennet.ops.init_scale.
+        scale_fan: multiply the fan by the layer's density (edge-popup's "scaled" initialisations).
+        redraw: how often the weights have been drawn anew.
+    """
+
+    init: str = "signed_constant"
+    seed: int = 0
+    layer: int | None = None
+    mode: str = "fan_in"
+    nonlinearity: str = "relu"
+    scale_fan: bool = False
+    redraw: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("Generated", "init", self.init, INITS)
+        check_choice("Generated", "mode", self.mode, MODES)
+        check_seed("Generated", "seed", self.seed, 63)
+        check_seed("Generated", "redraw", self.redraw, 32)
+        if self.layer is not None:
+            check_seed("Generated", "layer", self.layer, 32)
+
+    def scaled(self, shape: torch.Size, density: float | None) -> InitScale:
+        """Kind and scale for a weight of this shape; `density` is the layer's kept fraction, used by scale_fan."""
+        if self.scale_fan and density is None:
+            raise ValueError("Generated: expected a rule with a density for scale_fan; use TopK or Fixed, or no scale_fan")
+        scale_by = density if self.scale_fan else None
+        return init_scale(
+            tuple(shape), self.init, mode=self.mode, nonlinearity=self.nonlinearity, density=scale_by
+        )
+
+    def spec(self) -> dict:
+        """A plain dict that tells this source from another."""
+        return {"kind": "generated", **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Weights held in a tensor: learned, imported, or frozen.
+
+    Args:
+        weight: float32 of the layer's shape; None takes the layer's own.
+        trainable: whether the weights get gradients.
+        gradient: "masked" trains revealed weights only; "through" passes the gradient to every weight (neural wirings).
+    """
+
+    weight: Tensor | None = field(default=None, compare=False)
+    trainable: bool = False
+    gradient: str = "masked"
+
+    def __post_init__(self) -> None:
+        check_choice("Stored", "gradient", self.gradient, GRADIENTS)
+
+    def spec(self) -> dict:
+        """A plain dict that tells this source from another; the weights themselves are in the state dict."""
+        return {"kind": "stored", "trainable": self.trainable, "gradient": self.gradient}

@@ -1,0 +1,30 @@
+"""The ops: exact selection, generated weights, masked weights and layers, packed masks. One op a file."""
+
+from hiddennet.ops.generate_weight import INITS, generate_weight, init_scale
+from hiddennet.ops.masked_conv import PLANS, default_plan, masked_conv2d, masked_linear
+from hiddennet.ops.masked_weight import masked_weight
+from hiddennet.ops.pack_mask import pack_mask, unpack_mask
+from hiddennet.ops.rule import Rule
+from hiddennet.ops.scale import scale
+from hiddennet.ops.source import WeightSource
+from hiddennet.ops.topk_mask import rule_mask, topk_mask, topk_mask_global, topk_select
+
+__all__ = [
+    "INITS",
+    "PLANS",
+    "Rule",
+    "WeightSource",
+    "default_plan",
+    "generate_weight",
+    "init_scale",
+    "masked_conv2d",
+    "masked_linear",
+    "masked_weight",
+    "pack_mask",
+    "rule_mask",
+    "scale",
+    "topk_mask",
+    "topk_mask_global",
+    "topk_select",
+    "unpack_mask",
+]

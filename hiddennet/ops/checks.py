@@ -1,0 +1,74 @@
+"""Refuse bad arguments before they reach an op: <op>: expected <what>, got <value>; <the way out>."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+MAX_ELEMENTS = 2**31 - 4096  # csrc/base/tensor.h: 32-bit indices
+ORDERS = ("magnitude", "value")
+
+
+def check_tensor(op: str, name: str, value: object, *, dtypes: Sequence[torch.dtype]) -> Tensor:
+    """A strided tensor of one of these dtypes on a CPU, CUDA or meta device, small enough for 32-bit indices."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{op}: expected {name} to be a Tensor, got {type(value).__name__}")
+    if value.dtype not in dtypes:
+        allowed = " or ".join(str(d).removeprefix("torch.") for d in dtypes)
+        got = str(value.dtype).removeprefix("torch.")
+        raise TypeError(f"{op}: expected {name} of dtype {allowed}, got {got}; convert it with .to(...)")
+    if value.layout is not torch.strided:
+        raise TypeError(f"{op}: expected a dense {name}, got layout {value.layout}; use .to_dense()")
+    if value.device.type not in ("cpu", "cuda", "meta"):
+        raise ValueError(f"{op}: expected {name} on cpu or cuda, got {value.device}")
+    if value.numel() > MAX_ELEMENTS:
+        raise ValueError(f"{op}: expected {name} of fewer than 2^31 elements, got {value.numel()}; split the layer")
+    return value
+
+
+def check_same_device(op: str, name: str, value: Tensor, other: str, like: Tensor) -> None:
+    """Both tensors on one device."""
+    if value.device != like.device:
+        raise ValueError(f"{op}: expected {name} on {like.device} like {other}, got {value.device}; move one with .to()")
+
+
+def check_k(op: str, k: object, n: int) -> int:
+    """An int in [0, n]: how many are kept."""
+    if isinstance(k, bool) or not isinstance(k, int):
+        raise TypeError(f"{op}: expected k to be an int, got {type(k).__name__}; a density is turned into k by hn.nn.TopK")
+    if not 0 <= k <= n:
+        raise ValueError(f"{op}: expected k in [0, {n}], got {k}")
+    return k
+
+
+def check_choice(op: str, name: str, value: object, allowed: Sequence[str]) -> str:
+    """One of a few words."""
+    if value not in allowed:
+        raise ValueError(f"{op}: expected {name} to be {' or '.join(map(repr, allowed))}, got {value!r}")
+    return value
+
+
+def check_seed(op: str, name: str, value: object, bits: int) -> int:
+    """A non-negative int of at most `bits` bits."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{op}: expected {name} to be an int, got {type(value).__name__}")
+    if not 0 <= value < 2**bits:
+        raise ValueError(f"{op}: expected {name} in [0, 2^{bits}), got {value}")
+    return value
+
+
+def is_channels_last(t: Tensor) -> bool:
+    """Whether the memory of `t` is OHWI and not OIHW as well (1x1 kernels and single channels are both)."""
+    return t.dim() == 4 and not t.is_contiguous() and t.is_contiguous(memory_format=torch.channels_last)
+
+
+def dense(t: Tensor) -> Tensor:
+    """`t` itself when its memory is contiguous or channels_last, else a contiguous copy of equal values."""
+    return t if t.is_contiguous() or is_channels_last(t) else t.contiguous()
+
+
+def in_layout(t: Tensor, channels_last: bool) -> Tensor:
+    """`t` with OHWI or OIHW memory; no copy when it is so already."""
+    return t.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)

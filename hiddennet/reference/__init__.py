@@ -1,0 +1,29 @@
+"""The oracles: every op in plain PyTorch, the same meaning, no cleverness. Tests hold the fast code against these."""
+
+from hiddennet.reference.masked_weight import masked_weight, masked_weight_backward, rule_mask
+from hiddennet.reference.random import bernoulli_logits, generate, normals, signs, uniforms
+from hiddennet.reference.topk import (
+    pack_mask,
+    score_key,
+    selection_mask,
+    topk_mask,
+    topk_mask_global,
+    unpack_mask,
+)
+
+__all__ = [
+    "bernoulli_logits",
+    "generate",
+    "masked_weight",
+    "masked_weight_backward",
+    "normals",
+    "pack_mask",
+    "rule_mask",
+    "score_key",
+    "selection_mask",
+    "signs",
+    "topk_mask",
+    "topk_mask_global",
+    "uniforms",
+    "unpack_mask",
+]

@@ -1,0 +1,46 @@
+"""NVTX ranges in the domain "hiddennet": what Nsight shows on its timeline. Nothing happens without the nvtx package."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+try:
+    import nvtx
+except ImportError:
+    nvtx = None
+
+DOMAIN = "hiddennet"
+enabled = nvtx is not None and os.environ.get("HIDDENNET_TRACE", "1") != "0"
+
+F = TypeVar("F", bound=Callable)
+
+
+@contextlib.contextmanager
+def range(name: str) -> Iterator[None]:  # noqa: A001
+    """Mark the enclosed code as `name`: a phase of training (data, forward, backward, step, eval) or an op."""
+    if not enabled:
+        yield
+        return
+    nvtx.push_range(name, domain=DOMAIN)
+    try:
+        yield
+    finally:
+        nvtx.pop_range(domain=DOMAIN)
+
+
+def annotate(name: str) -> Callable[[F], F]:
+    """Decorate a function so that each call is a range `name`."""
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def wrapped(*args, **kwargs):
+            with range(name):
+                return function(*args, **kwargs)
+
+        return wrapped
+
+    return decorate
