@@ -73,7 +73,7 @@ def hide(
     """Replace the model's Conv2d and Linear layers by hidden ones, in place, and return the model.
 
     Subclasses of the two are left alone, since their own forward would be lost. Layers are numbered in module order;
-    a Generated source without a layer number gets its layer's. Biases and all other modules stay as they are.
+    a source without a layer number gets its layer's. Biases and all other modules stay as they are.
 
     Args:
         model: any nn.Module; a single Conv2d or Linear has no parent to be replaced in and is refused.
@@ -109,7 +109,7 @@ def hide(
     replaced: dict[int, nn.Module] = {}
     for name, module in chosen.items():
         here = source(name, module) if callable(source) else source
-        if isinstance(here, Generated) and here.layer is None:
+        if here.layer is None:
             here = dataclasses.replace(here, layer=number)
         layer_rule = rule(name, module) if callable(rule) else rule
         layer = _convert(module, here, layer_rule, score_init)

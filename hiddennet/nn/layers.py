@@ -77,7 +77,7 @@ class HiddenMixin:
             self.weight = nn.Parameter(
                 weight.detach().to(device=device, dtype=torch.float32), requires_grad=source.trainable
             )
-            self.source = Stored(None, source.trainable, source.gradient)
+            self.source = Stored(None, source.trainable, source.gradient, source.layer or 0)
             return
         if not isinstance(source, Generated):
             raise TypeError(
@@ -199,7 +199,9 @@ class HiddenMixin:
         source = self.source
         if isinstance(source, Stored):
             through = source.gradient == "through"
-            return ops.WeightSource("stored", self.weight_shape, stored=self.weight, through=through)
+            return ops.WeightSource(
+                "stored", self.weight_shape, stored=self.weight, layer=source.layer, through=through
+            )
         kind, scale = self.scaled
         return ops.WeightSource(
             kind,
@@ -229,8 +231,7 @@ class HiddenMixin:
     def mask(self) -> Tensor:
         """What is revealed: bool of the weight's shape. A sampled layer gives its fixed draw of evaluation."""
         rule = self._fixed_draw() if isinstance(self.rule, Sampled) else self.rule_state()
-        layer = getattr(self.source, "layer", 0) or 0
-        return ops.rule_mask(self._scores_for_ops(), rule, self.weight_shape, layer=layer)
+        return ops.rule_mask(self._scores_for_ops(), rule, self.weight_shape, layer=self.source.layer)
 
     @torch.no_grad()
     def kept(self) -> float:

@@ -64,15 +64,17 @@ class Stored:
         weight: float32 of the layer's shape; None takes the layer's own.
         trainable: whether the weights get gradients.
         gradient: "masked" trains revealed weights only; "through" passes the gradient to every weight (neural wirings).
+        layer: the layer's number in the counter of a sampled rule; `hide` counts layers itself where it is None.
     """
 
     weight: Tensor | None = field(default=None, compare=False)
     trainable: bool = False
     gradient: str = "masked"
+    layer: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("Stored", "gradient", self.gradient, GRADIENTS)
 
     def spec(self) -> dict:
         """A plain dict that tells this source from another; the weights themselves are in the state dict."""
-        return {"kind": "stored", "trainable": self.trainable, "gradient": self.gradient}
+        return {"kind": "stored", "gradient": self.gradient, "layer": self.layer}

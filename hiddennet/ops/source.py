@@ -26,10 +26,10 @@ class WeightSource:
     through: bool = False  # stored weights: pass the gradient of pruned weights too
 
     @classmethod
-    def store(cls, weight: Tensor, *, through: bool = False) -> WeightSource:
+    def store(cls, weight: Tensor, *, layer: int = 0, through: bool = False) -> WeightSource:
         """A float32 tensor. It gets the masked gradient, or with `through` that of every weight (neural wirings)."""
         check_tensor("WeightSource.store", "weight", weight, dtypes=(torch.float32,))
-        return cls("stored", weight.shape, stored=weight, through=through)
+        return cls("stored", weight.shape, stored=weight, layer=layer, through=through)
 
     @classmethod
     def generate(

@@ -1,0 +1,46 @@
+"""Shared fixtures: the devices to test on, seeds, and few threads so that tests do not fight for the machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """A test of a CUDA device is marked `cuda`, and skipped with a reason where there is no GPU."""
+    for item in items:
+        params = getattr(item, "callspec", None)
+        if params is not None and params.params.get("device") == "cuda":
+            item.add_marker(pytest.mark.cuda)
+        if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no CUDA GPU here"))
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request) -> torch.device:
+    """Each device the ops run on."""
+    return torch.device(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_threads() -> None:
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture
+def golden() -> Path:
+    """The folder of values computed by the original systems."""
+    folder = SHARED / "golden"
+    if not folder.is_dir():
+        pytest.skip(f"the original systems' values are not at {folder}")
+    return folder

@@ -1,0 +1,241 @@
+"""masked_weight: every rule x source x layout x dtype against the reference; the written surrogate gradients exactly."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from hiddennet import ops, reference
+from tests.checks import assert_equal, assert_no_worse_than
+
+SHAPES = ((1, 1), (5, 7), (43, 3), (8, 3, 3, 3), (16, 8, 1, 1), (33, 17, 3, 3), (130, 300))
+RULES = ("all", "magnitude", "value", "bits", "sampled", "expectation")
+SOURCES = ("stored", *ops.INITS)
+
+
+def _rule(kind: str, scores: torch.Tensor, device) -> tuple[ops.Rule, torch.Tensor]:
+    """A rule and the mask it stands for, by the reference."""
+    k = scores.numel() // 2
+    step = torch.tensor([5], device=device)
+    if kind in ("magnitude", "value"):
+        row = ops.topk_select([scores.to(device)], [k], by=kind)[0]
+        return ops.Rule.selected(row, kind), reference.topk_mask(scores, k, by=kind)
+    mask = torch.rand(scores.shape) < 0.4
+    rule = {
+        "all": lambda: ops.Rule.all(device),
+        "bits": lambda: ops.Rule.packed(ops.pack_mask(mask).to(device)),
+        "sampled": lambda: ops.Rule.sampled(step, seed=11),
+        "expectation": lambda: ops.Rule.expectation(device),
+    }[kind]()
+    if kind != "bits":
+        mask = reference.rule_mask(scores, scores.shape, kind, step=5, seed=11, layer=2)
+    return rule, mask
+
+
+def _source(kind: str, shape, device) -> tuple[ops.WeightSource, torch.Tensor]:
+    """A source and its weight, by the reference."""
+    if kind == "stored":
+        weight = torch.randn(shape)
+        return ops.WeightSource.store(weight.to(device), layer=2), weight
+    scaled = ops.init_scale(shape, kind)
+    n = torch.Size(shape).numel()
+    weight = reference.generate(scaled.kind, scaled.scale, n, seed=7, layer=2, redraw=1).view(shape)
+    return ops.WeightSource.generate(shape, kind, seed=7, layer=2, redraw=1, device=device), weight
+
+
+@pytest.mark.parametrize(("rule", "source"), list(itertools.product(RULES, SOURCES)))
+def test_equals_the_reference(device, rule, source):
+    for shape in SHAPES:
+        scores = (torch.randn(shape) * 8).round() / 8  # with ties
+        state, mask = _rule(rule, scores, device)
+        weights, weight = _source(source, shape, device)
+        want = reference.masked_weight(weight, mask, scores, rule)
+        layouts = [scores] + ([scores.to(memory_format=torch.channels_last)] if len(shape) == 4 else [])
+        for laid in layouts:
+            for dtype in (torch.float32, torch.bfloat16, torch.float16):
+                got = ops.masked_weight(laid.to(device), state, source=weights, dtype=dtype)
+                assert got.dtype == dtype
+                if rule == "expectation":
+                    exact = weight.double() * torch.sigmoid(scores.double())
+                    assert_no_worse_than(got, want.to(dtype), exact)
+                else:
+                    assert_equal(got, want.to(dtype), f"{shape} {dtype}")
+                    assert not bool((torch.signbit(got.cpu()) & ~mask).any()), "a pruned weight is +0"
+                if state.reads_scores:
+                    assert got.is_contiguous() == laid.is_contiguous()
+
+
+@pytest.mark.parametrize(("rule", "source"), list(itertools.product(RULES, SOURCES)))
+def test_backward_is_the_written_surrogate(device, rule, source):
+    for shape in ((5, 7), (33, 17, 3, 3)):
+        scores = torch.randn(shape)
+        scores.view(-1)[::5] = 0.0  # sign(0) = 0: no gradient there by magnitude
+        state, mask = _rule(rule, scores, device)
+        weights, weight = _source(source, shape, device)
+        if source == "stored":
+            weights = ops.WeightSource.store(weight.to(device).requires_grad_(), layer=2)
+        s = scores.to(device).requires_grad_()
+        for dtype in (torch.float32, torch.bfloat16):
+            grad = torch.randn(shape).to(dtype)
+            out = ops.masked_weight(s, state, source=weights, dtype=dtype)
+            if not out.requires_grad:
+                assert not state.reads_scores and source != "stored"
+                continue
+            s.grad = None
+            if source == "stored":
+                weights.stored.grad = None
+            out.backward(grad.to(device))
+            want = reference.masked_weight_backward(grad.float(), weight, mask, scores, rule)
+            exact = reference.masked_weight_backward(grad.double(), weight.double(), mask, scores.double(), rule)
+            if state.reads_scores:
+                assert s.grad.dtype == torch.float32
+                assert_no_worse_than(s.grad, want[0], exact[0])
+                if rule in ("magnitude", "value"):
+                    assert_equal(s.grad, want[0])
+            if source == "stored":
+                assert_no_worse_than(weights.stored.grad, want[1], exact[1])
+
+
+def test_stored_weights_may_get_the_gradient_of_every_weight(device):
+    weight = torch.randn(6, 5, device=device, requires_grad=True)
+    source = ops.WeightSource.store(weight, through=True)
+    out = ops.masked_weight(weight.detach(), 10, source=source)
+    grad = torch.randn(6, 5, device=device)
+    out.backward(grad)
+    assert_equal(weight.grad, grad)
+    assert int((out != 0).sum()) == 10
+
+
+def test_gradient_of_the_stored_weight_is_a_true_derivative():
+    """The only one that is: gradcheck in float64 has no path here, so a finite difference in float32 of a linear map."""
+    weight, scores = torch.randn(4, 5, requires_grad=True), torch.randn(4, 5)
+    direction = torch.randn(4, 5)
+    f = lambda w: ops.masked_weight(scores, 11, source=ops.WeightSource.store(w))  # noqa: E731
+    out = f(weight)
+    grad = torch.randn(4, 5)
+    (analytic,) = torch.autograd.grad(out, weight, grad)
+    numeric = ((f(weight.detach() + direction) - f(weight.detach() - direction)) / 2 * grad).sum()
+    torch.testing.assert_close((analytic * direction).sum(), numeric)
+
+
+def test_nothing_but_scores_and_bytes_is_saved(device):
+    """No mask, no product, no dense weight: what autograd keeps is the scores, 16 bytes of selection, sign bits."""
+    scores = torch.randn(64, 64, 3, 3, device=device, requires_grad=True)
+    source = ops.WeightSource.generate(scores.shape, seed=0, device=device)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        ops.masked_weight(scores, 1000, source=source)
+    others = [t for t in saved if t is not None and t.data_ptr() != scores.data_ptr()]
+    assert sum(t.numel() * t.element_size() for t in others) <= scores.numel() / 8 + 16
+
+
+def test_sampled_draws_follow_their_probability(device):
+    scores = torch.full((200, 500), 0.4, device=device)
+    rates = []
+    for step in range(3):
+        rule = ops.Rule.sampled(torch.tensor([step], device=device), seed=1)
+        mask = ops.rule_mask(scores, rule, scores.shape)
+        rates.append(float(mask.float().mean()))
+        again = ops.rule_mask(scores, ops.Rule.sampled(torch.tensor([step], device=device), seed=1), scores.shape)
+        assert_equal(mask, again)
+    p = float(torch.sigmoid(torch.tensor(0.4)))
+    assert len(set(rates)) == 3
+    for rate in rates:
+        assert abs(rate - p) < 5 * (p * (1 - p) / scores.numel()) ** 0.5
+
+
+def test_original_values(golden):
+    values = np.load(golden / "hidden_networks.npz")
+    tensor = lambda name: torch.from_numpy(values[name])  # noqa: E731
+    for case in ("conv3x3", "conv1x1"):
+        _, _, _, stride, padding, density = values[f"{case}_hyper"]
+        scores, x = tensor(f"{case}_scores").requires_grad_(), tensor(f"{case}_x").requires_grad_()
+        k = scores.numel() - int((1 - float(density)) * scores.numel())
+        source = ops.WeightSource.store(tensor(f"{case}_weight"))
+        assert_equal(ops.topk_mask(scores, k, by="magnitude"), tensor(f"{case}_mask").bool())
+        y = ops.masked_conv2d(x, scores, k, source=source, stride=int(stride), padding=int(padding))
+        y.backward(tensor(f"{case}_gy"))
+        for got, name in ((y, "y"), (scores.grad, "gscores"), (x.grad, "gx")):
+            torch.testing.assert_close(got, tensor(f"{case}_{name}"), atol=1e-5, rtol=0)
+    zero = torch.tensor([[0.0, -0.5], [0.25, -0.0]], requires_grad=True)
+    ops.masked_weight(zero, 4, source=ops.WeightSource.store(torch.full((2, 2), 2.0))).sum().backward()
+    assert_equal(zero.grad, tensor("zero_score_grad").view(2, 2))
+    scores, u = tensor("sample_scores"), tensor("sample_u")
+    mask = tensor("sample_mask").bool()
+    assert_equal(scores > torch.logit(u.double()).float(), mask)  # our form of u < sigmoid(s)
+    rule = ops.Rule.packed(ops.pack_mask(mask))
+    weight = ops.masked_weight(None, rule, source=ops.WeightSource.store(tensor("sample_w")))
+    y = torch.nn.functional.conv2d(tensor("sample_x"), weight, padding=1)
+    torch.testing.assert_close(y, tensor("sample_y"), atol=1e-5, rtol=0)
+
+
+def test_opcheck(device):
+    scores = torch.randn(6, 5, 3, 3, device=device)
+    source = ops.WeightSource.generate(scores.shape, seed=0, device=device)
+    rule = ops.Rule.selected(ops.topk_select([scores], [50])[0], "magnitude")
+    common = (*rule.arguments(), *source.arguments())
+    torch.library.opcheck(
+        torch.ops.hiddennet.masked_weight.default, (scores, rule.selection, [6, 5, 3, 3], False, *common, 1)
+    )
+    torch.library.opcheck(
+        torch.ops.hiddennet.masked_weight_backward.default,
+        (scores, scores, rule.selection, False, *common, True, True),
+    )
+
+
+def test_compiles_in_one_graph(device):
+    scores = torch.randn(8, 9, device=device, requires_grad=True)
+    source = ops.WeightSource.generate((8, 9), "kaiming_normal", seed=0, device=device)
+    f = lambda s: ops.masked_weight(s, 30, source=source)  # noqa: E731
+    compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
+    grad = torch.randn(8, 9, device=device)
+    want_out, want_grad = f(scores), torch.autograd.grad(f(scores), scores, grad)[0]
+    out = compiled(scores)
+    assert_equal(out, want_out)
+    assert_equal(torch.autograd.grad(out, scores, grad)[0], want_grad)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda s, w: ops.masked_weight(s, 1, source=w.stored), TypeError, "expected source to be a WeightSource"),
+        (lambda s, w: ops.masked_weight(s[:2], 1, source=w), ValueError, r"weight's shape \(4, 5\), got \(2, 5\)"),
+        (lambda s, w: ops.masked_weight(s, 21, source=w), ValueError, r"k in \[0, 20\]"),
+        (lambda s, w: ops.masked_weight(s, 1, source=w, dtype=torch.float64), TypeError, "float32, bfloat16"),
+        (lambda s, w: ops.masked_weight(None, 1, source=w), TypeError, "expected scores to be a Tensor, got NoneType"),
+        (lambda s, w: ops.masked_weight(s.to("meta"), 1, source=w), ValueError, "expected scores on cpu"),
+        (lambda s, w: ops.masked_weight(s.double(), 1, source=w), TypeError, "got float64"),
+    ],
+)
+def test_bad_input(call, error, message):
+    with pytest.raises(error, match=message):
+        call(torch.randn(4, 5), ops.WeightSource.store(torch.randn(4, 5)))
+
+
+def test_raw_op_refuses_instead_of_crashing():
+    s = torch.randn(4, 5)
+    row, raw = torch.zeros(4, dtype=torch.int32), torch.ops.hiddennet.masked_weight.default
+    stored = (0, s, None, 1.0, 0, 0, 0)
+    rule = (1, None, None, 0)
+    bad = [
+        (s, row, [4, 6], False, *rule, *stored, 0),
+        (s, row[:2], [4, 5], False, *rule, *stored, 0),
+        (s, row.long(), [4, 5], False, *rule, *stored, 0),
+        (None, row, [4, 5], False, *rule, *stored, 0),
+        (s.t(), row, [5, 4], False, *rule, *stored, 0),
+        (s, row, [4, 5], True, *rule, *stored, 0),
+        (s, row, [4, 5], False, 9, None, None, 0, *stored, 0),
+        (s, row, [4, 5], False, 3, None, None, 0, *stored, 0),
+        (s, row, [4, 5], False, 3, torch.zeros(2, dtype=torch.uint8), None, 0, *stored, 0),
+        (s, row, [4, 5], False, 4, None, None, 0, *stored, 0),
+        (s, row, [4, 5], False, *rule, 2, None, None, 1.0, 0, 0, 0, 0),
+        (s, row, [4, 5], False, *rule, 7, None, None, 1.0, 0, 0, 0, 0),
+        (s, row, [4, 5], False, *rule, *stored, 5),
+        (s, row, [1 << 20, 1 << 20], False, *rule, *stored, 0),
+    ]
+    for arguments in bad:
+        with pytest.raises(RuntimeError, match="expected"):
+            raw(*arguments)
