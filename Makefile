@@ -1,0 +1,64 @@
+# The project's commands. Each sets up what it needs: a virtual environment, the dependencies, the extension.
+#
+#   make demo     the main job on the embedded digits: dense, random mask and edge-popup side by side, then the exported file
+#   make test     all tests          make cpp-test   the kernels' own tests, without Python or torch
+#   make bench    the measured tables                make lint       style of Python and C++
+#   make format   apply that style                   make clean      remove what was built
+
+PYTHON ?= python3
+VENV ?= .venv
+BUILD ?= build/cpp
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+PY := $(VENV)/bin/python
+SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+FORMATTED := $(SOURCES) $(shell find tests/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+
+.PHONY: demo test test-wheel cpp-test bench lint format clean
+.DELETE_ON_ERROR:
+
+$(VENV)/.packages: pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 10) or sys.exit(f"make: expected Python 3.10 or newer, got {v[0]}.{v[1]}; name one with PYTHON=")'
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { echo "make: python3 -m venv failed; install your system's python3-venv package"; exit 1; }
+	$(PY) -m pip install -q --upgrade pip setuptools wheel
+	$(PY) -m pip install -q "torch>=2.11" torchvision ninja numpy
+	@touch $@
+
+# nothing is compiled twice: pip builds the extension in place, and later changes go through setup.py
+$(VENV)/.ready: $(VENV)/.packages setup.py $(SOURCES) $(wildcard build_tools/*.py)
+	@if test -f $@; then $(PY) setup.py -q build_ext --inplace; \
+	else $(PY) -m pip install -q --no-build-isolation -e '.[dev]'; fi
+	@$(PY) -m hiddennet.env
+	@touch $@
+
+demo: $(VENV)/.ready
+	$(PY) -m hiddennet.demo
+
+test: $(VENV)/.ready
+	$(PY) -m pytest
+
+test-wheel: $(VENV)/.ready
+	HIDDENNET_TEST_TORCH="$${HIDDENNET_TEST_TORCH:-2.13.0}" $(PY) -m pytest -m wheel
+
+cpp-test: $(VENV)/.ready
+	$(VENV)/bin/cmake -S . -B $(BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV))/bin/ninja
+	$(VENV)/bin/cmake --build $(BUILD) -j $(JOBS)
+	$(VENV)/bin/ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS)
+	$(VENV)/bin/cmake -S . -B $(BUILD)-sanitize -G Ninja -DHN_SANITIZE=ON -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV))/bin/ninja
+	$(VENV)/bin/cmake --build $(BUILD)-sanitize -j $(JOBS)
+	$(VENV)/bin/ctest --test-dir $(BUILD)-sanitize --output-on-failure -j $(JOBS) -LE nvcc
+
+bench: $(VENV)/.ready
+	$(PY) -m bench
+
+lint: $(VENV)/.ready
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/clang-format --dry-run -Werror $(FORMATTED)
+
+format: $(VENV)/.ready
+	$(VENV)/bin/ruff check --fix -q .
+	$(VENV)/bin/ruff format -q .
+	$(VENV)/bin/clang-format -i $(FORMATTED)
+
+clean:
+	rm -rf build dist *.egg-info hiddennet/*.so $(VENV)/.ready

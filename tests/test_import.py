@@ -1,0 +1,95 @@
+"""What importing promises: no torchvision, no nvtx needed; the libraries load and say what is missing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hiddennet import _load, env, trace
+from build_tools.cuda_toolkit import find_toolkit
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _run(code: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_import_needs_neither_torchvision_nor_nvtx():
+    done = _run(
+        "import sys; sys.modules['nvtx'] = None; sys.modules['torchvision'] = None\n"
+        "import hiddennet as hn, torch\n"
+        "from hiddennet import trace\n"
+        "assert not trace.enabled\n"
+        "with trace.range('step'): print(hn.ops.topk_mask(torch.tensor([1., 2.]), 1).tolist())"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[False, True]"
+
+
+def test_the_kernels_load_where_torch_has_cuda_even_without_a_gpu():
+    built = list((ROOT / "hiddennet").glob("_C_cuda*.so"))
+    if not built:
+        pytest.skip(f"_C_cuda was not built: {_load.cuda_status}")
+    if torch.version.cuda is None:
+        assert _load.cuda_status.startswith("not loaded")
+    else:
+        assert _load.cuda_status == "loaded"
+
+
+def test_env_says_what_is_there():
+    found = env.collect()
+    assert found["torch"] == torch.__version__
+    assert found["_C (CPU)"].startswith("loaded")
+    assert found["_C_cuda (kernels)"] == _load.cuda_status
+    assert _run("from hiddennet.env import main; main()").stdout.count("\n") == len(found)
+
+
+def test_a_missing_extension_is_one_sentence(tmp_path):
+    for name in ("__init__.py", "_load.py"):
+        target = tmp_path / "hiddennet" / name
+        target.parent.mkdir(exist_ok=True)
+        target.write_text((ROOT / "hiddennet" / "_load.py").read_text() if name == "_load.py" else "")
+    done = subprocess.run(
+        [sys.executable, "-c", "import hiddennet._load"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "expected the extension hiddennet._C, found none; build it with" in done.stderr.splitlines()[-1]
+
+
+def test_the_toolkit_is_found_behind_a_wrapper_script(tmp_path, monkeypatch):
+    real = find_toolkit()
+    if real.home is None:
+        pytest.skip(real.reason)
+    wrapper = tmp_path / "bin" / "nvcc"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\nexec {real.home}/bin/nvcc "$@"\n')
+    wrapper.chmod(0o755)
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", f"{wrapper.parent}:/usr/bin:/bin")
+    assert find_toolkit().home == real.home
+
+
+def test_without_a_toolkit_the_reason_is_said(tmp_path, monkeypatch):
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = find_toolkit()
+    if found.home is None:
+        assert "no CUDA toolkit with include/cuda_runtime.h" in found.reason
+    else:  # the usual folder has one
+        assert found.home == Path("/usr/local/cuda")
+
+
+def test_trace_marks_functions_and_scopes():
+    @trace.annotate("double")
+    def double(x):
+        return 2 * x
+
+    with trace.range("outer"):
+        assert double(3) == 6

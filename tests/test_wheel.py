@@ -1,0 +1,77 @@
+"""One wheel for every torch: built here, it carries no C++ symbol of torch, and loads under another torch's CPU build."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+OTHER = os.environ.get("HIDDENNET_TEST_TORCH")
+
+pytestmark = [
+    pytest.mark.wheel,
+    pytest.mark.timeout(1500),
+    pytest.mark.skipif(OTHER is None, reason="set HIDDENNET_TEST_TORCH to a torch version (make test-wheel)"),
+]
+
+TRY = """
+import torch, hiddennet as hn
+assert torch.__version__.startswith({version!r}), torch.__version__
+model = hn.hide(torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 4)))
+model(torch.randn(8, 64)).sum().backward()
+print(hn.density(model), int(hn.ops.topk_mask(torch.randn(100000), 123).sum()))
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, ROOT]
+    subprocess.run(command, check=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_serves_every_python_and_holds_both_libraries(wheel):
+    from hiddennet import _load
+
+    assert "-cp310-abi3-" in wheel.name
+    names = [Path(name).name for name in zipfile.ZipFile(wheel).namelist()]
+    assert "_C.abi3.so" in names
+    assert ("_C_cuda.abi3.so" in names) == (_load.cuda_status == "loaded")
+
+
+def test_no_library_needs_a_cpp_symbol_of_torch(wheel, tmp_path):
+    archive = zipfile.ZipFile(wheel)
+    checked = 0
+    for name in archive.namelist():
+        if name.endswith(".so"):
+            listing = subprocess.run(
+                ["nm", "-D", "--undefined-only", archive.extract(name, tmp_path)],
+                check=True, capture_output=True, text=True,
+            ).stdout  # fmt: skip
+            assert "torch_call_dispatcher" in listing
+            assert not re.search(r"_ZN?K?[0-9]*(2at|3c10|5torch)", listing), listing
+            checked += 1
+    assert checked
+
+
+def test_it_runs_under_another_torch(wheel, tmp_path):
+    environment = tmp_path / "venv"
+    venv.create(environment, with_pip=True)
+    python = environment / "bin" / "python"
+    install = [python, "-m", "pip", "install", "-q"]
+    subprocess.run([*install, f"torch=={OTHER}", "numpy"], check=True)
+    subprocess.run([*install, "--no-deps", wheel], check=True)
+    run = subprocess.run(
+        [python, "-c", TRY.format(version=OTHER)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == ["0.5", "123"]
