@@ -1,8 +1,10 @@
-// collectives.cuh: what a warp or a block computes together: sum, scan, rank by ballot, the bin that holds a rank.
+// collectives.cuh: what a warp or a block computes together: sum, scan, rank by ballot, the bin
+// that holds a rank.
 //
-// Every lane of the warp (every thread of the block) calls; blocks are one-dimensional with kThreads threads, a multiple
-// of 32. Sums have one fixed order, so equal input gives equal bits. Block functions take `scratch`, shared memory that
-// is the caller's again when they return: they start and end with a barrier.
+// Every lane of the warp (every thread of the block) calls; blocks are one-dimensional with
+// kThreads threads, a multiple of 32. Sums have one fixed order, so equal input gives equal bits.
+// Block functions take `scratch`, shared memory that is the caller's again when they return: they
+// start and end with a barrier.
 #pragma once
 #include <cstdint>
 #include <type_traits>
@@ -28,8 +30,9 @@ __device__ __forceinline__ Rank ballot_rank(bool vote) {
   return {__popc(votes & lanes_below()), __popc(votes)};
 }
 
-// Reserves one place in `counter` for each lane that votes true, with one atomic a warp; returns the lane's place
-// (meaningless without a vote). Places follow lane order within a warp, and chance between warps.
+// Reserves one place in `counter` for each lane that votes true, with one atomic a warp; returns
+// the lane's place (meaningless without a vote). Places follow lane order within a warp, and chance
+// between warps.
 __device__ __forceinline__ uint32_t warp_reserve(uint32_t* counter, bool vote) {
   const Rank r = ballot_rank(vote);
   uint32_t first = 0;
@@ -80,17 +83,15 @@ __device__ __forceinline__ Scan<T> warp_scan(T v) {
   return {lane_index() == 0 ? T(0) : below, __shfl_sync(kFullWarp, through, 31)};
 }
 
-// Elements of scratch that the block functions below need.
+// Elements of scratch that block_sum and block_scan need; block_select needs two more.
 template <int kThreads>
-constexpr int block_scratch() {
-  static_assert(kThreads % 32 == 0 && kThreads >= 32 && kThreads <= 1024, "a block is 1 to 32 whole warps");
-  return kThreads / 32;
-}
+constexpr int kBlockScratch = kThreads / 32;
 
-// Sum over the block, in every thread. scratch: [block_scratch<kThreads>()].
+// Sum over the block, in every thread. scratch: [kBlockScratch<kThreads>].
 template <int kThreads, class T>
 __device__ __forceinline__ T block_sum(T v, T* scratch) {
-  constexpr int kWarps = block_scratch<kThreads>();
+  constexpr int kWarps = kBlockScratch<kThreads>;
+  static_assert(kThreads % 32 == 0 && kWarps >= 1 && kWarps <= 32, "a block is 1 to 32 whole warps");
   v = warp_sum(v);
   if (kWarps == 1) return v;
   __syncthreads();
@@ -101,10 +102,11 @@ __device__ __forceinline__ T block_sum(T v, T* scratch) {
   return v;
 }
 
-// Exclusive scan over the block in thread order. scratch: [block_scratch<kThreads>()].
+// Exclusive scan over the block in thread order. scratch: [kBlockScratch<kThreads>].
 template <int kThreads, class T>
 __device__ __forceinline__ Scan<T> block_scan(T v, T* scratch) {
-  constexpr int kWarps = block_scratch<kThreads>();
+  constexpr int kWarps = kBlockScratch<kThreads>;
+  static_assert(kThreads % 32 == 0 && kWarps >= 1 && kWarps <= 32, "a block is 1 to 32 whole warps");
   const Scan<T> mine = warp_scan(v);
   if (kWarps == 1) return mine;
   const int warp = int(threadIdx.x / 32);
@@ -122,11 +124,13 @@ struct Selected {
   uint32_t before;  // the count of all bins before it
 };
 
-// The bin that holds the element of the given rank (from 0) when elements are ordered by bin: counts[0, bins) in shared
-// or global memory, the same answer in every thread. scratch: [block_scratch<kThreads>() + 2].
+// The bin that holds the element of the given rank (from 0) when elements are ordered by bin:
+// counts[0, bins) in shared or global memory, the same answer in every thread. scratch:
+// [kBlockScratch<kThreads> + 2].
 template <int kThreads>
-__device__ __forceinline__ Selected block_select(const uint32_t* counts, int bins, uint32_t rank, uint32_t* scratch) {
-  uint32_t* const answer = scratch + block_scratch<kThreads>();
+__device__ __forceinline__ Selected block_select(const uint32_t* counts, int bins, uint32_t rank,
+                                                 uint32_t* scratch) {
+  uint32_t* const answer = scratch + kBlockScratch<kThreads>;
   const int each = (bins + kThreads - 1) / kThreads;
   const int begin = int(threadIdx.x) * each, end = begin + each < bins ? begin + each : bins;
   __syncthreads();

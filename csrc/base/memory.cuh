@@ -1,5 +1,5 @@
-// memory.cuh: move more than a word at a time: aligned vectors, cp.async, and acquire/release words. Not for tensor-core
-// tiles (mma.cuh) nor for anything that computes.
+// memory.cuh: move more than a word at a time: aligned vectors, cp.async, and acquire/release
+// words. Not for tensor-core tiles (mma.cuh) nor for anything that computes.
 #pragma once
 #include <cstdint>
 
@@ -10,7 +10,8 @@ namespace hn {
 // N elements that travel as one access: at most 16 bytes.
 template <class T, int N>
 struct alignas(sizeof(T) * N) Vec {
-  static_assert(sizeof(T) * N <= 16 && (N & (N - 1)) == 0, "Vec: a power of two of elements, 16 bytes at most");
+  static_assert(sizeof(T) * N <= 16 && (N & (N - 1)) == 0,
+                "Vec: a power of two of elements, 16 bytes at most");
   T v[N];
 
   __host__ __device__ T& operator[](int i) { return v[i]; }
@@ -28,15 +29,25 @@ namespace detail {
 template <int kBytes>
 struct Word;
 template <>
-struct Word<1> { using type = unsigned char; };
+struct Word<1> {
+  using type = unsigned char;
+};
 template <>
-struct Word<2> { using type = unsigned short; };
+struct Word<2> {
+  using type = unsigned short;
+};
 template <>
-struct Word<4> { using type = unsigned; };
+struct Word<4> {
+  using type = unsigned;
+};
 template <>
-struct Word<8> { using type = uint2; };
+struct Word<8> {
+  using type = uint2;
+};
 template <>
-struct Word<16> { using type = uint4; };
+struct Word<16> {
+  using type = uint4;
+};
 
 template <class V>
 using word_of = typename Word<sizeof(V)>::type;
@@ -86,25 +97,32 @@ __device__ __forceinline__ void store_vec_streaming(T* p, const Vec<T, N>& v) {
   __stcs(reinterpret_cast<detail::word_of<Vec<T, N>>*>(p), detail::to_word(v));
 }
 
-// Starts copying kBytes (4, 8 or 16) from global to shared memory, both aligned to kBytes. With `valid` false the
-// destination is filled with zeros and `from` is not read, but it must still be an address inside the allocation.
+// Starts copying kBytes (4, 8 or 16) from global to shared memory, both aligned to kBytes. With
+// `valid` false the destination is filled with zeros and `from` is not read, but it must still be
+// an address inside the allocation.
 template <int kBytes>
 __device__ __forceinline__ void cp_async(void* to, const void* from, bool valid = true) {
   static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16, "cp_async copies 4, 8 or 16 bytes");
   const uint32_t shared = uint32_t(__cvta_generic_to_shared(to));
   const int bytes = valid ? kBytes : 0;
   if constexpr (kBytes == 16) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(from), "r"(bytes) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(from),
+                 "r"(bytes)
+                 : "memory");
   } else {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared), "l"(from), "n"(kBytes), "r"(bytes)
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared), "l"(from),
+                 "n"(kBytes), "r"(bytes)
                  : "memory");
   }
 }
 
 // Closes this thread's group of copies.
-__device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+__device__ __forceinline__ void cp_async_commit() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
 
-// Waits until at most kPending of this thread's groups are in flight. Other threads see the data after a barrier.
+// Waits until at most kPending of this thread's groups are in flight. Other threads see the data
+// after a barrier.
 template <int kPending>
 __device__ __forceinline__ void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
@@ -133,14 +151,21 @@ __device__ __forceinline__ void store_release(uint64_t* p, uint64_t v) {
 // Publishes and adds; returns the old value.
 __device__ __forceinline__ uint32_t atomic_add_release(uint32_t* p, uint32_t v) {
   uint32_t old;
-  asm volatile("atom.add.release.gpu.global.u32 %0, [%1], %2;" : "=r"(old) : "l"(p), "r"(v) : "memory");
+  asm volatile("atom.add.release.gpu.global.u32 %0, [%1], %2;"
+               : "=r"(old)
+               : "l"(p), "r"(v)
+               : "memory");
   return old;
 }
 
-// Publishes, adds, and sees what those who added before published: the ticket of "the last block finishes the job".
+// Publishes, adds, and sees what those who added before published: the ticket of "the last block
+// finishes the job".
 __device__ __forceinline__ uint32_t atomic_add_acq_rel(uint32_t* p, uint32_t v) {
   uint32_t old;
-  asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;" : "=r"(old) : "l"(p), "r"(v) : "memory");
+  asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;"
+               : "=r"(old)
+               : "l"(p), "r"(v)
+               : "memory");
   return old;
 }
 

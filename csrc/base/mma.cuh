@@ -1,9 +1,11 @@
-// mma.cuh: one tensor-core tile, D(16x8) = A(16x16) B(16x8) + D, bfloat16 in and float out, and how a warp loads it.
+// mma.cuh: one tensor-core tile, D(16x8) = A(16x16) B(16x8) + D, bfloat16 in and float out, and how
+// a warp loads it.
 //
-// A warp holds a tile in registers; lane l owns, with g = l / 4 and t = l % 4 (PTX ISA, mma.m16n8k16):
-//   A, four words of two bfloat16 (low half first): (g, 2t) (g+8, 2t) (g, 2t+8) (g+8, 2t+8), each with the next column
-//   B, two words, each with the next row: (2t, g) (2t+8, g)
-//   D, four floats: (g, 2t) (g, 2t+1) (g+8, 2t) (g+8, 2t+1)
+// A warp holds a tile in registers; lane l owns, with g = l / 4 and t = l % 4 (PTX ISA,
+// mma.m16n8k16):
+//   A, four words of two bfloat16 (low half first): (g, 2t) (g+8, 2t) (g, 2t+8) (g+8, 2t+8), each
+//   with the next column B, two words, each with the next row: (2t, g) (2t+8, g) D, four floats:
+//   (g, 2t) (g, 2t+1) (g+8, 2t) (g+8, 2t+1)
 // All 32 lanes call together.
 #pragma once
 #include <cstdint>
@@ -22,13 +24,22 @@ struct MmaD {
   float value[4];
 };
 
-// Where this lane's elements lie. A: word w in [0, 4) starts at (row, col). B: word w in [0, 2) starts at (row, col).
-__host__ __device__ __forceinline__ int mma_a_row(int lane, int w) { return lane / 4 + 8 * (w & 1); }
-__host__ __device__ __forceinline__ int mma_a_col(int lane, int w) { return lane % 4 * 2 + 8 * (w >> 1); }
+// Where this lane's elements lie. A: word w in [0, 4) starts at (row, col). B: word w in [0, 2)
+// starts at (row, col).
+__host__ __device__ __forceinline__ int mma_a_row(int lane, int w) {
+  return lane / 4 + 8 * (w & 1);
+}
+__host__ __device__ __forceinline__ int mma_a_col(int lane, int w) {
+  return lane % 4 * 2 + 8 * (w >> 1);
+}
 __host__ __device__ __forceinline__ int mma_b_row(int lane, int w) { return lane % 4 * 2 + 8 * w; }
 __host__ __device__ __forceinline__ int mma_b_col(int lane) { return lane / 4; }
-__host__ __device__ __forceinline__ int mma_d_row(int lane, int i) { return lane / 4 + 8 * (i >> 1); }
-__host__ __device__ __forceinline__ int mma_d_col(int lane, int i) { return lane % 4 * 2 + (i & 1); }
+__host__ __device__ __forceinline__ int mma_d_row(int lane, int i) {
+  return lane / 4 + 8 * (i >> 1);
+}
+__host__ __device__ __forceinline__ int mma_d_col(int lane, int i) {
+  return lane % 4 * 2 + (i & 1);
+}
 
 #if defined(__CUDACC__)
 
@@ -42,13 +53,16 @@ __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
 // d += a b. The order of the sixteen additions and their inner rounding are the machine's own.
 __device__ __forceinline__ void mma_m16n8k16(MmaD& d, const MmaA& a, const MmaB& b) {
   asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
       : "+f"(d.value[0]), "+f"(d.value[1]), "+f"(d.value[2]), "+f"(d.value[3])
-      : "r"(a.word[0]), "r"(a.word[1]), "r"(a.word[2]), "r"(a.word[3]), "r"(b.word[0]), "r"(b.word[1]));
+      : "r"(a.word[0]), "r"(a.word[1]), "r"(a.word[2]), "r"(a.word[3]), "r"(b.word[0]),
+        "r"(b.word[1]));
 }
 
-// Four 8x8 matrices of 16-bit elements from shared memory: lane l gives the address of row l % 8 of matrix l / 8, 16
-// bytes each and aligned, and receives from matrix i, in word i, elements (l / 4, 2 (l % 4)) and its right neighbour.
+// Four 8x8 matrices of 16-bit elements from shared memory: lane l gives the address of row l % 8 of
+// matrix l / 8, 16 bytes each and aligned, and receives from matrix i, in word i, elements (l / 4,
+// 2 (l % 4)) and its right neighbour.
 __device__ __forceinline__ void ldmatrix_x4(uint32_t (&word)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(word[0]), "=r"(word[1]), "=r"(word[2]), "=r"(word[3])

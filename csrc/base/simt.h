@@ -1,11 +1,13 @@
-// simt.h: run a CUDA kernel on the CPU, one fiber per CUDA thread, one block at a time. A test instrument: never a
-// back-end (cpu:: is plain loops), and blind to the memory model, bank conflicts and occupancy.
+// simt.h: run a CUDA kernel on the CPU, one fiber per CUDA thread, one block at a time. A test
+// instrument: never a back-end (cpu:: is plain loops), and blind to the memory model, bank
+// conflicts and occupancy.
 //
-// A fiber runs until it has to wait, so threads interleave only at barriers and warp operations, in an order that
-// set_order() chooses: forward, reversed or shuffled by a seed. A kernel with a race gives different bits in different
-// orders. Shared memory is poisoned at the start of every block, with another byte in each order. What would hang or be
-// undefined on a GPU (a barrier some thread never reaches, a warp mask that names a lane which is elsewhere, misaligned
-// vectors, endless spinning) throws simt::Error out of launch(), naming block, thread and source line.
+// A fiber runs until it has to wait, so threads interleave only at barriers and warp operations, in
+// an order that set_order() chooses: forward, reversed or shuffled by a seed. A kernel with a race
+// gives different bits in different orders. Shared memory is poisoned at the start of every block,
+// with another byte in each order. What would hang or be undefined on a GPU (a barrier some thread
+// never reaches, a warp mask that names a lane which is elsewhere, misaligned vectors, endless
+// spinning) throws simt::Error out of launch(), naming block, thread and source line.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -23,7 +25,8 @@ inline void Block::enter() {
   enter_fiber(b.scheduler_);
   try {
     b.body_();
-    if (b.self().copies.back().size() || b.self().copies.size() > 1) b.fail("thread ends with cp_async still in flight");
+    if (b.self().copies.back().size() || b.self().copies.size() > 1)
+      b.fail("thread ends with cp_async still in flight");
   } catch (...) {
     b.failure_ = std::current_exception();
   }
@@ -54,8 +57,11 @@ inline void Block::resume(int i) {
   t.state = State::kReady;
   switch_context(scheduler_, t.context);
   if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
-  if (!stacks().intact(i)) fail("stack overflow: expected a frame below " + std::to_string(kStackBytes) + " bytes");
   if (t.state == State::kDone) {
+    if (!stacks().intact(i)) {
+      fail("stack overflow: expected less than " + std::to_string(kStackBytes) +
+           " bytes of locals; move arrays to shared memory");
+    }
     --alive_;
     release_barrier();
   }
@@ -75,14 +81,14 @@ inline void Block::run(Index3 block_index) {
     t.state = State::kReady;
     t.op = "";
     t.copies.assign(1, {});
-    stacks().arm(i);
     arm_context(t.context, stacks().low(i), &Block::enter);
   }
   alive_ = size();
   at_barrier_ = votes_ = 0;
   spins_ = 0;
   std::vector<int> order;
-  uint32_t random = (settings().order.seed + 1) * 2654435761u ^ (index.x * 40503u + index.y * 9973u + index.z);
+  uint32_t random =
+      (settings().order.seed + 1) * 2654435761u ^ (index.x * 40503u + index.y * 9973u + index.z);
   if (!random) random = 1;
   while (alive_ > 0) {
     bool ran = false;
@@ -112,12 +118,14 @@ inline void Block::deadlock(const char* why) const {
   throw Error(s);
 }
 
-// Runs the kernel to its end. Returns what the driver would for an impossible configuration, else 0.
+// Runs the kernel to its end. Returns what the driver would for an impossible configuration, else
+// 0.
 template <class... P>
 int launch(void (*kernel)(P...), Index3 grid, Index3 shape, size_t dynamic_bytes, P... args) {
   const uint64_t threads = uint64_t(shape.x) * shape.y * shape.z;
-  if (threads == 0 || shape.x > kMaxThreads || shape.y > kMaxThreads || shape.z > 64 || threads > kMaxThreads ||
-      grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) {
+  if (threads == 0 || shape.x > kMaxThreads || shape.y > kMaxThreads || shape.z > 64 ||
+      threads > kMaxThreads || grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu ||
+      grid.y > 65535 || grid.z > 65535) {
     return kInvalidConfiguration;
   }
   if (dynamic_bytes > kMaxShared) return kInvalidValue;
@@ -132,10 +140,12 @@ int launch(void (*kernel)(P...), Index3 grid, Index3 shape, size_t dynamic_bytes
   const Order order = settings().order;
   const uint64_t turn = order.kind == Order::kShuffled ? order.seed % blocks : 0;
   for (uint64_t n = 0; n < blocks; ++n) {
-    // Shuffled: start anywhere and alternate ends, so that neighbours are neither in order nor in reverse.
+    // Shuffled: start anywhere and alternate ends, so that neighbours are neither in order nor in
+    // reverse.
     uint64_t i = order.kind == Order::kReversed ? blocks - 1 - n : n;
     if (order.kind == Order::kShuffled) i = (turn + (n % 2 ? blocks - 1 - n / 2 : n / 2)) % blocks;
-    b.run({unsigned(i % grid.x), unsigned(i / grid.x % grid.y), unsigned(i / (uint64_t(grid.x) * grid.y))});
+    b.run({unsigned(i % grid.x), unsigned(i / grid.x % grid.y),
+           unsigned(i / (uint64_t(grid.x) * grid.y))});
   }
   return 0;
 }

@@ -1,4 +1,5 @@
-// simt_block.h: one running block of threads: how its threads wait for each other, and the shared memory they have.
+// simt_block.h: one running block of threads: how its threads wait for each other, and the shared
+// memory they have.
 #pragma once
 #include <cstdint>
 #include <cstdio>
@@ -20,7 +21,9 @@ namespace simt {
 struct Site {
   const char* file;
   int line;
-  static constexpr Site here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) { return {file, line}; }
+  static constexpr Site here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    return {file, line};
+  }
 };
 
 enum class State : uint8_t { kReady, kSpinning, kAtBarrier, kAtWarp, kDone };
@@ -48,7 +51,8 @@ struct Thread {
   bool vote;
   Meeting* meeting;
   alignas(16) unsigned char deposit[kDepositBytes];
-  std::vector<std::vector<PendingCopy>> copies;  // committed groups, oldest first; the last one is open
+  std::vector<std::vector<PendingCopy>>
+      copies;  // committed groups, oldest first; the last one is open
 };
 
 struct SharedArray {
@@ -115,16 +119,22 @@ inline std::string text(Index3 i) {
 }
 
 inline SharedArray new_shared(const void* site, size_t bytes) {
-  void* data = nullptr;  // exactly `bytes` long, so that AddressSanitizer sees the first byte past the end
+  void* data =
+      nullptr;  // exactly `bytes` long, so that AddressSanitizer sees the first byte past the end
   if (posix_memalign(&data, 128, bytes ? bytes : 1) != 0) throw std::bad_alloc();
   std::memset(data, poison_byte(), bytes);
   return {site, data, bytes};
 }
 
-inline Block::Block(Index3 grid_size, Index3 block_size, size_t dynamic_bytes, std::function<void()> body)
-    : grid(grid_size), shape(block_size), body_(std::move(body)), threads_(shape.x * shape.y * shape.z),
+inline Block::Block(Index3 grid_size, Index3 block_size, size_t dynamic_bytes,
+                    std::function<void()> body)
+    : grid(grid_size),
+      shape(block_size),
+      body_(std::move(body)),
+      threads_(shape.x * shape.y * shape.z),
       meetings_((threads_.size() + kWarp - 1) / kWarp) {
   stacks().reserve(size());
+  for (int i = 0; i < size(); ++i) stacks().arm(i);
   arrays_.push_back(new_shared(nullptr, dynamic_bytes));
 }
 
@@ -146,8 +156,10 @@ inline int Block::barrier(const char* op, bool vote, Site site) {
   if (at_barrier_ == 0) {
     leader_ = current_;
   } else if (const Thread& t = threads_[size_t(leader_)];
-             std::strcmp(t.op, op) != 0 || t.site.line != site.line || std::strcmp(t.site.file, site.file) != 0) {
-    fail(std::string(op) + " at " + site.file + ":" + std::to_string(site.line) + " while another " + where(t));
+             std::strcmp(t.op, op) != 0 || t.site.line != site.line ||
+             std::strcmp(t.site.file, site.file) != 0) {
+    fail(std::string(op) + " at " + site.file + ":" + std::to_string(site.line) +
+         " while another " + where(t));
   }
   ++at_barrier_;
   votes_ += vote;
@@ -164,7 +176,8 @@ inline void Block::release_barrier() {
   at_barrier_ = votes_ = 0;
 }
 
-inline const Meeting& Block::meet(uint32_t mask, const char* op, const void* deposit, size_t bytes, Site site) {
+inline const Meeting& Block::meet(uint32_t mask, const char* op, const void* deposit, size_t bytes,
+                                  Site site) {
   Thread& t = self();
   if (!(mask >> t.lane & 1u)) fail(std::string(op) + ": the caller's lane is not in its own mask");
   if (bytes) std::memcpy(t.deposit, deposit, bytes);
@@ -176,13 +189,18 @@ inline const Meeting& Block::meet(uint32_t mask, const char* op, const void* dep
 
 inline void Block::release_warp(const Thread& last) {
   const int first = last.warp * kWarp;
+  const auto named = [&](int lane) { return (last.mask >> lane & 1u) != 0; };
   for (int lane = 0; lane < kWarp; ++lane) {
-    if (!(last.mask >> lane & 1u)) continue;
-    if (first + lane >= size()) fail(std::string(last.op) + ": the mask names lane " + std::to_string(lane) +
-                                     ", which the block does not have");
+    if (!named(lane)) continue;
+    const bool missing = first + lane >= size();
+    if (missing || threads_[size_t(first + lane)].state == State::kDone) {
+      fail(std::string(last.op) + ": the mask names lane " + std::to_string(lane) + ", which " +
+           (missing ? "the block does not have" : "has left the kernel"));
+    }
+  }
+  for (int lane = 0; lane < kWarp; ++lane) {
+    if (!named(lane)) continue;
     const Thread& t = threads_[size_t(first + lane)];
-    if (t.state == State::kDone) fail(std::string(last.op) + ": the mask names lane " + std::to_string(lane) +
-                                      ", which has left the kernel");
     if (t.state != State::kAtWarp || t.mask != last.mask) return;
     if (std::strcmp(t.op, last.op) != 0) fail(std::string(last.op) + " while another " + where(t));
   }
@@ -194,7 +212,7 @@ inline void Block::release_warp(const Thread& last) {
   if (!meeting) meeting = pool.emplace_back(std::make_unique<Meeting>()).get();
   meeting->unread = last.mask;
   for (int lane = 0; lane < kWarp; ++lane) {
-    if (!(last.mask >> lane & 1u)) continue;
+    if (!named(lane)) continue;
     Thread& t = threads_[size_t(first + lane)];
     std::memcpy(meeting->brought[lane], t.deposit, kDepositBytes);
     t.meeting = meeting;
@@ -229,7 +247,8 @@ inline bool Block::in_shared(const void* p, size_t bytes) const {
 }
 
 inline std::string Block::where(const Thread& t) const {
-  static const char* const kDoing[] = {"is running", "polls in ", "waits in ", "waits in ", "has left"};
+  static const char* const kDoing[] = {"is running", "polls in ", "waits in ", "waits in ",
+                                       "has left"};
   std::string s = "thread " + text(t.index) + " " + kDoing[int(t.state)];
   if (t.state == State::kReady || t.state == State::kDone) return s;
   s += std::string(t.op) + " at " + t.site.file + ":" + std::to_string(t.site.line);
@@ -241,7 +260,8 @@ inline std::string Block::where(const Thread& t) const {
       if (!(t.mask >> lane & 1u) || t.warp * kWarp + lane >= size()) continue;
       const Thread& other = thread(t.warp, lane);
       if (other.state == State::kAtWarp && other.mask == t.mask) continue;
-      return s + " for lane " + std::to_string(lane) + (other.state == State::kDone ? ", which has left" : "");
+      return s + " for lane " + std::to_string(lane) +
+             (other.state == State::kDone ? ", which has left" : "");
     }
   }
   return s;

@@ -1,4 +1,5 @@
-// simt_fiber.h: fibers with guarded stacks, for simt.h alone: switch between them without a system call.
+// simt_fiber.h: fibers with guarded stacks, for simt.h alone: switch between them without a system
+// call.
 #pragma once
 #include <sys/mman.h>
 #include <unistd.h>
@@ -29,7 +30,8 @@
 #include <ucontext.h>
 #endif
 
-// Push what the calling convention lets a callee change, swap stack pointers, pop the same from the other stack.
+// Push what the calling convention lets a callee change, swap stack pointers, pop the same from the
+// other stack.
 #if !defined(HN_SIMT_UCONTEXT)
 extern "C" void hn_simt_switch(void** save, void* to);
 #if defined(__x86_64__)
@@ -99,7 +101,7 @@ constexpr size_t kStackBytes = 256 * 1024;  // instrumented frames are large
 #else
 constexpr size_t kStackBytes = 64 * 1024;
 #endif
-constexpr size_t kRedZoneBytes = 4 * 1024;  // the low end of a stack: written means the stack is too small
+constexpr size_t kRedZoneWords = 512;  // the low end of a stack: once written, the stack is too small
 constexpr uint64_t kCanary = 0x5afe57acc0ffee00u;
 
 // Equal stacks in one mapping, an inaccessible page below each.
@@ -115,7 +117,8 @@ class StackPool {
     release();
     page_ = size_t(sysconf(_SC_PAGESIZE));
     bytes_ = size_t(count) * stride();
-    void* p = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* p = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) throw std::bad_alloc();
     base_ = static_cast<char*>(p);
     count_ = count;
@@ -126,23 +129,23 @@ class StackPool {
 
   char* low(int i) const { return base_ + size_t(i) * stride() + page_; }
 
-  void arm(int i) const {
+  // Before the first fiber on stack i.
+  HN_SIMT_NO_ASAN void arm(int i) const {
 #if defined(HN_SIMT_ASAN)
-    __asan_unpoison_memory_region(low(i), kStackBytes);  // a fiber abandoned by a failure left its frames poisoned
+    __asan_unpoison_memory_region(low(i), kStackBytes);  // an abandoned fiber left its frames poisoned
 #endif
-    for (size_t at = 0; at < kRedZoneBytes; at += 512) *canary(i, at) = kCanary;
+    for (size_t w = 0; w < kRedZoneWords; ++w) red_zone(i)[w] = kCanary;
   }
 
   HN_SIMT_NO_ASAN bool intact(int i) const {
-    for (size_t at = 0; at < kRedZoneBytes; at += 512) {
-      if (*canary(i, at) != kCanary) return false;
-    }
-    return true;
+    uint64_t differs = 0;
+    for (size_t w = 0; w < kRedZoneWords; ++w) differs |= red_zone(i)[w] ^ kCanary;
+    return differs == 0;
   }
 
  private:
   size_t stride() const { return page_ + kStackBytes; }
-  uint64_t* canary(int i, size_t at) const { return reinterpret_cast<uint64_t*>(low(i) + at); }
+  uint64_t* red_zone(int i) const { return reinterpret_cast<uint64_t*>(low(i)); }
   void release() {
     if (base_) munmap(base_, bytes_);
     base_ = nullptr;
@@ -182,7 +185,8 @@ inline void arm_context(Context& c, char* low, void (*entry)()) {
   c.machine.uc_link = nullptr;
   makecontext(&c.machine, entry, 0);
 #elif defined(__x86_64__)
-  void** top = reinterpret_cast<void**>(low + kStackBytes);  // 16-byte aligned; a callee expects 8 off
+  void** top =
+      reinterpret_cast<void**>(low + kStackBytes);  // 16-byte aligned; a callee expects 8 off
   *--top = nullptr;
   *--top = reinterpret_cast<void*>(entry);
   for (int i = 0; i < 6; ++i) *--top = nullptr;

@@ -1,4 +1,5 @@
-// simt_scalar.h: what a CUDA thread does on its own: atomics, bit twiddling, rounded arithmetic. For simt_cuda.h.
+// simt_scalar.h: what a CUDA thread does on its own: atomics, bit twiddling, rounded arithmetic.
+// For simt_cuda.h.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -19,7 +20,8 @@ using Value = typename Same<T>::type;  // not deduced: atomicAdd(uint32_t*, 1) i
 template <class T, class F>
 T exchange(T* p, F f) {
   static_assert(sizeof(T) == 4 || sizeof(T) == 8, "atomics take 32- and 64-bit words");
-  if (reinterpret_cast<uintptr_t>(p) % sizeof(T)) block->fail("atomic: expected an aligned address");
+  if (reinterpret_cast<uintptr_t>(p) % sizeof(T))
+    block->fail("atomic: expected an aligned address");
   const T old = *p;
   *p = f(old);
   return old;
@@ -53,7 +55,8 @@ T atomicAdd(T* p, simt::Value<T> v) {
 template <class T>
 T atomicSub(T* p, simt::Value<T> v) {
   static_assert(std::is_integral<T>::value, "atomicSub takes integers");
-  return simt::exchange(p, [=](T old) { return T(std::make_unsigned_t<T>(old) - std::make_unsigned_t<T>(v)); });
+  return simt::exchange(
+      p, [=](T old) { return T(std::make_unsigned_t<T>(old) - std::make_unsigned_t<T>(v)); });
 }
 template <class T>
 T atomicMax(T* p, simt::Value<T> v) {
@@ -88,7 +91,8 @@ T atomicCAS(T* p, simt::Value<T> expected, simt::Value<T> v) {
 }
 template <class T>
 T __ldg(const T* p) {
-  if (reinterpret_cast<uintptr_t>(p) % alignof(T)) simt::block->fail("__ldg: expected an aligned address");
+  if (reinterpret_cast<uintptr_t>(p) % alignof(T))
+    simt::block->fail("__ldg: expected an aligned address");
   return *p;
 }
 
@@ -97,7 +101,9 @@ inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline int __ffsll(long long x) { return __builtin_ffsll(x); }
 inline int __clz(int x) { return x ? __builtin_clz(uint32_t(x)) : 32; }
-inline int __clzll(long long x) { return x ? __builtin_clzll(static_cast<unsigned long long>(x)) : 64; }
+inline int __clzll(long long x) {
+  return x ? __builtin_clzll(static_cast<unsigned long long>(x)) : 64;
+}
 inline uint32_t __brev(uint32_t x) {
   uint32_t r = 0;
   for (int i = 0; i < 32; ++i) r |= (x >> i & 1u) << (31 - i);
@@ -143,7 +149,8 @@ inline float __fsqrt_rn(float a) { return std::sqrt(a); }
 inline float __expf(float x) { return std::exp(x); }
 inline float __logf(float x) { return std::log(x); }
 
-// CUDA has these in the global namespace. Both arguments must agree in type: mixed signs are a trap on both machines.
+// CUDA has these in the global namespace. Both arguments must agree in type: mixed signs are a trap
+// on both machines.
 template <class T>
 constexpr T min(T a, T b) {
   return b < a ? b : a;

@@ -1,7 +1,8 @@
-// activation_tile.cuh: gather rows of the map that is read into shared memory, [rows][kTileDepth] bfloat16.
+// activation_tile.cuh: gather rows of the map that is read into shared memory, [rows][kTileDepth]
+// bfloat16.
 //
-// A tap outside the image, a row outside the batch and the tail of the depth read zero. Both loaders are called once a
-// step, in order of the depth.
+// A tap outside the image, a row outside the batch and the tail of the depth read zero. Both
+// loaders are called once a step, in order of the depth.
 #pragma once
 #include <cstdint>
 
@@ -11,8 +12,8 @@
 namespace hn {
 namespace cuda {
 
-// A row of the product: the image it belongs to and the input coordinate of tap 0. `y` of a row outside the batch is
-// so far off that no tap brings it inside.
+// A row of the product: the image it belongs to and the input coordinate of tap 0. `y` of a row
+// outside the batch is so far off that no tap brings it inside.
 struct PixelRow {
   const uint16_t* image;
   int32_t y, x;
@@ -20,21 +21,23 @@ struct PixelRow {
 
 constexpr int32_t kNoRow = -(1 << 30);
 
-// Offset within the image that tap (tap_y, tap_x) of a row reads at channel 0, or -1. Images have < 2^31 elements.
-__device__ __forceinline__ int32_t pixel_offset(const ConvGemm& g, const Window& w, int32_t row_y, int32_t row_x,
-                                                const DepthCursor& at) {
+// Offset within the image of what a row reads at the cursor's tap and channel 0, or -1. An image
+// has fewer than 2^31 elements.
+__device__ __forceinline__ int32_t pixel_offset(const ConvGemm& g, const Window& w, int32_t row_y,
+                                                int32_t row_x, const DepthCursor& at) {
   const int32_t y = row_y + at.tap_y * w.y.tap_step, x = row_x + at.tap_x * w.x.tap_step;
-  const bool inside = at.inside(w) && uint32_t(y) < uint32_t(w.y.read_size) && uint32_t(x) < uint32_t(w.x.read_size);
+  const bool inside = at.inside(w) && uint32_t(y) < uint32_t(w.y.read_size) &&
+                      uint32_t(x) < uint32_t(w.x.read_size);
   return inside ? (y * w.x.read_size + x) * g.channels : -1;
 }
 
-// Channels in multiples of 8, input aligned to 16 bytes. Thread t owns chunk t % 4 of rows t / 4, t / 4 + 32, ...: one
-// cursor for all of them, one asynchronous 16-byte copy each.
+// Channels in multiples of 8, input aligned to 16 bytes. Thread t owns chunk t % 4 of row t / 4 and
+// of every 32nd from there: one cursor for all, one asynchronous 16-byte copy each.
 template <int kRows>
 class VectorActivations {
  public:
   __device__ VectorActivations(const ConvGemm& g, const Window& w, const PixelRow* rows)
-      : at_(depth_cursor(g, w, int(threadIdx.x) % kChunks * kChunk)) {
+      : at_(depth_cursor(g, w, element())) {
 #pragma unroll
     for (int j = 0; j < kPerThread; ++j) mine_[j] = rows[row(j)];
   }
@@ -45,21 +48,24 @@ class VectorActivations {
       const int32_t offset = pixel_offset(g, w, mine_[j].y, mine_[j].x, at_);
       const bool inside = offset >= 0;
       const uint16_t* from = inside ? mine_[j].image + offset + at_.channel : g.p.input;
-      cp_async<16>(tile + tile_offset(row(j), int(threadIdx.x) % kChunks * kChunk), from, inside);
+      cp_async<16>(tile + tile_offset<kTileDepth>(row(j), element()), from, inside);
     }
     at_.advance(g, w, kTileDepth);
   }
 
  private:
-  static constexpr int kRowStep = kThreads / kChunks, kPerThread = kRows / kRowStep;
+  static constexpr int kRowChunks = kTileDepth / kChunk, kRowStep = kThreads / kRowChunks;
+  static constexpr int kPerThread = kRows / kRowStep;
   static_assert(kRows % kRowStep == 0, "every thread copies the same number of chunks");
-  static __device__ int row(int j) { return int(threadIdx.x) / kChunks + j * kRowStep; }
+  static __device__ int element() { return int(threadIdx.x) % kRowChunks * kChunk; }
+  static __device__ int row(int j) { return int(threadIdx.x) / kRowChunks + j * kRowStep; }
 
   DepthCursor at_;
   PixelRow mine_[kPerThread];
 };
 
-// Any number of channels, any alignment. Thread t owns the pair of elements t % 16 of rows t / 16, t / 16 + 8, ...
+// Any number of channels, any alignment. Thread t owns the pair of elements t % 16 of rows t / 16,
+// t / 16 + 8, ...
 template <int kRows>
 class ScalarActivations {
  public:
@@ -70,13 +76,13 @@ class ScalarActivations {
 #pragma unroll 4
     for (int row = int(threadIdx.x) / kPairs; row < kRows; row += kThreads / kPairs) {
       const PixelRow r = rows_[row];
-      uint32_t word = 0;
+      Vec<uint16_t, 2> both;
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
         const int32_t offset = pixel_offset(g, w, r.y, r.x, at_[e]);
-        if (offset >= 0) word |= uint32_t(r.image[offset + at_[e].channel]) << (16 * e);
+        both[e] = offset >= 0 ? r.image[offset + at_[e].channel] : uint16_t(0);
       }
-      *reinterpret_cast<uint32_t*>(tile + tile_offset(row, pair())) = word;
+      store_vec(tile + tile_offset<kTileDepth>(row, pair()), both);
     }
     at_[0].advance(g, w, kTileDepth);
     at_[1].advance(g, w, kTileDepth);

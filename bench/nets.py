@@ -1,0 +1,175 @@
+"""A network three times over: hidden, dense and the original's, from the same weights and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import hiddennet as hn
+from bench import originals
+from bench.harness import same
+from hiddennet import models
+from hiddennet.train import optimizers
+
+RATE = 1e-3  # small: a step costs the same, and the compared networks stay where they began
+
+
+@dataclass
+class Trainee:
+    """A model, its optimiser and its data, and how they take a step."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    x: Tensor
+    labels: Tensor
+    cast: Callable[[], AbstractContextManager] = nullcontext
+    update: Callable[[torch.optim.Optimizer], object] = torch.optim.Optimizer.step
+
+    def loss(self) -> Tensor:
+        with self.cast():
+            logits = self.model(self.x)
+        return F.cross_entropy(logits.float(), self.labels)
+
+    def step(self) -> None:
+        """Forward, loss, gradients emptied, backward, update: in the order of every system here."""
+        loss = self.loss()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.update(self.optimizer)
+
+
+def hidden(name: str, device: torch.device, *, width: float = 1.0, seed: int = 0) -> nn.Module:
+    """Edge-popup as users get it: signed constants, density 0.5, ranked by magnitude."""
+    torch.manual_seed(seed)
+    model = models.build(name, num_classes=10, width=width, batch_norm="non_affine")
+    return hn.hide(model, source=hn.Generated("signed_constant", seed=seed)).to(device)
+
+
+def dense_twin(model: nn.Module, name: str, device: torch.device) -> nn.Module:
+    """The same network without hidden layers; its trained weights begin as the effective ones."""
+    twin = models.build(name, num_classes=10, batch_norm="non_affine").to(device)
+    hn.select(model)
+    with torch.no_grad():
+        for layer, plain in zip(hidden_list(model), weighted(twin), strict=True):
+            plain.weight.copy_(layer.effective_weight())
+    return twin
+
+
+def original_twin(
+    model: nn.Module, name: str, device: torch.device, layer: Callable[..., nn.Module]
+) -> nn.Module:
+    """The original's network with this model's weights and scores."""
+    twin = originals.build(name, layer).to(device)
+    with torch.no_grad():
+        for mine, theirs in zip(hidden_list(model), weighted(twin), strict=True):
+            weight = mine.source_state().weight(device=device)
+            theirs.weight.copy_(weight.view(theirs.weight.shape))
+            theirs.scores.copy_(mine.scores.view(theirs.scores.shape))
+    return twin
+
+
+def hidden_list(model: nn.Module) -> list:
+    """The hidden layers in module order."""
+    return list(hn.hidden_layers(model).values())
+
+
+def weighted(model: nn.Module) -> list[nn.Module]:
+    """The convolutions and linear layers in module order."""
+    return [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+
+
+def data(
+    name: str, batch: int, device: torch.device, *, channels_last: bool
+) -> tuple[Tensor, Tensor]:
+    """A batch of random images of the network's size, and labels."""
+    generator = torch.Generator().manual_seed(1)
+    size = (1, 28, 28) if name == "fc" else (3, 32, 32)
+    x = torch.randn((batch, *size), generator=generator).to(device)
+    labels = torch.randint(10, (batch,), generator=generator).to(device)
+    return (x.to(memory_format=torch.channels_last) if channels_last else x), labels
+
+
+def sgd(model: nn.Module, *, default: bool = False) -> torch.optim.Optimizer:
+    """SGD with momentum on what learns; fused, or torch's default as the originals have it."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    return torch.optim.SGD(
+        learning, RATE, momentum=0.9, weight_decay=1e-4, fused=None if default else True
+    )
+
+
+def trainees(
+    name: str,
+    batch: int,
+    device: torch.device,
+    *,
+    channels_last: bool,
+    cast: Callable[[], AbstractContextManager] = nullcontext,
+) -> tuple[Trainee, Trainee]:
+    """The hidden network and its dense twin, in one memory format."""
+    x, labels = data(name, batch, device, channels_last=channels_last)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    mine = hidden(name, device)
+    twin = dense_twin(mine, name, device).to(memory_format=layout)
+    mine = mine.to(memory_format=layout)
+    hn.refresh(mine)
+    return (
+        Trainee(mine, sgd(mine), x, labels, cast, optimizers.step),
+        Trainee(twin, sgd(twin), x, labels, cast),
+    )
+
+
+def original_trainee(
+    mine: Trainee,
+    name: str,
+    *,
+    layer: Callable[..., nn.Module] = originals.SortConv2d,
+    cast: Callable[[], AbstractContextManager] = nullcontext,
+    channels_last: bool = False,
+) -> Trainee:
+    """The original's network on the same batch. Its scores stay contiguous: its mask needs it."""
+    twin = original_twin(mine.model, name, mine.x.device, layer)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    x = mine.x.contiguous(memory_format=layout)
+    return Trainee(twin, sgd(twin, default=True), x, mine.labels, cast)
+
+
+def check_dense(mine: Trainee, dense: Trainee, rtol: float) -> None:
+    """Same loss; the scores' gradients are the dense ones times weight and sign."""
+    losses, gradients = _gradients(mine, dense)
+    same("loss against dense", losses[0], losses[1], rtol=rtol)
+    for i, (layer, got, raw) in enumerate(zip(hidden_list(mine.model), *gradients, strict=True)):
+        weight = layer.source_state().weight(device=raw.device)
+        want = raw * weight * layer.scores.detach().sign()
+        same(f"score gradient of layer {i} against dense", got, want, rtol=rtol)
+
+
+def check_original(mine: Trainee, theirs: Trainee, rtol: float) -> None:
+    """Same masks, loss and score gradients; scores tied at the cut may differ, their number not."""
+    hn.select(mine.model)
+    for i, (layer, other) in enumerate(
+        zip(hidden_list(mine.model), weighted(theirs.model), strict=True)
+    ):
+        got, want = layer.mask().view(-1), other.mask().detach().bool().view(-1)
+        same(f"kept of layer {i}", got.sum(), want.sum())
+        tied = layer.scores.detach().view(-1).abs()[got != want]
+        if tied.numel() and bool((tied != tied[0]).any()):
+            same(f"mask of layer {i}", got, want)
+    losses, gradients = _gradients(mine, theirs)
+    same("loss against the original", losses[0], losses[1], rtol=rtol)
+    for i, (got, want) in enumerate(zip(*gradients, strict=True)):
+        same(f"score gradient of layer {i}", got.view(-1), want.view(-1), rtol=rtol)
+
+
+def _gradients(*trainees: Trainee) -> tuple[list[Tensor], list[list[Tensor]]]:
+    losses, found = [], []
+    for trainee in trainees:
+        loss = trainee.loss()
+        learning = [p for p in trainee.model.parameters() if p.requires_grad]
+        found.append(list(torch.autograd.grad(loss, learning)))
+        losses.append(loss.detach())
+    return losses, found

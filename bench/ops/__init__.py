@@ -1,0 +1,1 @@
+"""One benchmark a file for one op: verified first, then timed against what it replaces."""

@@ -1,0 +1,191 @@
+// select_table.cuh: what one launch of topk_select knows: the network's segments and groups as kernel parameters, and
+// the workspace they share. Plain data and its host-side making; the work itself is in the other headers.
+#pragma once
+#include <algorithm>
+#include <cstddef>
+
+#include "../../base/launch.cuh"
+#include "topk_select.h"
+
+namespace hn {
+namespace cuda {
+
+constexpr int kMaxSegments = 256;  // of one launch: the table must fit the 32 KB of kernel parameters
+constexpr int kDigitBits = 11;     // a key is searched 11, 11 and 10 bits at a time
+constexpr int kBins = 1 << kDigitBits;
+constexpr int kSubBits = 9;  // a bracket is divided into this many bits of sub-bins while it is scanned
+constexpr int kSubBins = 1 << kSubBits;
+constexpr int kInvalidValue = 1;  // cudaErrorInvalidValue
+
+// What happens to a group next. A group starts at kFirstLook and goes up, skipping what it does not need.
+enum Stage : uint32_t {
+  kFirstLook = 0,  // warm: scan the bracket; cold: count the top digit
+  kDigit0 = 1,     // count the top digit after a missed bracket
+  kDigit1 = 2,
+  kDigit2 = 3,
+  kTieCount = 4,  // count the keys equal to the threshold in OIHW order
+  kDone = 5,
+};
+
+// How the first look ended; decides the next width.
+enum class Outcome : uint32_t { kCold = 0, kFound = 1, kMissed = 2, kOverflowed = 3 };
+
+// Segments are cut into chunks; chunks are numbered through the whole table.
+struct SegmentEntry {
+  const float* scores;
+  Layout layout;
+  int32_t group;
+  int32_t first_chunk;
+  int32_t row;  // of hint and out
+};
+
+struct GroupEntry {
+  int32_t first_segment, segments;
+  int32_t first_chunk, chunks;
+  uint32_t n, rank;  // elements; how many are pruned, which is the rank of the smallest kept key
+
+  HN_HD bool settled() const { return rank == 0 || rank == n; }  // all or none are kept: nothing to search
+};
+
+// Zero at the start of a launch.
+struct GroupState {
+  uint32_t stage;       // published last
+  uint32_t finished;    // chunks of the current stage that are done
+  uint32_t below;       // keys below the bracket
+  uint32_t candidates;  // keys inside it that were collected
+  uint32_t overflowed;  // chunks that held more than they may
+  Outcome outcome;
+  uint32_t prefix;  // digits found so far; in the end the threshold
+  uint32_t rank;    // rank among the keys that start with `prefix`; in the end the ties to prune
+  uint32_t bins[kBins];
+};
+
+// Zero at the start of a launch.
+struct Control {
+  uint32_t ticket;         // next work item
+  uint32_t looked;         // groups past their first look; those with work left add 1 << 16 as well
+  uint32_t ready;          // all are, and the fields below are valid
+  uint32_t missed_chunks;  // chunks of groups whose bracket missed; they come first in the list of active groups
+  uint32_t active_chunks;
+  uint32_t active_groups;
+  uint32_t active_group[kMaxSegments];
+  uint32_t active_begin[kMaxSegments];  // chunks before it in the list
+};
+
+struct SelectTable {
+  int32_t num_segments, num_groups, chunks;
+  const Selection* hint;
+  Selection* out;
+  Control* control;
+  GroupState* state;     // [num_groups]
+  uint32_t* ties;        // [chunks]: keys equal to the threshold
+  uint32_t* candidate;   // [chunks * kCapacity], a group's keys from first_chunk * kCapacity on
+  uint32_t* place;       // where each candidate came from: (chunk - first_chunk) * kChunk + place in the chunk
+  SegmentEntry segment[kMaxSegments];
+  GroupEntry group[kMaxSegments];  // largest first, so that the long finishes overlap the rest of the scan
+};
+static_assert(sizeof(SelectTable) <= 32000, "kernel parameters are limited to 32764 bytes");
+
+// Candidates a whole chunk may hold: `candidate_capacity`, at compile time.
+template <int kChunk>
+constexpr int kCapacity = kChunk / 8 + 64;
+
+// Scores before the first 16-byte boundary are counted from the boundary before them, so that every chunk but the first
+// starts aligned.
+HN_HD uint32_t skew_of(const float* scores) { return uint32_t(reinterpret_cast<uintptr_t>(scores) / 4 % 4); }
+
+constexpr int64_t chunks_of(int64_t n, int64_t skew, int chunk) {
+  return std::max<int64_t>(1, (n + skew + chunk - 1) / chunk);
+}
+
+constexpr size_t aligned_up(size_t bytes) { return (bytes + 255) / 256 * 256; }
+
+// Places of the workspace's parts, in bytes.
+struct WorkspaceLayout {
+  size_t state, ties, candidate, place, end;
+};
+
+template <int kChunk>
+WorkspaceLayout workspace_layout(int64_t groups, int64_t chunks) {
+  static_assert(kCapacity<kChunk> % 4 == 0, "a group's candidates start on 16 bytes");
+  const size_t keys = size_t(chunks) * kCapacity<kChunk> * sizeof(uint32_t);
+  WorkspaceLayout w{};
+  w.state = aligned_up(sizeof(Control));
+  w.ties = w.state + aligned_up(size_t(groups) * sizeof(GroupState));
+  w.candidate = w.ties + aligned_up(size_t(chunks) * sizeof(uint32_t));
+  w.place = w.candidate + aligned_up(keys);
+  w.end = w.place + aligned_up(keys);
+  return w;
+}
+
+// A run of groups that one launch serves.
+struct Batch {
+  int32_t first_group, end_group;
+};
+
+// The longest batch from `first_group` on that the table holds; at least one group.
+inline Batch next_batch(const TopkSelectParams& p, int32_t first_group) {
+  Batch b{first_group, first_group + 1};
+  int32_t room = kMaxSegments - p.groups[first_group].segments;
+  while (b.end_group < p.num_groups && p.groups[b.end_group].segments <= room) {
+    room -= p.groups[b.end_group++].segments;
+  }
+  return b;
+}
+
+template <int kChunk>
+size_t select_workspace(const TopkSelectParams& p) {
+  size_t most = 0;
+  for (int32_t g = 0; g < p.num_groups;) {
+    const Batch b = next_batch(p, g);
+    int64_t chunks = 0;
+    for (; g < b.end_group; ++g) {
+      const SelectGroup& group = p.groups[g];
+      for (int32_t s = 0; s < group.segments; ++s) {
+        chunks += chunks_of(p.segments[group.first_segment + s].layout.n, 3, kChunk);
+      }
+    }
+    most = std::max(most, workspace_layout<kChunk>(b.end_group - b.first_group, chunks).end);
+  }
+  return most;
+}
+
+// Fills the table for a batch. An error code where a group does not fit: too many segments, or 2^32 scores.
+template <int kChunk>
+int make_table(const TopkSelectParams& p, Batch batch, SelectTable* t) {
+  t->num_groups = batch.end_group - batch.first_group;
+  t->num_segments = t->chunks = 0;
+  t->hint = p.hint;
+  t->out = p.out;
+  int32_t by_size[kMaxSegments];
+  for (int32_t g = 0; g < t->num_groups; ++g) by_size[g] = batch.first_group + g;
+  std::stable_sort(by_size, by_size + t->num_groups,
+                   [&](int32_t a, int32_t b) { return p.groups[a].n > p.groups[b].n; });
+  for (int32_t g = 0; g < t->num_groups; ++g) {
+    const SelectGroup& from = p.groups[by_size[g]];
+    if (t->num_segments + from.segments > kMaxSegments) return kInvalidValue;
+    GroupEntry& to = t->group[g];
+    to = {t->num_segments, from.segments, t->chunks, 0, uint32_t(from.n), uint32_t(from.n - from.k)};
+    int64_t chunks = 0;
+    for (int32_t s = 0; s < from.segments; ++s) {
+      const SelectSegment& segment = p.segments[from.first_segment + s];
+      t->segment[t->num_segments++] = {segment.scores, segment.layout, g, t->chunks + int32_t(chunks),
+                                       from.first_segment + s};
+      if (!to.settled()) chunks += chunks_of(segment.layout.n, skew_of(segment.scores), kChunk);
+    }
+    if (from.n >= int64_t(0xffffffff) || chunks * kChunk > int64_t(0xffffffff)) return kInvalidValue;
+    to.chunks = int32_t(to.settled() ? 1 : chunks);
+    t->chunks += to.chunks;
+  }
+  const WorkspaceLayout w = workspace_layout<kChunk>(t->num_groups, t->chunks);
+  auto* bytes = static_cast<unsigned char*>(p.workspace);
+  t->control = reinterpret_cast<Control*>(bytes);
+  t->state = reinterpret_cast<GroupState*>(bytes + w.state);
+  t->ties = reinterpret_cast<uint32_t*>(bytes + w.ties);
+  t->candidate = reinterpret_cast<uint32_t*>(bytes + w.candidate);
+  t->place = reinterpret_cast<uint32_t*>(bytes + w.place);
+  return 0;
+}
+
+}  // namespace cuda
+}  // namespace hn

@@ -1,0 +1,113 @@
+"""Whether a model is the one an artifact was made from, and its way back to plain layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from hiddennet.artifact.file import ArtifactError
+from hiddennet.artifact.layers import kind, shape_of
+from hiddennet.nn import hidden_layers
+from hiddennet.nn.layers import HiddenMixin
+
+
+class undrawn(TorchFunctionMode):
+    """Within it, new layers' weights are left as the memory was: they are about to be replaced."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return function(*args, **kwargs)
+
+
+def check_architecture(
+    model: nn.Module, layers: list[dict[str, Any]], state: dict[str, Tensor]
+) -> None:
+    """Compare names and shapes of the artifact's hidden layers and state with the model's.
+
+    Raises ArtifactError that names the first difference and both shapes.
+    """
+    found = {name: m for name, m in model.named_modules() if _can_hide(m)}
+    for entry in layers:
+        name, wanted = entry["name"], tuple(entry["shape"])
+        module = found.get(name)
+        if module is None:
+            _refuse(f"{entry['kind']} layer {name} of shape {wanted}", "no such layer")
+        if kind(module) != entry["kind"] or shape_of(module) != wanted:
+            _refuse(
+                f"{entry['kind']} layer {name} of shape {wanted}",
+                f"{kind(module)} of shape {shape_of(module)}",
+            )
+    expected = _dense_state(model, {entry["name"] for entry in layers})
+    for key, shape in expected.items():
+        if key not in state:
+            _refuse(f"no {key}", f"one of shape {shape}")
+        if tuple(state[key].shape) != shape:
+            _refuse(f"{key} of shape {tuple(state[key].shape)}", f"shape {shape}")
+    for key, tensor in sorted(state.items()):
+        if key not in expected:
+            _refuse(f"{key} of shape {tuple(tensor.shape)}", "no such tensor")
+
+
+def expose(model: nn.Module) -> None:
+    """Put plain layers, of undefined weights, in the place of all hidden ones."""
+    plain = {id(layer): _plain(layer) for layer in hidden_layers(model).values()}
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():  # a layer may stand in two places
+            if id(child) in plain:
+                parent._modules[name] = plain[id(child)]
+
+
+def _refuse(wanted: str, got: str) -> None:
+    raise ArtifactError(
+        f"artifact: expected a model with {wanted}, got {got}; load it into the architecture it "
+        "was exported from"
+    )
+
+
+def _can_hide(module: nn.Module) -> bool:
+    """Subclasses of torch's layers have a forward of their own, and are left alone by hide()."""
+    return type(module) in (nn.Conv2d, nn.Linear) or isinstance(module, HiddenMixin)
+
+
+def _dense_state(model: nn.Module, hidden: set[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes of what the state dict holds when the layers named in `hidden`, and no others, are."""
+    modules = {id(model.get_submodule(name)) for name in hidden}
+    shapes = {}
+    for key, value in model.state_dict().items():
+        owner, _, leaf = key.rpartition(".")
+        module = model.get_submodule(owner)
+        if not isinstance(value, Tensor) or (id(module) in modules and leaf == "weight"):
+            continue
+        if leaf == "bias" or not isinstance(module, HiddenMixin):
+            shapes[key] = tuple(value.shape)
+    for name, layer in hidden_layers(model).items():
+        if name not in hidden:
+            shapes[f"{name}.weight"] = tuple(layer.weight_shape)
+    return shapes
+
+
+def _plain(layer: HiddenMixin) -> nn.Conv2d | nn.Linear:
+    """A torch layer of the hidden layer's geometry and bias, on its device."""
+    device = layer.selection.device
+    with undrawn():
+        if isinstance(layer, nn.Linear):
+            plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device=device)
+        else:
+            plain = nn.Conv2d(
+                layer.in_channels,
+                layer.out_channels,
+                layer.kernel_size,
+                layer.stride,
+                layer.padding,
+                layer.dilation,
+                layer.groups,
+                bias=False,
+                padding_mode=layer.padding_mode,
+                device=device,
+            )
+    plain.bias = layer.bias
+    return plain.train(layer.training)

@@ -1,0 +1,133 @@
+"""The artifact as a file: named tensors and a JSON header, written whole, refused when damaged.
+
+What the header and the tensors mean is not known here; see layers.py and network.py.
+
+Layout: one safetensors file whose metadata has the single key `hiddennet`, the header as JSON. The
+header's first entry is `checksum`: the SHA-256 of the whole file with these 64 hex digits read as
+zeros, so that a changed bit is found wherever it is, also in the header itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import struct
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors import torch as safetensors
+from torch import Tensor
+
+FORMAT_VERSION = 1
+
+_KEY = "hiddennet"
+_NO_CHECKSUM = b"0" * 64
+_PREFIX_BYTES = 8  # safetensors opens with the length of its header: 64 bits, little endian
+
+
+class ArtifactError(ValueError):
+    """An artifact that cannot be used: damaged, of a newer format, or of another architecture."""
+
+
+def write(path: str | os.PathLike, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write header and tensors to `path` in one step: readers see the old file or the new one.
+
+    header: JSON-able; `format_version` and `checksum` are added here.
+    tensors: contiguous, on the CPU.
+    """
+    document = {"checksum": _NO_CHECKSUM.decode(), "format_version": FORMAT_VERSION, **header}
+    metadata = {_KEY: json.dumps(document, separators=(",", ":"))}
+    data = bytearray(safetensors.save(tensors, metadata))
+    at = data.index(_NO_CHECKSUM)
+    data[at : at + len(_NO_CHECKSUM)] = hashlib.sha256(data).hexdigest().encode()
+    _replace(Path(path), data)
+
+
+def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return (header, tensors) of the artifact at `path`; nothing is unpickled.
+
+    Raises ArtifactError when the file is missing, not an artifact, truncated, changed, or of a
+    newer format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ArtifactError(f"artifact: expected a file at {path}, got none; check the path")
+    data = path.read_bytes()
+    header = _header(path, data)
+    digest = str(header.get("checksum", "")).encode()
+    at = data.find(digest, _PREFIX_BYTES) if len(digest) == len(_NO_CHECKSUM) else -1
+    if at < 0 or _digest_without(data, at) != digest:
+        raise ArtifactError(
+            f"artifact: expected the contents of {path} to match its checksum, got a changed or "
+            "truncated file; export it again or fetch a fresh copy"
+        )
+    try:
+        return header, safetensors.load(data)
+    except SafetensorError as error:
+        raise ArtifactError(f"artifact: expected readable tensors in {path}, got {error}") from None
+
+
+def _header(path: Path, data: bytes) -> dict[str, Any]:
+    """The parsed header; checks everything that must hold before the checksum can be looked at."""
+    size = struct.unpack("<Q", data[:_PREFIX_BYTES])[0] if len(data) >= _PREFIX_BYTES else 0
+    text = data[_PREFIX_BYTES : _PREFIX_BYTES + size]
+    if size < 2 or len(text) < size or text[:1] != b"{":
+        raise ArtifactError(
+            f"artifact: expected a safetensors file at {path}, got something else or a truncated "
+            "one; artifacts are written by `hiddennet export`"
+        )
+    try:
+        header = json.loads(json.loads(text)["__metadata__"][_KEY])
+        version = header["format_version"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ArtifactError(
+            f"artifact: expected a hiddennet header in {path}, got a safetensors file without a "
+            "readable one; it was changed, or not written by `hiddennet export`"
+        ) from None
+    if type(version) is not int or version > FORMAT_VERSION:
+        raise ArtifactError(
+            f"artifact: expected format version {FORMAT_VERSION} or older in {path}, got "
+            f"{version}; upgrade hiddennet to read it"
+        )
+    return header
+
+
+def _digest_without(data: bytes, at: int) -> bytes:
+    """SHA-256 of `data` with the checksum's own digits, which start at `at`, read as zeros."""
+    hasher = hashlib.sha256(memoryview(data)[:at])
+    hasher.update(_NO_CHECKSUM)
+    hasher.update(memoryview(data)[at + len(_NO_CHECKSUM) :])
+    return hasher.hexdigest().encode()
+
+
+def _replace(path: Path, data: bytes | bytearray) -> None:
+    """Put `data` at `path` atomically; on failure the old file stays and no temporary is left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable, where the system lets folders be synced."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)

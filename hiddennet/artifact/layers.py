@@ -1,0 +1,174 @@
+"""One hidden layer as an entry of the header and its share of four streams of numbers, and back.
+
+The streams run through all layers in order, so that a network has four tensors, not four a layer:
+`mask_bits` (uint8, 1 bit a weight in OIHW order, each layer from a whole byte on), `values`
+(float32, stored weights at revealed positions), `sign_bits` (uint8, for stored weights that are
+plus or minus one constant) and `scores` (float32, only where evaluation multiplies by them).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hiddennet import ops
+from hiddennet.artifact.file import ArtifactError
+from hiddennet.nn import All, Fixed, Generated, Sampled, Stored
+from hiddennet.nn.layers import HiddenMixin
+
+STREAMS = {
+    "mask_bits": torch.uint8,
+    "values": torch.float32,
+    "sign_bits": torch.uint8,
+    "scores": torch.float32,
+}
+_MOST_ZEROS = 64  # revealed zeros listed by position beside a constant; more make it no constant
+
+
+@dataclass
+class Streams:
+    """The four streams, while they are written or read."""
+
+    parts: dict[str, list[Tensor]] = field(default_factory=lambda: {name: [] for name in STREAMS})
+    position: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STREAMS, 0))
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        self.parts[name].append(tensor.detach().cpu().contiguous().flatten())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The streams that hold anything, each as one tensor."""
+        return {name: torch.cat(parts) for name, parts in self.parts.items() if parts}
+
+    @classmethod
+    def of(cls, tensors: dict[str, Tensor]) -> Streams:
+        """Streams to read from; takes its tensors out of `tensors`."""
+        streams = cls()
+        for name, dtype in STREAMS.items():
+            tensor = tensors.pop(name, torch.empty(0, dtype=dtype))
+            if tensor.dtype != dtype or tensor.dim() != 1:
+                raise ArtifactError(
+                    f"artifact: expected {name} to be {dtype} of one dimension, got {tensor.dtype} "
+                    f"of shape {tuple(tensor.shape)}"
+                )
+            streams.parts[name].append(tensor)
+        return streams
+
+    def take(self, name: str, count: int) -> Tensor:
+        """The next `count` numbers."""
+        tensor, start = self.parts[name][0], self.position[name]
+        self.position[name] = start + count
+        if self.position[name] > tensor.numel():
+            raise ArtifactError(
+                f"artifact: expected at least {self.position[name]} numbers in {name}, got "
+                f"{tensor.numel()}"
+            )
+        return tensor[start : start + count]
+
+
+@dataclass
+class Restored:
+    """What a layer is made of; `scale` belongs to generated weights, `scores` to expectation."""
+
+    source: Generated | Stored
+    rule: Fixed | All | Sampled
+    scale: float | None
+    scores: Tensor | None
+
+
+def kind(module: nn.Module) -> str:
+    """The layer's kind as the header names it."""
+    return "linear" if isinstance(module, nn.Linear) else "conv2d"
+
+
+def shape_of(module: nn.Conv2d | nn.Linear) -> tuple[int, ...]:
+    """The weight's shape, OIHW or OI, of a plain or a hidden layer."""
+    return tuple(module.weight_shape if isinstance(module, HiddenMixin) else module.weight.shape)
+
+
+def encode(name: str, layer: HiddenMixin, mask: Tensor, streams: Streams) -> dict[str, Any]:
+    """Append the layer's numbers to the streams and return its entry. mask: what it reveals."""
+    rule, mask = layer.rule, mask.cpu()
+    entry = {
+        "name": name,
+        "kind": kind(layer),
+        "shape": list(layer.weight_shape),
+        **layer.spec(),
+    }
+    if isinstance(rule, Sampled) and rule.evaluation == "expectation":
+        entry["reveals"] = "expectation"
+        streams.add("scores", layer.scores)
+        mask = torch.ones_like(mask)
+    elif isinstance(rule, All):
+        entry["reveals"] = "all"
+    else:
+        entry["reveals"] = "mask"
+        streams.add("mask_bits", ops.pack_mask(mask))
+    entry["kept"] = int(mask.count_nonzero())
+    if isinstance(layer.source, Generated):
+        entry["scale"] = layer.scaled.scale
+    else:
+        weight = layer.weight.detach().cpu().contiguous().flatten()
+        entry["weights"] = _encode_weights(weight[mask.flatten()], streams)
+        entry["trainable"] = layer.weight.requires_grad
+    return entry
+
+
+def _encode_weights(values: Tensor, streams: Streams) -> dict[str, Any]:
+    """Write revealed weights: 1 bit each where they are +- one constant, else 4 bytes."""
+    magnitude = values.abs()
+    constant = float(magnitude.max()) if values.numel() else 0.0
+    zeros = (magnitude == 0).nonzero().flatten()
+    if zeros.numel() > _MOST_ZEROS or not bool(((magnitude == constant) | (magnitude == 0)).all()):
+        streams.add("values", values)
+        return {"as": "values"}
+    negative = torch.signbit(values)
+    signed = bool(negative.any())
+    if signed:
+        streams.add("sign_bits", ops.pack_mask(negative))
+    return {"as": "constant", "constant": constant, "signed": signed, "zeros": zeros.tolist()}
+
+
+def decode(entry: dict[str, Any], streams: Streams) -> Restored:
+    """Make the layer's source and rule again, taking its numbers from the streams."""
+    shape = tuple(entry["shape"])
+    count = math.prod(shape)
+    scores = None
+    if entry["reveals"] == "mask":
+        mask = ops.unpack_mask(streams.take("mask_bits", (count + 7) // 8), shape)
+        rule = Fixed(mask)
+    elif entry["reveals"] == "all":
+        mask, rule = None, All()
+    else:
+        mask, rule = None, Sampled(entry["rule"]["seed"], entry["rule"]["evaluation"])
+        scores = streams.take("scores", count).view(shape)
+    spec = {key: value for key, value in entry["source"].items() if key != "kind"}
+    if entry["source"]["kind"] == "generated":
+        return Restored(Generated(**spec), rule, entry["scale"], scores)
+    spec["trainable"] = entry["trainable"]
+    values = _decode_weights(entry["weights"], entry["kept"], streams)
+    weight = values.clone()
+    if mask is not None:
+        flat = mask.flatten()
+        if int(flat.count_nonzero()) != entry["kept"]:
+            raise ArtifactError(
+                f"artifact: expected {entry['kept']} weights revealed in layer {entry['name']}, "
+                f"got {int(flat.count_nonzero())}"
+            )
+        weight = torch.zeros(count).masked_scatter_(flat, values)
+    return Restored(Stored(weight.view(shape), **spec), rule, None, scores)
+
+
+def _decode_weights(weights: dict[str, Any], kept: int, streams: Streams) -> Tensor:
+    """The revealed weights as _encode_weights got them: float32 [kept]."""
+    if weights["as"] == "values":
+        return streams.take("values", kept)
+    magnitude = torch.full((kept,), weights["constant"])
+    magnitude[weights["zeros"]] = 0.0
+    if not weights["signed"]:
+        return magnitude
+    negative = ops.unpack_mask(streams.take("sign_bits", (kept + 7) // 8), (kept,))
+    return torch.where(negative, -magnitude, magnitude)

@@ -1,0 +1,200 @@
+"""Export a model's hidden network to a file, and load it into a model made anew or given.
+
+The artifact keeps what evaluation needs: for each hidden layer the recipe of its weights and one
+bit a weight, and everything else of the state dict as it is. A sampled layer evaluated by
+expectation keeps its scores (4 bytes a weight), since its effective weight is
+weight * sigmoid(score); one evaluated by a fixed draw keeps that draw as a mask.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import hiddennet
+from hiddennet import models
+from hiddennet.artifact import file
+from hiddennet.artifact.architecture import check_architecture, expose, undrawn
+from hiddennet.artifact.file import ArtifactError
+from hiddennet.artifact.layers import Restored, Streams, decode, encode
+from hiddennet.nn import Generated, hidden_layers, hide, masks
+from hiddennet.nn.layers import HiddenMixin
+from hiddennet.ops.generate_weight import InitScale
+
+_STATE = "state."  # prefix of the tensors that are not of hidden layers
+
+
+def export(
+    model: nn.Module, path: str | os.PathLike, *, metadata: dict[str, Any] | None = None
+) -> None:
+    """Write the model's hidden network to `path`, atomically.
+
+    Args:
+        model: any model with hidden layers; a model without any is written densely, in float32.
+        path: of the file to write; an old one is replaced only when the new one is complete.
+        metadata: JSON-able facts kept in the header. `method` and `config_hash` have their places
+            there; `model`, the arguments of hiddennet.models.build, is taken from the model where
+            that function made it, and lets load() build the model by itself.
+
+    Raises:
+        TypeError: a single layer instead of a model; state that is no tensor, metadata that is no
+            JSON.
+    """
+    if isinstance(model, HiddenMixin):
+        raise TypeError(
+            f"artifact: expected a model that holds layers, got a single {type(model).__name__}; "
+            "put it into an nn.Sequential"
+        )
+    facts = dict(metadata or {})
+    streams = Streams()
+    revealed = masks(model)
+    layers = [
+        encode(name, layer, revealed[name], streams) for name, layer in hidden_layers(model).items()
+    ]
+    state = _state(model)
+    weights = sum(layer.weight_shape.numel() for layer in hidden_layers(model).values())
+    header = {
+        "model": facts.pop("model", getattr(model, "architecture", None)),
+        "class": f"{type(model).__module__}.{type(model).__qualname__}",
+        "method": facts.pop("method", None),
+        "config_hash": facts.pop("config_hash", None),
+        "versions": _versions(),
+        "hidden_weights": weights,
+        "dense_bytes": 4 * weights + sum(t.numel() * t.element_size() for t in state.values()),
+        "layers": layers,
+        "metadata": facts,
+    }
+    tensors = {_STATE + key: tensor for key, tensor in state.items()}
+    file.write(path, header, {**streams.tensors(), **tensors})
+
+
+def load(path: str | os.PathLike, model: nn.Module | None = None) -> nn.Module:
+    """Return the network at `path`, in evaluation mode, with fixed masks.
+
+    Args:
+        path: an artifact. Nothing in it is unpickled.
+        model: to load into, in place: plain or hidden, with the layers' names and shapes of the
+            artifact. None builds hiddennet's own models by name, on the CPU.
+
+    Raises:
+        ArtifactError (a ValueError): the file is missing, damaged, of a newer format or of another
+            architecture. The given model is changed only when everything fits.
+    """
+    header, tensors = file.read(path)
+    try:
+        streams = Streams.of(tensors)
+        layers = {entry["name"]: decode(entry, streams) for entry in header["layers"]}
+        state = {key.removeprefix(_STATE): tensor for key, tensor in tensors.items()}
+        if model is None:
+            model = _build(header, state)
+        check_architecture(model, header["layers"], state)
+    except ArtifactError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise ArtifactError(
+            f"artifact: expected a complete header in {path}, got one that cannot be used "
+            f"({type(error).__name__}: {error}); export it again"
+        ) from None
+    _reveal(model, layers)
+    model.load_state_dict(state, strict=False)  # complete: check_architecture compared every key
+    return model.eval()
+
+
+def read_header(path: str | os.PathLike) -> dict[str, Any]:
+    """The header of the artifact at `path` (layers, method, versions), checked as by load()."""
+    return file.read(path)[0]
+
+
+def sizes(path: str | os.PathLike) -> dict[str, float]:
+    """What the artifact takes beside the same network's dense float32 checkpoint.
+
+    Returns:
+        artifact_bytes, dense_bytes (weights and the rest of the state), ratio = dense / artifact,
+        hidden_weights, bits_per_weight = all of the artifact's bits over the hidden weights.
+    """
+    header, size = read_header(path), os.path.getsize(path)
+    weights = header["hidden_weights"]
+    return {
+        "artifact_bytes": size,
+        "dense_bytes": header["dense_bytes"],
+        "ratio": header["dense_bytes"] / size,
+        "hidden_weights": weights,
+        "bits_per_weight": 8 * size / weights if weights else float("nan"),
+    }
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict without what the streams hold of hidden layers."""
+    state = {}
+    for key, value in model.state_dict().items():
+        owner, _, leaf = key.rpartition(".")
+        if isinstance(model.get_submodule(owner), HiddenMixin) and leaf != "bias":
+            continue
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"artifact: expected tensors in the model's state dict, got {type(value).__name__} "
+                f"for {key}"
+            )
+        state[key] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+    return state
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "hiddennet": hiddennet.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _build(header: dict[str, Any], state: dict[str, Tensor]) -> nn.Module:
+    """The model the header describes, its memory reserved and not filled."""
+    arguments = header["model"]
+    if arguments is None:
+        raise ArtifactError(
+            f"artifact: expected one of hiddennet's own models to build, got {header['class']}; "
+            "make the model and call load(path, model)"
+        )
+    try:
+        with undrawn():
+            model = models.build(**arguments)
+    except ValueError as error:
+        raise ArtifactError(f"artifact: the model cannot be built: {error}") from None
+    for name, module in model.named_modules():
+        bias = state.get(f"{name}.bias")
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is None and bias is not None:
+            module.bias = nn.Parameter(torch.empty_like(bias))  # imported from where it had one
+    return model
+
+
+def _reveal(model: nn.Module, layers: dict[str, Restored]) -> None:
+    """Make the named layers hidden, each of its restored source and rule."""
+    expose(model)
+    if not layers:
+        return
+    with undrawn():
+        hide(
+            model,
+            source=lambda name, _: _without_fan_scale(layers[name].source),
+            rule=lambda name, _: layers[name].rule,
+            include=lambda name, _: name in layers,
+            score_init=0.0,
+        )
+    for name, layer in hidden_layers(model).items():
+        restored = layers[name]
+        if isinstance(restored.source, Generated):
+            layer.source = restored.source
+            layer.scaled = InitScale(layer.scaled.kind, restored.scale)
+        if restored.scores is not None:
+            layer.scores.data.copy_(restored.scores)
+
+
+def _without_fan_scale(source):
+    """A scaled fan depends on the density asked for, which a mask no longer tells exactly."""
+    if not isinstance(source, Generated):
+        return source
+    return Generated(**{**vars(source), "scale_fan": False})

@@ -1,0 +1,143 @@
+"""The console script `hiddennet`: run, eval, export, import, config, env."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from hiddennet import run
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hiddennet", description="Find sub-networks of random networks; keep them in few bits."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    running = commands.add_parser("run", help="run a config, or go on with it")
+    run.add_arguments(running)
+    running.set_defaults(action=run.execute)
+
+    evaluating = commands.add_parser("eval", help="evaluate an artifact or a run's best epoch")
+    evaluating.add_argument("network", metavar="ARTIFACT|RUN")
+    evaluating.add_argument("--data", metavar="NAME", help="default: what it was trained on")
+    evaluating.add_argument("--root", metavar="DIR", help="folder of the data sets; default: data")
+    evaluating.add_argument("--split", choices=("train", "validation", "test"), default="test")
+    evaluating.add_argument("--batch-size", type=int, default=256, metavar="N")
+    evaluating.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    evaluating.add_argument("--download", action="store_true", help="fetch a missing data set")
+    evaluating.set_defaults(action=_eval)
+
+    exporting = commands.add_parser("export", help="write the artifact of a run's best epoch")
+    exporting.add_argument("run", metavar="RUN", help="the folder of a run")
+    exporting.add_argument("-o", "--output", metavar="FILE", help="default: into the folder")
+    exporting.set_defaults(action=_export)
+
+    importing = commands.add_parser("import", help="another system's checkpoint to an artifact")
+    importing.add_argument("system", choices=("hidden-networks",))
+    importing.add_argument("file", metavar="FILE")
+    importing.add_argument("--arch", metavar="NAME", help="default: what the checkpoint says")
+    importing.add_argument("--density", type=float, metavar="D", help="fraction kept in a subnet")
+    kinds = ("auto", "subnet", "fixed", "sample")
+    importing.add_argument("--kind", choices=kinds, default="auto", help="what has scores")
+    importing.add_argument(
+        "--evaluation", choices=("expectation", "draw"), default="expectation", help="of samples"
+    )
+    importing.add_argument("-o", "--output", required=True, metavar="FILE")
+    importing.set_defaults(action=_import)
+
+    showing = commands.add_parser("config", help="check a config and print it resolved")
+    run.add_arguments(showing)
+    showing.set_defaults(action=_config)
+
+    keys = commands.add_parser("keys", help="print all keys of a config and what they mean")
+    keys.set_defaults(action=_keys)
+
+    commands.add_parser("env", help="what this installation can do").set_defaults(action=_env)
+    return parser
+
+
+def _eval(arguments: argparse.Namespace) -> int:
+    from hiddennet.train import evaluate
+
+    found = evaluate.evaluate(
+        arguments.network,
+        data_name=arguments.data,
+        root=arguments.root,
+        split=arguments.split,
+        batch_size=arguments.batch_size,
+        device=arguments.device,
+        download=arguments.download,
+    )
+    print(evaluate.summary(found))
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from hiddennet import artifact
+    from hiddennet.train import evaluate
+
+    path = evaluate.export(arguments.run, arguments.output)
+    sizes = artifact.sizes(path)
+    print(
+        f"{path}: {sizes['artifact_bytes']:,} bytes; "
+        f"dense float32: {sizes['dense_bytes']:,} bytes ({sizes['ratio']:.1f} x)"
+    )
+    return 0
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from hiddennet import artifact
+    from hiddennet.importers import hidden_networks
+
+    path = arguments.output
+    hidden_networks.convert(
+        arguments.file,
+        arguments.arch,
+        path,
+        density=arguments.density,
+        kind=arguments.kind,
+        evaluation=arguments.evaluation,
+    )
+    sizes = artifact.sizes(path)
+    print(f"{path}: {sizes['artifact_bytes']:,} bytes, {sizes['hidden_weights']:,} hidden weights")
+    return 0
+
+
+def _config(arguments: argparse.Namespace) -> int:
+    from hiddennet import config
+
+    resolved = config.load(arguments.config, run.overrides_of(arguments))
+    print(f"# {config.digest(resolved)}\n{config.dump(resolved)}", end="")
+    return 0
+
+
+def _keys(_: argparse.Namespace) -> int:
+    from hiddennet.config.reference import reference
+
+    print(reference(), end="")
+    return 0
+
+
+def _env(_: argparse.Namespace) -> int:
+    from hiddennet import env
+
+    env.main()
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest:  # argparse stops reading key=value arguments at the first option
+        strange = [argument for argument in rest if argument.startswith("-") or "=" not in argument]
+        if strange or not hasattr(arguments, "overrides"):
+            parser.error(f"unrecognized arguments: {' '.join(strange or rest)}")
+        arguments.overrides += rest
+    return run.guarded(lambda: arguments.action(arguments), f"hiddennet {arguments.command}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""Run several configs one after the other and set their results side by side: `python -m hiddennet.compare A B ...`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from hiddennet.run import guarded
+
+
+def compare(names: Sequence[str], overrides: Sequence[str] = (), *, fresh: bool = False) -> list[dict[str, Any]]:
+    """Run each config with the same overrides (finished runs are not run again) and return their records.
+
+    Raises ConfigError before anything runs when one of the configs is wrong; else as hiddennet.run.
+    """
+    from hiddennet import config
+    from hiddennet.train import experiment
+
+    configs = [config.load(name, list(overrides)) for name in names]
+    return [experiment.run(one, fresh=fresh) for one in configs]
+
+
+def side_by_side(records: Sequence[dict[str, Any]]) -> str:
+    """The records as one table, a line a run."""
+    head = ("run", "method", "density", "test top-1", "best epoch by", "artifact", "dense", "seconds")
+    lines = [
+        (
+            record["name"],
+            record["method"],
+            f"{record['density']:.3f}",
+            f"{record['test_top1']:.2%}",
+            record["selection"],
+            f"{record['artifact_bytes']:,} B",
+            f"{record['dense_bytes']:,} B",
+            f"{record['seconds']:.1f}",
+        )
+        for record in records
+    ]
+    widths = [max(len(line[i]) for line in (head, *lines)) for i in range(len(head))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) for line in (head, *lines))
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Compare what the arguments name; return the exit status."""
+    names = [argument for argument in arguments.configs if "=" not in argument]
+    overrides = [argument for argument in arguments.configs if "=" in argument]
+    if not names:
+        raise ValueError("compare: expected at least one config, got none")
+    print(side_by_side(compare(names, overrides, fresh=arguments.fresh)))
+    return 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of a comparison."""
+    parser.add_argument("configs", metavar="CONFIG|key=value", nargs="+", help="configs, and overrides of all")
+    parser.add_argument("--fresh", action="store_true", help="start again, deleting earlier runs of these configs")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m hiddennet.compare", description=__doc__)
+    add_arguments(parser)
+    arguments = parser.parse_intermixed_args(argv)
+    return guarded(lambda: execute(arguments), "hiddennet compare")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

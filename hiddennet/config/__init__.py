@@ -1,0 +1,9 @@
+"""Configs: YAML files to typed, checked, immutable objects and back."""
+
+from __future__ import annotations
+
+from hiddennet.config.errors import ConfigError
+from hiddennet.config.load import digest, dump, find, load, parse, read
+from hiddennet.config.schema import Config
+
+__all__ = ["Config", "ConfigError", "digest", "dump", "find", "load", "parse", "read"]

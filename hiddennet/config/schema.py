@@ -1,0 +1,272 @@
+"""The config: sections of typed keys with meaning, unit and range, and the checks between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Annotated, ClassVar, Literal, Union
+
+from pydantic import AfterValidator, BaseModel, Field, model_validator
+
+from hiddennet import data, methods, models
+from hiddennet.config.errors import nearest, one_of
+from hiddennet.methods.section import Count, Number, Positive, Section
+
+
+def _known(names: Callable[[], Iterable[str]]) -> AfterValidator:
+    def check(name: str) -> str:
+        known = list(names())
+        if name not in known:
+            raise ValueError(f"expected {one_of(known)}, got {name!r}{nearest(name, known)}")
+        return name
+
+    return AfterValidator(check)
+
+
+def _device(name: str) -> str:
+    kind, _, index = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (
+        ":" in name and not (kind == "cuda" and index.isdigit())
+    ):
+        raise ValueError(f"expected one of auto, cpu, cuda, cuda:N, got {name!r}")
+    return name
+
+
+def _folder_name(name: str) -> str:
+    if not name or name.startswith(".") or set(name) & set("/\\\0\n"):
+        raise ValueError(f"expected a file name without '/', got {name!r}")
+    return name
+
+
+class ModelSection(Section):
+    """model: the network that is hidden in."""
+
+    title: ClassVar[str] = "model"
+    name: Annotated[str, _known(models.names)] = Field(description="the network's name")
+    width: Number = Field(
+        1.0, gt=0.0, description="factor on every layer's channels; above 0, 1 = the paper's"
+    )
+    batch_norm: Literal["affine", "non_affine", "none"] = Field(
+        "non_affine",
+        description="batch norm with a trained scale and shift, without them, or no batch norm; "
+        "for networks that have it",
+    )
+    num_classes: Positive | None = Field(
+        None, description="logits of the classifier; null: as many as the data has classes"
+    )
+    first_layer: Literal["dense"] | None = Field(
+        None, description="dense: the first layer is not hidden"
+    )
+    last_layer: Literal["dense"] | None = Field(
+        None, description="dense: the classifier is not hidden"
+    )
+
+
+class DataSection(Section):
+    """data: what is learned from."""
+
+    title: ClassVar[str] = "data"
+    name: Annotated[str, _known(data.names)] = Field(description="the data set's name")
+    root: str = Field("data", description="folder that holds the data sets")
+    batch_size: Positive = Field(
+        128, description="images in one optimiser step, over all accumulated parts and all ranks"
+    )
+    augment: bool = Field(True, description="random crops and flips, where the data set has them")
+    validation: Number = Field(
+        0.1,
+        ge=0.0,
+        lt=1.0,
+        description="fraction of the training set that is held out to choose the best epoch",
+    )
+    workers: Count = Field(4, description="processes that decode images of a large data set")
+    limit: Positive | None = Field(
+        None,
+        description="at most so many training images, and as much less of the test images; "
+        "null: all",
+    )
+    image_size: Positive | None = Field(
+        None, description="side of the images in pixels; null: the data set's own"
+    )
+    download: bool = Field(False, description="fetch a data set that is missing")
+
+
+class SgdSection(Section):
+    """optimizer: stochastic gradient descent."""
+
+    title: ClassVar[str] = "optimizer 'sgd'"
+    name: Literal["sgd"] = "sgd"
+    lr: Number = Field(0.1, gt=0.0, description="learning rate; above 0, sampled uses up to 800")
+    momentum: Number = Field(0.9, ge=0.0, lt=1.0, description="momentum")
+    weight_decay: Number = Field(1e-4, ge=0.0, description="L2 term, of the scores too")
+    nesterov: bool = Field(False, description="Nesterov's momentum; needs momentum above 0")
+    batch_norm_decay: bool = Field(
+        True, description="false: no weight decay of batch-norm parameters and biases"
+    )
+
+
+class AdamSection(Section):
+    """optimizer: Adam, Kingma and Ba 2015."""
+
+    title: ClassVar[str] = "optimizer 'adam'"
+    name: Literal["adam"]
+    lr: Number = Field(1e-3, gt=0.0, description="learning rate")
+    betas: list[Annotated[Number, Field(ge=0.0, lt=1.0)]] = Field(
+        [0.9, 0.999], min_length=2, max_length=2, description="decay of the two averages, a step"
+    )
+    eps: Number = Field(1e-8, gt=0.0, description="added to the denominator")
+    weight_decay: Number = Field(0.0, ge=0.0, description="L2 term added to the gradient")
+    batch_norm_decay: bool = Field(
+        True, description="false: no weight decay of batch-norm parameters and biases"
+    )
+
+
+class AdamWSection(AdamSection):
+    """optimizer: AdamW, Loshchilov and Hutter 2019."""
+
+    title: ClassVar[str] = "optimizer 'adamw'"
+    name: Literal["adamw"]
+    weight_decay: Number = Field(0.01, ge=0.0, description="decoupled decay, times lr each step")
+
+
+class ConstantSection(Section):
+    """schedule: one learning rate."""
+
+    title: ClassVar[str] = "schedule 'constant'"
+    name: Literal["constant"] = "constant"
+    warmup_epochs: Count = Field(0, description="epochs of linear warm-up, lr * (epoch + 1) / n")
+
+
+class CosineSection(ConstantSection):
+    """schedule: half a cosine from lr towards 0 over the epochs after warm-up."""
+
+    title: ClassVar[str] = "schedule 'cosine'"
+    name: Literal["cosine"]
+
+
+class MultistepSection(ConstantSection):
+    """schedule: lr times gamma at each milestone, or after every `interval` epochs."""
+
+    title: ClassVar[str] = "schedule 'multistep'"
+    name: Literal["multistep"]
+    milestones: list[Positive] = Field([], description="epochs from which lr is gamma times less")
+    interval: Positive | None = Field(None, description="epochs between the steps")
+    gamma: Number = Field(0.1, gt=0.0, le=1.0, description="factor on lr at a step")
+
+
+class TrainSection(Section):
+    """train: the loop."""
+
+    title: ClassVar[str] = "train"
+    epochs: Count = Field(100, description="passes over the training set")
+    label_smoothing: Number = Field(
+        0.0, ge=0.0, lt=1.0, description="weight of the uniform distribution in the target"
+    )
+    amp: Literal["bf16"] | None = Field(
+        None, description="bf16: forward and backward in bfloat16 where that is safe (a GPU)"
+    )
+    amp_on_cpu: bool = Field(
+        False, description="use bfloat16 on a CPU too, where it is mostly slower"
+    )
+    channels_last: bool | Literal["auto"] = Field(
+        "auto", description="memory format of images and weights; auto: where it is faster"
+    )
+    accumulate: Positive = Field(
+        1, description="parts that a batch is split into; same gradient, memory of one part"
+    )
+    selection: Literal["validation", "test"] = Field(
+        "validation",
+        description="the split whose accuracy chooses the best epoch; papers often choose on test",
+    )
+    deterministic: bool = Field(
+        False, description="only algorithms with reproducible bits; slower on a GPU"
+    )
+    save_every: Count = Field(0, description="keep a checkpoint every n epochs; 0: none")
+    device: Annotated[str, AfterValidator(_device)] = Field(
+        "auto", description="auto, cpu, cuda or cuda:N; auto: a GPU if there is one"
+    )
+    log_every: Positive = Field(10, description="steps between readings of loss and accuracy")
+
+
+def _union(variants: dict[str, type[Section]]) -> object:
+    union = Union[tuple(variants.values())]  # noqa: UP007  (made of a list)
+    return Annotated[union, Field(discriminator="name")]
+
+
+OPTIMIZERS = {"sgd": SgdSection, "adam": AdamSection, "adamw": AdamWSection}
+SCHEDULES = {"constant": ConstantSection, "cosine": CosineSection, "multistep": MultistepSection}
+METHODS = {name: method.Section for name, method in methods.METHODS.items()}
+
+
+class Mistakes(ValueError):
+    """Several mistakes that only show between keys."""
+
+    def __init__(self, mistakes: list[str]):
+        self.mistakes = mistakes
+        super().__init__("; ".join(mistakes))
+
+
+class Config(Section):
+    """A resolved config. Make one with `hiddennet.config.load` or `parse`."""
+
+    # What a section is made of: one class, or one for each `name`.
+    sections: ClassVar[dict[str, type[BaseModel] | dict[str, type[Section]]]] = {
+        "model": ModelSection,
+        "data": DataSection,
+        "method": METHODS,
+        "optimizer": OPTIMIZERS,
+        "schedule": SCHEDULES,
+        "train": TrainSection,
+    }
+
+    name: Annotated[str, AfterValidator(_folder_name)] = Field(
+        description="name of the run's folder; default: the file's name"
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="of weights, scores, masks, data order and augmentation"
+    )
+    model: ModelSection = Field(description="the network")
+    data: DataSection = Field(description="the data set")
+    method: _union(METHODS) = Field(description="the method")  # type: ignore[valid-type]
+    optimizer: _union(OPTIMIZERS) = SgdSection()  # type: ignore[valid-type]
+    schedule: _union(SCHEDULES) = ConstantSection()  # type: ignore[valid-type]
+    train: TrainSection = TrainSection()
+    runs: str = Field("runs", description="folder that all runs are kept in")
+
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        mistakes = [*self._numbers(), *self.method.mistakes(self)]
+        if mistakes:
+            raise Mistakes(mistakes)
+        return self
+
+    def _numbers(self) -> list[str]:
+        train, optimizer, schedule, data = self.train, self.optimizer, self.schedule, self.data
+        found = []
+        if train.selection == "validation" and data.validation == 0.0:
+            found.append(
+                "train.selection: expected test where data.validation is 0, got 'validation'; "
+                "hold images out (data.validation: 0.1) or set train.selection: test"
+            )
+        if train.accumulate > data.batch_size:
+            found.append(
+                f"train.accumulate: expected at most data.batch_size ({data.batch_size}), "
+                f"got {train.accumulate}"
+            )
+        if 0 < train.epochs < schedule.warmup_epochs:
+            found.append(
+                f"schedule.warmup_epochs: expected at most train.epochs ({train.epochs}), "
+                f"got {schedule.warmup_epochs}"
+            )
+        if getattr(optimizer, "nesterov", False) and optimizer.momentum == 0.0:
+            found.append("optimizer.nesterov: expected a momentum above 0 with it, got 0.0")
+        if schedule.name == "multistep":
+            if bool(schedule.milestones) == (schedule.interval is not None):
+                found.append(
+                    "schedule: expected either milestones or interval, got "
+                    f"milestones={schedule.milestones} and interval={schedule.interval}"
+                )
+            if schedule.milestones != sorted(set(schedule.milestones)):
+                found.append(
+                    "schedule.milestones: expected epochs in rising order, "
+                    f"got {schedule.milestones}"
+                )
+        return found

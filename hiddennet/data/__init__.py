@@ -1,0 +1,10 @@
+"""Data sets by name: normalised batches on the device, with an honest validation split."""
+
+from __future__ import annotations
+
+from .augment import Augmentation
+from .build import Data, build, names
+from .resident import ResidentLoader
+from .streaming import StreamingLoader
+
+__all__ = ["Augmentation", "Data", "ResidentLoader", "StreamingLoader", "build", "names"]

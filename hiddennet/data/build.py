@@ -1,0 +1,254 @@
+"""The data sets by name: ``build`` makes the loaders of one. Not where files are read or batches
+are made."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .augment import Augmentation
+from .order import Order
+from .resident import ResidentLoader
+from .sets import IMAGENET, LISTED, LISTED_SIZE, RESIZED_CROP_FLIP, SMALL, Source, list_images
+from .split import stratified, validation_count
+from .streaming import StreamingLoader
+
+Loader = ResidentLoader | StreamingLoader
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set's loaders: iterables of (images float32 (B, in_channels, image_size, image_size)
+    normalised, labels int64 (B,)) on the device, with ``len()`` (batches), ``num_images`` and
+    ``set_epoch(epoch)``.
+
+    ``validation`` is None where none was asked for. ``augmentation`` is that of the training
+    images; ``mean`` and ``std`` of the channels are those of the normalisation of all.
+    """
+
+    name: str
+    num_classes: int
+    in_channels: int
+    image_size: int
+    train: Loader
+    validation: Loader | None
+    test: Loader
+    augmentation: Augmentation
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class _Loading:
+    """What all loaders of a set have in common."""
+
+    batch_size: int
+    device: torch.device
+    seed: int
+    rank: int
+    world_size: int
+    channels_last: bool
+
+    def order(self, num_images: int, shuffle: bool) -> Order:
+        return Order(num_images, self.batch_size, shuffle, self.seed, self.rank, self.world_size)
+
+
+def names() -> list[str]:
+    """The names ``build`` knows, sorted."""
+    return sorted([*SMALL, *LISTED])
+
+
+def build(
+    name: str,
+    *,
+    root: str | Path = "data",
+    batch_size: int,
+    device: str | torch.device,
+    seed: int,
+    validation: float | int = 0.1,
+    augment: bool = True,
+    workers: int = 4,
+    image_size: int | None = None,
+    limit: int | None = None,
+    download: bool = False,
+    in_channels: int | None = None,
+    num_classes: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    channels_last: bool = False,
+) -> Data:
+    """Makes the loaders of the data set ``name``, one of ``names()``.
+
+    Args:
+        root: the folder below which the sets lie in torchvision's layouts, or in
+            ``root/<name>/...``.
+        batch_size: images a batch, on each rank; the last batch takes what is left.
+        seed: draws the validation split, the order and the augmentation; the official test images
+            are never touched.
+        validation: fraction of the training images set aside, or their count; stratified, never
+            augmented; 0: none. An ``image_folder`` with both val/ and test/ uses its val/ unless 0.
+        augment: the set's augmentation of training images: crop from 4 pixels of padding and flip
+            (cifar10, cifar100, fashion_mnist, tiny_imagenet), random resized crop and flip
+            (big_cifar10, imagenet, image_folder); none for digits, mnist and synthetic.
+        workers: processes that read image files (threads, for tiny_imagenet's one reading).
+        image_size: side of the images given; None: their own (128 for big_cifar10, 224 for
+            imagenet and image_folder).
+        limit: at most so many training images, stratified, and as much less of the test images.
+        download: lets torchvision fetch a missing set.
+        in_channels, num_classes: of ``synthetic`` only (3 and 10).
+        rank, world_size: this process's share of every epoch; as many batches on each rank.
+        channels_last: memory format of the images.
+
+    Raises ValueError for an impossible argument or a damaged file, FileNotFoundError for missing
+    files.
+    """
+    _check(name, image_size, limit, workers, in_channels, num_classes)
+    source = Source(
+        Path(root), seed, workers, download, image_size, in_channels, num_classes, limit
+    )
+    loading = _Loading(batch_size, torch.device(device), seed, rank, world_size, channels_last)
+    make = _listed if name in LISTED else _small
+    return make(name, source, loading, validation, augment)
+
+
+def _check(
+    name: str,
+    image_size: int | None,
+    limit: int | None,
+    workers: int,
+    in_channels: int | None,
+    num_classes: int | None,
+) -> None:
+    if name not in names():
+        near = difflib.get_close_matches(str(name).lower(), names(), n=1, cutoff=0.0)
+        raise ValueError(
+            f"data: expected one of {', '.join(names())}, got {name!r}; did you mean {near[0]!r}?"
+        )
+    shape = {"in_channels": in_channels, "num_classes": num_classes}
+    for key, value in {"image_size": image_size, "limit": limit, **shape}.items():
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{key}: expected a whole number of at least 1, got {value!r}")
+        if value is not None and key in shape and name != "synthetic":
+            raise ValueError(f"{key}: expected it with data.name=synthetic only, got {name}")
+    if workers < 0:
+        raise ValueError(f"workers: expected 0 or more, got {workers}")
+
+
+def _parts(
+    train_labels: np.ndarray,
+    test_labels: np.ndarray,
+    validation: float | int,
+    limit: int | None,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Indices of training and validation images (both of the training part) and of test images."""
+    pool, test = np.arange(len(train_labels)), np.arange(len(test_labels))
+    if limit is not None and limit < len(pool):
+        fewer = -(-len(test) * limit // len(pool))
+        pool = stratified(train_labels, limit, seed=seed, purpose="limit train")
+        test = stratified(test_labels, fewer, seed=seed, purpose="limit test")
+    count = validation_count(validation, len(pool))
+    held = pool[stratified(train_labels[pool], count, seed=seed, purpose="validation")]
+    return np.setdiff1d(pool, held), held, test
+
+
+def _small(
+    name: str, source: Source, loading: _Loading, validation: float | int, augment: bool
+) -> Data:
+    entry = SMALL[name]
+    train, test, num_classes = entry.read(source)
+    chosen, held, tested = _parts(train.labels, test.labels, validation, source.limit, source.seed)
+    kept = np.union1d(chosen, held)
+    images, test_images = train.pixels(kept), test.pixels(tested)
+    channels = images.shape[1]
+    size = source.image_size or entry.image_size or images.shape[-1]
+    mean, std = ((m * channels if len(m) == 1 else m) for m in (entry.mean, entry.std))
+    augmentation = entry.augmentation if augment else Augmentation()
+    common = partial(
+        ResidentLoader, size=size, mean=mean, std=std, channels_last=loading.channels_last
+    )
+
+    device = loading.device
+    images, test_images = images.to(device), test_images.to(device)
+    labels = torch.from_numpy(train.labels[kept]).to(device)
+    test_labels = torch.from_numpy(test.labels[tested]).to(device)
+
+    def rows(indices: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.searchsorted(kept, indices))
+
+    def loader(indices: np.ndarray, shuffle: bool, augmentation: Augmentation) -> Loader:
+        order = loading.order(len(indices), shuffle)
+        return common(images, labels, rows(indices), order, augmentation=augmentation)
+
+    return Data(
+        name=name,
+        num_classes=num_classes,
+        in_channels=channels,
+        image_size=size,
+        train=loader(chosen, True, augmentation),
+        validation=loader(held, False, Augmentation()) if len(held) else None,
+        test=common(
+            test_images,
+            test_labels,
+            torch.arange(len(tested)),
+            loading.order(len(tested), False),
+        ),
+        augmentation=augmentation,
+        mean=mean,
+        std=std,
+    )
+
+
+def _listed(
+    name: str, source: Source, loading: _Loading, validation: float | int, augment: bool
+) -> Data:
+    listed = list_images(name, source)
+    own = listed.validation if validation else None
+    chosen, held, tested = _parts(
+        listed.train.labels,
+        listed.test.labels,
+        0 if own else validation,
+        source.limit,
+        source.seed,
+    )
+    if own is None:
+        held_images = listed.train.subset(held)
+    elif source.limit is not None and source.limit < len(listed.train):
+        fewer = -(-len(own) * source.limit // len(listed.train))
+        part = stratified(own.labels, fewer, seed=source.seed, purpose="limit validation")
+        held_images = own.subset(part)
+    else:
+        held_images = own
+    size = source.image_size or LISTED_SIZE
+    mean, std = IMAGENET
+
+    def loader(images, shuffle: bool, augmented: bool) -> Loader:
+        return StreamingLoader(
+            images,
+            loading.order(len(images), shuffle),
+            size=size,
+            mean=mean,
+            std=std,
+            device=loading.device,
+            workers=source.workers,
+            augmented=augmented,
+            channels_last=loading.channels_last,
+        )
+
+    return Data(
+        name=name,
+        num_classes=listed.num_classes,
+        in_channels=3,
+        image_size=size,
+        train=loader(listed.train.subset(chosen), True, augment),
+        validation=loader(held_images, False, False) if len(held_images) else None,
+        test=loader(listed.test.subset(tested), False, False),
+        augmentation=RESIZED_CROP_FLIP if augment else Augmentation(),
+        mean=mean,
+        std=std,
+    )

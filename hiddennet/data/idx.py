@@ -1,0 +1,64 @@
+"""Reads MNIST and Fashion-MNIST from their idx files, plain or gzipped (LeCun et al. 1998). Not for
+downloading them: see ``roots``."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from .arrays import Arrays
+
+
+def read_idx(path: Path, dimensions: int) -> np.ndarray:
+    """The uint8 array of the idx file ``path``, or of ``path``.gz where there is no plain one.
+
+    Raises FileNotFoundError for neither and ValueError for a damaged file.
+    """
+    packed = path.with_name(path.name + ".gz")
+    file = path if path.exists() else packed
+    try:
+        data = file.read_bytes()
+        if file is packed:
+            data = gzip.decompress(data)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{path}: expected an idx file, or the same with .gz, got neither; put it there or set "
+            "data.download=true after deleting the folder"
+        ) from error
+    except (EOFError, OSError, zlib.error) as error:
+        raise _corrupt(file, dimensions, str(error)) from error
+    head = 4 + 4 * dimensions
+    if len(data) < head or data[:4] != bytes([0, 0, 8, dimensions]):
+        raise _corrupt(file, dimensions, f"a file that begins with {data[:4].hex() or 'nothing'}")
+    shape = np.frombuffer(data, ">u4", dimensions, 4).astype(np.int64)
+    if len(data) - head != shape.prod():
+        raise _corrupt(file, dimensions, f"{len(data) - head} bytes for the shape {shape.tolist()}")
+    return np.frombuffer(data, np.uint8, offset=head).reshape(shape)
+
+
+def _corrupt(file: Path, dimensions: int, found: str) -> ValueError:
+    return ValueError(
+        f"{file}: expected an idx file of uint8 with {dimensions} dimension(s), got {found}; "
+        "delete it and fetch it again"
+    )
+
+
+def _read_part(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
+    images = read_idx(folder / f"{part}-images-idx3-ubyte", 3)
+    labels = read_idx(folder / f"{part}-labels-idx1-ubyte", 1)
+    if len(images) != len(labels) or images.shape[1] != images.shape[2]:
+        raise ValueError(
+            f"{folder}: expected square {part} images and as many labels, got {images.shape} and "
+            f"{len(labels)}; fetch the files again"
+        )
+    if len(labels) and labels.max() > 9:
+        raise ValueError(f"{folder}: expected {part} labels from 0 to 9, got {labels.max()}")
+    return images[:, None], labels.astype(np.int64)
+
+
+def read_mnist(folder: Path) -> Arrays:
+    """``MNIST/raw`` or ``FashionMNIST/raw``: {train,t10k}-{images-idx3,labels-idx1}-ubyte."""
+    return Arrays(*_read_part(folder, "train"), *_read_part(folder, "t10k"), 10)

@@ -1,0 +1,87 @@
+"""A loader for small sets: all images lie on the device as uint8 and batches are made there.
+
+No worker processes, no copies to the device in an epoch but its order. Not for sets that do not fit
+beside the network: see ``streaming``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from . import augment
+from .augment import Augmentation
+from .order import Order, generator
+
+
+class ResidentLoader:
+    """Batches (images float32 (B, C, size, size) normalised, labels int64 (B,)) on the device.
+
+    ``images`` uint8 (N, C, H, W), square, and ``labels`` int64 (N,) lie on the device already and
+    may be shared by several loaders; ``indices`` picks this loader's. The batches of an epoch are
+    a pure function of (``order.seed``, epoch), see ``set_epoch``.
+    """
+
+    def __init__(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        indices: torch.Tensor,
+        order: Order,
+        *,
+        size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        augmentation: Augmentation | None = None,
+        channels_last: bool = False,
+    ) -> None:
+        self.images, self.labels, self.indices, self.order = images, labels, indices, order
+        self.size = size
+        self.augmentation = augmentation or Augmentation()
+        self.channels_last = channels_last
+        shape, device = (1, -1, 1, 1), images.device
+        self.mean = torch.tensor(mean, dtype=torch.float32, device=device).view(shape)
+        self.std = torch.tensor(std, dtype=torch.float32, device=device).view(shape)
+        self.epoch = 0
+        if self.augmentation.resized_crop and size < images.shape[-1]:
+            raise ValueError(
+                f"image_size: expected at least {images.shape[-1]} for random resized crops, got "
+                f"{size}; use a larger size or augment=false"
+            )
+
+    @property
+    def num_images(self) -> int:
+        """Images of an epoch, over all ranks."""
+        return self.order.num_images
+
+    def __len__(self) -> int:
+        return self.order.num_batches
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order and augmentation of the next pass."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        device, side = self.images.device, self.images.shape[-1]
+        rows = self.indices[self.order.epoch(self.epoch)].to(device)
+        draws = None
+        if self.augmentation:
+            source = generator(self.order.seed, "augmentation", self.epoch)
+            draws = augment.draw(self.augmentation, self.num_images, side, source)
+            draws = self.order.share(draws).to(device)
+        for part in self.order.batches():
+            taken = rows[part]
+            images = self.images.index_select(0, taken)
+            images = self._transform(images, None if draws is None else draws[part])
+            yield images, self.labels.index_select(0, taken)
+
+    def _transform(self, images: torch.Tensor, draws: torch.Tensor | None) -> torch.Tensor:
+        if draws is not None:
+            if self.augmentation.resized_crop:
+                images = augment.resized_crop_flip(images, draws, self.size)
+            else:
+                images = augment.crop_flip(images, draws, self.augmentation.pad)
+        if images.shape[-1] != self.size:
+            images = augment.resize(images, self.size)
+        return augment.normalise(images, self.mean, self.std, channels_last=self.channels_last)

@@ -1,0 +1,206 @@
+"""The data sets: where each lies, how it is read, its normalisation and its augmentation. Not for
+splits and loaders: see ``build``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from . import folders
+from .arrays import Arrays
+from .augment import Augmentation
+from .builtin import make_synthetic, read_digits
+from .cifar import read_cifar10, read_cifar100
+from .folders import ImageList
+from .idx import read_mnist
+from .roots import locate
+
+Moments = tuple[float, ...]
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CIFAR10 = ((0.491, 0.482, 0.447), (0.247, 0.243, 0.262))
+CIFAR100 = ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
+TINY_IMAGENET = ((0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821))
+MNIST = ((0.1307,), (0.3081,))
+FASHION_MNIST = ((0.2860,), (0.3530,))
+DIGITS = ((0.3053,), (0.3760,))
+NO_AUGMENTATION = Augmentation()
+CROP_FLIP = Augmentation(pad=4, flip=True)
+RESIZED_CROP_FLIP = Augmentation(resized_crop=True, flip=True)
+TINY_IMAGENET_SIDE = 64
+SYNTHETIC_IMAGES, SYNTHETIC_TEST_IMAGES = 1024, 256
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a reader is told: the folder below which all data lie, and the user's wishes."""
+
+    root: Path
+    seed: int
+    workers: int
+    download: bool
+    image_size: int | None
+    in_channels: int | None
+    num_classes: int | None
+    limit: int | None
+
+
+@dataclass(frozen=True)
+class Pool:
+    """One official part of a set: its labels, int64 (N,), and its square images, fetched by index
+    as uint8 (n, C, H, W)."""
+
+    labels: np.ndarray
+    pixels: Callable[[np.ndarray], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class SmallSet:
+    """A set that lies on the device. ``image_size``: what the loaders give by default (None: the
+    images' own size)."""
+
+    read: Callable[[Source], tuple[Pool, Pool, int]]
+    mean: Moments
+    std: Moments
+    augmentation: Augmentation = NO_AUGMENTATION
+    image_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A set of image files. ``validation``: where the set brings its own, else None."""
+
+    train: ImageList
+    validation: ImageList | None
+    test: ImageList
+    num_classes: int
+
+
+def _array_pool(images: np.ndarray, labels: np.ndarray) -> Pool:
+    return Pool(labels, lambda indices: torch.from_numpy(images[indices]))
+
+
+def _pools(arrays: Arrays) -> tuple[Pool, Pool, int]:
+    train = _array_pool(arrays.train_images, arrays.train_labels)
+    return train, _array_pool(arrays.test_images, arrays.test_labels), arrays.num_classes
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where torchvision's class ``torchvision`` puts its files (``layout``, below the root or below
+    root/folder for one of ``folders``, the set's name first), what the user puts there, and their
+    reader."""
+
+    layout: str
+    folders: tuple[str, ...]
+    contents: str
+    torchvision: str
+    read: Callable[[Path], Arrays]
+
+    def __call__(self, source: Source) -> tuple[Pool, Pool, int]:
+        folder = locate(
+            self.folders[0],
+            source.root,
+            [self.layout, *(f"{folder}/{self.layout}" for folder in self.folders)],
+            remedy=f"put {self.contents} there",
+            torchvision=self.torchvision,
+            download=source.download,
+        )
+        return _pools(self.read(folder))
+
+
+def _synthetic(source: Source) -> tuple[Pool, Pool, int]:
+    arrays = make_synthetic(
+        channels=source.in_channels or 3,
+        size=source.image_size or 32,
+        num_classes=source.num_classes or 10,
+        num_train=SYNTHETIC_IMAGES,
+        num_test=SYNTHETIC_TEST_IMAGES,
+        seed=source.seed,
+    )
+    return _pools(arrays)
+
+
+def _tiny_imagenet(source: Source) -> tuple[Pool, Pool, int]:
+    train = locate(
+        "tiny_imagenet",
+        source.root,
+        ["tiny-imagenet-200/train", "tiny_imagenet/tiny-imagenet-200/train", "tiny_imagenet/train"],
+        remedy="unpack tiny-imagenet-200.zip there",
+        download=source.download,
+    )
+    classes = folders.class_folders(train)
+    lists = (
+        folders.scan(train, classes),
+        folders.tiny_imagenet_validation(_beside(train, "tiny_imagenet", ["val"]), classes),
+    )
+
+    def pool(images: ImageList) -> Pool:
+        def pixels(indices: np.ndarray) -> torch.Tensor:
+            return folders.decode(images.subset(indices), TINY_IMAGENET_SIDE, source.workers)
+
+        return Pool(images.labels, pixels)
+
+    return pool(lists[0]), pool(lists[1]), len(classes)
+
+
+def _beside(train: Path, name: str, names: list[str]) -> Path:
+    return locate(name, train.parent, names, remedy="put the held-out images there")
+
+
+def list_images(name: str, source: Source) -> Listed:
+    """The image files of ``imagenet`` (train/ and val/) or of an ``image_folder`` (train/ and val/
+    or test/; with both, val/ is the validation set)."""
+    train = locate(
+        name,
+        source.root,
+        [f"{name}/train", "train"],
+        remedy="put the training images there, in a folder for each class",
+        download=source.download,
+    )
+    classes = folders.class_folders(train)
+    validation = None
+    if name == "imagenet":
+        test = _beside(train, name, ["val"])
+    else:
+        test = _beside(train, name, ["test", "val"])
+        if test.name == "test" and (train.parent / "val").is_dir():
+            validation = folders.scan(train.parent / "val", classes)
+    images = folders.scan(train, classes)
+    return Listed(images, validation, folders.scan(test, classes), len(classes))
+
+
+_IDX = "its four idx files"
+_MNIST = Files("MNIST/raw", ("mnist",), _IDX, "MNIST", read_mnist)
+_FASHION = Files("FashionMNIST/raw", ("fashion_mnist",), _IDX, "FashionMNIST", read_mnist)
+_CIFAR10 = Files(
+    "cifar-10-batches-py",
+    ("cifar10",),
+    "the batches of cifar-10-python.tar.gz",
+    "CIFAR10",
+    read_cifar10,
+)
+_BIG_CIFAR10 = replace(_CIFAR10, folders=("big_cifar10", "cifar10"))
+_CIFAR100 = Files(
+    "cifar-100-python",
+    ("cifar100",),
+    "the files of cifar-100-python.tar.gz",
+    "CIFAR100",
+    read_cifar100,
+)
+
+SMALL: dict[str, SmallSet] = {
+    "digits": SmallSet(lambda source: _pools(read_digits()), *DIGITS),
+    "mnist": SmallSet(_MNIST, *MNIST),
+    "fashion_mnist": SmallSet(_FASHION, *FASHION_MNIST, CROP_FLIP),
+    "cifar10": SmallSet(_CIFAR10, *CIFAR10, CROP_FLIP),
+    "cifar100": SmallSet(_CIFAR100, *CIFAR100, CROP_FLIP),
+    "big_cifar10": SmallSet(_BIG_CIFAR10, *IMAGENET, RESIZED_CROP_FLIP, image_size=128),
+    "tiny_imagenet": SmallSet(_tiny_imagenet, *TINY_IMAGENET, CROP_FLIP),
+    "synthetic": SmallSet(_synthetic, (0.5,), (0.25,)),
+}
+LISTED = ("imagenet", "image_folder")
+LISTED_SIZE = 224

@@ -1,0 +1,28 @@
+"""The methods by name: one paper or family a file. A new one is a file here and a line below."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hiddennet.methods.base import Method, MethodSection
+from hiddennet.methods.dense import Dense
+from hiddennet.methods.edge_popup import EdgePopup
+from hiddennet.methods.fine_tune import FineTune
+from hiddennet.methods.magnitude_topk import MagnitudeTopK
+from hiddennet.methods.random_mask import RandomMask
+from hiddennet.methods.sampled import SampledMask
+
+if TYPE_CHECKING:
+    from hiddennet.config import Config
+
+METHODS: dict[str, type[Method]] = {
+    method.name: method
+    for method in (Dense, RandomMask, EdgePopup, SampledMask, FineTune, MagnitudeTopK)
+}
+
+__all__ = ["METHODS", "Method", "MethodSection", "create"]
+
+
+def create(config: Config) -> Method:
+    """The method that the config names."""
+    return METHODS[config.method.name](config)

@@ -1,0 +1,125 @@
+"""edge_popup: scores are learned, the weights never. Ramanujan et al. 2020, arXiv 1911.13299.
+
+Also on trained weights: given ones, or those of `dense_epochs` epochs of ordinary training first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+from torch import nn
+
+from hiddennet.methods.base import DrawnSection, Method
+from hiddennet.methods.layers import Patterns, dense_names, draw_weights, generated, learn, numbers
+from hiddennet.methods.section import Count, Density, Number
+from hiddennet.methods.weights import load_weights
+from hiddennet.nn import Stored, TopK, hide
+
+if TYPE_CHECKING:
+    from hiddennet.config import Config
+
+
+class EdgePopupSection(DrawnSection):
+    """method: the top-k of learned scores reveals frozen weights."""
+
+    title: ClassVar[str] = "method 'edge_popup'"
+    name: Literal["edge_popup"]
+    density: Density = Field(
+        0.5, description="fraction revealed; n - int((1 - density) n) of a layer's n weights"
+    )
+    by: Literal["magnitude", "value"] = Field(
+        "magnitude", description="rank scores by magnitude (the paper) or by value"
+    )
+    scope: Literal["layer", "global"] = Field(
+        "layer", description="rank each layer by itself, or all hidden layers together"
+    )
+    scale_fan: bool = Field(False, description="multiply the fan by the density")
+    score_init: Literal["kaiming_uniform"] | Number = Field(
+        "kaiming_uniform", description="U(+-1/sqrt(fan_in)), or one number for all scores"
+    )
+    weights: str | None = Field(
+        None,
+        description="frozen weights to hide in, in place of drawn ones: a checkpoint, a run, an "
+        "artifact, or torchvision:NAME",
+    )
+    dense_epochs: Count = Field(
+        0, description="epochs of ordinary training of the weights before they are frozen"
+    )
+    train_batch_norm: bool = Field(
+        True, description="batch norm's scale and shift learn, where the model has them"
+    )
+    freeze_dense: bool = Field(False, description="layers that are not hidden stay as drawn")
+    exclude: Patterns
+
+    def mistakes(self, config: Config) -> list[str]:
+        found = super().mistakes(config)
+        if self.dense_epochs and self.dense_epochs >= config.train.epochs:
+            found.append(
+                f"method.dense_epochs: expected fewer than train.epochs ({config.train.epochs}), "
+                f"got {self.dense_epochs}"
+            )
+        if self.dense_epochs and self.weights:
+            found.append(
+                "method.weights: expected null with dense_epochs (one or the other gives the "
+                f"trained weights), got {self.weights!r}"
+            )
+        if self.scale_fan and (self.weights or self.dense_epochs):
+            found.append(
+                "method.scale_fan: expected false with trained weights, got true; it scales drawn "
+                "weights only"
+            )
+        return found
+
+
+class EdgePopup(Method):
+    """Eq. 3: y = conv(x, w * h(|s|)), h = 1 for the top k; eq. 5: ds = dw_eff * w."""
+
+    name = "edge_popup"
+    Section = EdgePopupSection
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self._notes: list[str] = []
+
+    @property
+    def stages(self) -> list[int]:
+        return [self.section.dense_epochs] if self.section.dense_epochs else []
+
+    @property
+    def notes(self) -> list[str]:
+        return self._notes
+
+    def build(self, model: nn.Module) -> nn.Module:
+        section = self.section
+        dense = dense_names(model, self.config, section.exclude)
+        if section.dense_epochs:
+            draw_weights(model, section, self.seed)
+            return model
+        if section.weights:
+            draw_weights(model, section, self.seed)
+            self._notes = load_weights(model, section.weights)
+        else:
+            draw_weights(model, section, self.seed, names=dense)
+        self._hide(model, dense, stored=section.weights is not None)
+        return model
+
+    def enter_stage(self, model: nn.Module, stage: int) -> None:
+        self._hide(model, dense_names(model, self.config, self.section.exclude), stored=True)
+
+    def _hide(self, model: nn.Module, dense: list[str], stored: bool) -> None:
+        section, number = self.section, numbers(model)
+
+        def source(name: str, _: nn.Module):
+            if stored:
+                return Stored(layer=number[name])
+            return generated(section, self.seed, number[name], section.scale_fan)
+
+        hide(
+            model,
+            source=source,
+            rule=TopK(section.density, by=section.by, scope=section.scope),
+            exclude=lambda name, _: name in dense,
+            score_init=section.score_init,
+        )
+        learn(model, batch_norm=section.train_batch_norm, dense=not section.freeze_dense)

@@ -1,0 +1,146 @@
+"""Which layers a method hides, what weights they start from, and which parameters learn."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from hiddennet import ops
+from hiddennet.methods.base import DrawnSection
+from hiddennet.nn import Generated, hidden_layers
+from hiddennet.nn.layers import HiddenMixin
+
+if TYPE_CHECKING:
+    from hiddennet.config import Config
+
+Patterns = Annotated[
+    list[str],
+    Field(default_factory=list, description="names or patterns of layers that stay dense"),
+]
+
+
+def plain_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers that can be hidden, by name, in module order."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if type(module) in (nn.Conv2d, nn.Linear)
+    }
+
+
+def dense_names(model: nn.Module, config: Config, exclude: Iterable[str] = ()) -> list[str]:
+    """Names of the layers that stay dense: the config's first and last layer, and the patterns.
+
+    Raises ValueError for a pattern that meets no layer, and when no layer is left to hide.
+    """
+    layers = plain_layers(model)
+    dense = set()
+    for key in ("first_layer", "last_layer"):
+        if getattr(config.model, key) == "dense":
+            dense.add(getattr(model, key))
+    for pattern in exclude:
+        met = fnmatch.filter(layers, pattern)
+        if not met:
+            raise ValueError(
+                f"method.exclude: expected names or patterns of layers, got {pattern!r}; "
+                f"the layers are {', '.join(layers)}"
+            )
+        dense.update(met)
+    if not layers.keys() - dense:
+        raise ValueError(
+            f"method: expected a layer to hide, got {len(dense)} dense layers and no other; "
+            "exclude fewer"
+        )
+    return [name for name in layers if name in dense]
+
+
+def numbers(model: nn.Module) -> dict[str, int]:
+    """Each layer's number in the weight generator: its place among all layers, hidden or not.
+
+    So a layer has the same weights from the same seed whatever the method.
+    """
+    names = [
+        name
+        for name, module in model.named_modules()
+        if type(module) in (nn.Conv2d, nn.Linear) or isinstance(module, HiddenMixin)
+    ]
+    return {name: number for number, name in enumerate(names)}
+
+
+def generated(section: DrawnSection, seed: int, layer: int, scale_fan: bool = False) -> Generated:
+    """The frozen source of layer number `layer`."""
+    return Generated(
+        section.init,
+        seed,
+        layer=layer,
+        mode=section.mode,
+        nonlinearity=section.nonlinearity,
+        scale_fan=scale_fan,
+    )
+
+
+@torch.no_grad()
+def draw_weights(
+    model: nn.Module,
+    section: DrawnSection,
+    seed: int,
+    *,
+    names: Iterable[str] | None = None,
+    density: float | None = None,
+) -> None:
+    """Draw the weights of the named plain layers (all by default) from the seed, in place.
+
+    density: the kept fraction that the fan is scaled by, or None.
+    """
+    number = numbers(model)
+    layers = plain_layers(model)
+    for name in layers if names is None else names:
+        weight = layers[name].weight
+        drawn = ops.generate_weight(
+            tuple(weight.shape),
+            section.init,
+            seed=seed,
+            layer=number[name],
+            mode=section.mode,
+            nonlinearity=section.nonlinearity,
+            density=density,
+            device=weight.device,
+        )
+        weight.copy_(drawn)
+
+
+@torch.no_grad()
+def source_weight(layer: HiddenMixin) -> torch.Tensor:
+    """All weights of a hidden layer, revealed or not: float32 of the weight's shape."""
+    return ops.masked_weight(None, ops.Rule("all", layer.selection), source=layer.source_state())
+
+
+def is_batch_norm(module: nn.Module) -> bool:
+    """Whether the module normalises over the batch, whatever its name."""
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)
+
+
+def learn(
+    model: nn.Module, *, hidden: bool = True, batch_norm: bool = True, dense: bool = True
+) -> None:
+    """Set which parameters require gradients.
+
+    hidden: scores, and stored weights whose source is trainable. batch_norm: scales and shifts.
+    dense: everything else.
+    """
+    stored = {id(m.weight): m.source for m in hidden_layers(model).values() if m.weight is not None}
+    scores = {id(m.scores) for m in hidden_layers(model).values() if m.scores is not None}
+    normal = {id(p) for m in model.modules() if is_batch_norm(m) for p in m.parameters()}
+    for parameter in model.parameters():
+        key = id(parameter)
+        if key in stored:
+            parameter.requires_grad_(hidden and stored[key].trainable)
+        elif key in scores:
+            parameter.requires_grad_(hidden)
+        else:
+            parameter.requires_grad_(batch_norm if key in normal else dense)

@@ -1,0 +1,81 @@
+"""random: a fixed random mask, exactly k weights a layer; the revealed weights learn, or none."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import nn
+
+from hiddennet import ops
+from hiddennet.methods.base import DrawnSection, Init, Method
+from hiddennet.methods.layers import (
+    Patterns,
+    dense_names,
+    draw_weights,
+    generated,
+    learn,
+    numbers,
+    plain_layers,
+)
+from hiddennet.methods.section import Density
+from hiddennet.nn import Fixed, Stored, hide
+from hiddennet.nn.rules import kept_count
+
+
+class RandomSection(DrawnSection):
+    """method: a fixed random mask (the papers' "random graph")."""
+
+    title: ClassVar[str] = "method 'random'"
+    name: Literal["random"]
+    density: Density = Field(0.5, description="fraction of each layer's weights that is revealed")
+    init: Init = Field("kaiming_normal", description="distribution of the weights at the start")
+    scale_fan: bool = Field(False, description="multiply the fan by the density")
+    train_weights: bool = Field(True, description="false: the weights stay as they were drawn")
+    mask_seed: int | None = Field(
+        None, ge=0, lt=2**63, description="of the masks; null: made from the run's seed"
+    )
+    exclude: Patterns
+
+
+class RandomMask(Method):
+    """k = n - int((1 - density) n) weights of each layer, chosen by a uniform draw."""
+
+    name = "random"
+    Section = RandomSection
+
+    def build(self, model: nn.Module) -> nn.Module:
+        section = self.section
+        dense = dense_names(model, self.config, section.exclude)
+        number = numbers(model)
+        if section.train_weights:
+            density = section.density if section.scale_fan else None
+            hidden = [name for name in plain_layers(model) if name not in dense]
+            draw_weights(model, section, self.seed, names=dense)
+            draw_weights(model, section, self.seed, names=hidden, density=density)
+
+            def source(name: str, _: nn.Module) -> Stored:
+                return Stored(trainable=True, layer=number[name])
+        else:
+            draw_weights(model, section, self.seed, names=dense)
+
+            def source(name: str, _: nn.Module):
+                return generated(section, self.seed, number[name], section.scale_fan)
+
+        def rule(name: str, module: nn.Module) -> Fixed:
+            return Fixed(self.mask(tuple(module.weight.shape), number[name], module.weight.device))
+
+        hide(model, source=source, rule=rule, exclude=lambda name, _: name in dense)
+        learn(model, dense=section.train_weights)
+        return model
+
+    def mask(self, shape: tuple[int, ...], layer: int, device):
+        """The mask of one layer: bool, exactly k ones. Independent of the weights' draw."""
+        seed = self.section.mask_seed
+        if seed is None:
+            digest = hashlib.blake2b(f"mask/{self.seed}".encode(), digest_size=8).digest()
+            seed = int.from_bytes(digest, "little") >> 1
+        # "standard" is the uniform distribution; only the ranks of the draws are used
+        draws = ops.generate_weight(shape, "standard", seed=seed, layer=layer, device=device)
+        return ops.topk_mask(draws, kept_count(draws.numel(), self.section.density), by="value")

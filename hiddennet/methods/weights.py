@@ -1,0 +1,198 @@
+"""Weights and masks that were found before: checkpoints, runs, artifacts, torchvision's models."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hiddennet.methods.layers import is_batch_norm, plain_layers, source_weight
+from hiddennet.nn import hidden_layers
+
+TORCHVISION = "torchvision:"
+
+
+def run_artifact(where: str | Path) -> Path | None:
+    """The artifact of a run's folder, or None where it has none."""
+    path = Path(where) / "artifact.safetensors"
+    return path if path.is_file() else None
+
+
+def read_weights(where: str) -> dict[str, Tensor]:
+    """Return the state dict that `where` names: a checkpoint, a run, an artifact, torchvision:NAME.
+
+    Raises FileNotFoundError or ValueError, saying what was expected.
+    """
+    if where.startswith(TORCHVISION):
+        return _torchvision(where.removeprefix(TORCHVISION))
+    path = Path(where)
+    if path.is_dir():
+        best = path / "checkpoints" / "best.pt"
+        path = best if best.is_file() else path / "checkpoints" / "last.pt"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"method.weights: expected a checkpoint, a run, an artifact or torchvision:NAME, "
+            f"got {where!r}, where there is none"
+        )
+    if path.suffix == ".safetensors":
+        from hiddennet import artifact
+
+        model = artifact.load(path)
+        state = {key: value for key, value in model.state_dict().items() if torch.is_tensor(value)}
+        for name, layer in hidden_layers(model).items():
+            state[f"{name}.weight"] = source_weight(layer)
+        return state
+    from hiddennet.importers.checkpoint import read_checkpoint
+
+    return _state_dict(read_checkpoint(path), where)
+
+
+def _torchvision(name: str) -> dict[str, Tensor]:
+    import torchvision
+
+    try:
+        weights = torchvision.models.get_model_weights(name).DEFAULT
+    except (ValueError, AttributeError):
+        raise ValueError(
+            f"method.weights: expected a classification model of torchvision, got {name!r}"
+        ) from None
+    try:
+        return weights.get_state_dict(progress=False, check_hash=True)
+    except OSError as error:
+        raise ValueError(
+            f"method.weights: expected torchvision's weights of {name} in "
+            f"{torch.hub.get_dir()}/checkpoints or a network to fetch them from {weights.url}, "
+            f"got {error}"
+        ) from None
+
+
+def _state_dict(document: object, where: str) -> dict[str, Tensor]:
+    """The tensors of a checkpoint: itself, or under model, state_dict or model_state_dict."""
+    for key in ("model", "state_dict", "model_state_dict"):
+        if isinstance(document, dict) and isinstance(document.get(key), dict):
+            document = document[key]
+            break
+    found = {}
+    if isinstance(document, dict):
+        found = {
+            str(key).removeprefix("module."): value
+            for key, value in document.items()
+            if torch.is_tensor(value)
+        }
+    if not found:
+        raise ValueError(f"method.weights: expected a state dict in {where}, got no tensors")
+    return found
+
+
+@torch.no_grad()
+def load_weights(model: nn.Module, where: str) -> list[str]:
+    """Copy trained weights into the plain model, in place; return sentences on what was left out.
+
+    All weights, scales, shifts and statistics must be there in the model's shapes. Two things may
+    differ: a classifier for other classes keeps the model's own weights, and a bias of the
+    classifier is left out where the model has none.
+
+    Raises ValueError naming what is missing or of another shape.
+    """
+    state, notes = read_weights(where), []
+    classifier = getattr(model, "last_layer", None)
+    own = model.state_dict()
+    for key in own.keys() - state.keys():
+        if key.endswith("num_batches_tracked"):
+            state[key] = own[key]
+    for key, value in own.items():
+        if key not in state:
+            raise ValueError(f"method.weights: expected {key} in {where}, got none of this name")
+        if state[key].shape != value.shape and state[key].numel() == value.numel():
+            state[key] = state[key].reshape(value.shape)  # a linear layer kept as a 1x1 convolution
+        if state[key].shape != value.shape:
+            if key == f"{classifier}.weight":
+                notes.append(f"{key} keeps its own weights: {where} has it for other classes")
+                state[key] = value
+                continue
+            raise ValueError(
+                f"method.weights: expected {key} of shape {tuple(value.shape)}, "
+                f"got {tuple(state[key].shape)} in {where}"
+            )
+    for key in state.keys() - own.keys():
+        if key == f"{classifier}.bias":
+            notes.append(f"{key} of {where} is left out: the model has no biases")
+        elif _matters(model, key):
+            raise ValueError(
+                f"method.weights: expected a model with {key}, which {where} has; "
+                "for scales and shifts of batch norm set model.batch_norm=affine"
+            )
+    model.load_state_dict({key: state[key] for key in own})
+    return notes
+
+
+def _matters(model: nn.Module, key: str) -> bool:
+    """Whether leaving out a tensor changes what the network computes, rather than how it learns."""
+    owner, _, leaf = key.rpartition(".")
+    if leaf in ("scores", "mask_bits", "draw", "num_batches_tracked"):
+        return False
+    modules = dict(model.named_modules())
+    return owner in modules and (is_batch_norm(modules[owner]) or leaf in ("weight", "bias"))
+
+
+@dataclass
+class Subnet:
+    """A found sub-network: masks of the hidden layers and the state of everything."""
+
+    masks: dict[str, Tensor]
+    state: dict[str, Tensor]
+
+    @torch.no_grad()
+    def copy_into(self, model: nn.Module) -> None:
+        """Copy all weights and statistics into the plain model, in place."""
+        model.load_state_dict(self.state, strict=False)
+
+
+@torch.no_grad()
+def read_subnet(where: str, model: nn.Module) -> Subnet:
+    """Return the sub-network at `where`, an artifact or a run, for a plain model.
+
+    Batch norm's scales and shifts may be missing (they start at 1 and 0); all else must fit.
+
+    Raises FileNotFoundError or ValueError.
+    """
+    from hiddennet import artifact
+
+    path = run_artifact(where) if Path(where).is_dir() else Path(where)
+    if path is None or not path.is_file():
+        raise FileNotFoundError(
+            f"method.subnet: expected an artifact or the folder of a finished run, got {where!r}"
+        )
+    known = artifact.read_header(path)["model"] is not None
+    found = artifact.load(path) if known else artifact.load(path, copy.deepcopy(model))
+    layers = hidden_layers(found)
+    if not layers:
+        raise ValueError(f"method.subnet: expected a sub-network in {path}, got no hidden layers")
+    state = {key: value for key, value in found.state_dict().items() if torch.is_tensor(value)}
+    for name, layer in layers.items():
+        state[f"{name}.weight"] = source_weight(layer)
+    own = model.state_dict()
+    state = {key: state[key] for key in state if key in own or not key.startswith(tuple(layers))}
+    normal = {name for name, module in model.named_modules() if is_batch_norm(module)}
+    for key, value in own.items():
+        if key in state and state[key].shape == value.shape:
+            continue
+        if key not in state and key.rpartition(".")[0] in normal:
+            continue
+        got = f"shape {tuple(state[key].shape)}" if key in state else "none"
+        raise ValueError(
+            f"method.subnet: expected {key} of shape {tuple(value.shape)} in {path}, got {got}; "
+            "use the model that the sub-network was found in"
+        )
+    extra = sorted(state.keys() - own.keys())
+    if extra:
+        raise ValueError(
+            f"method.subnet: expected a model with {extra[0]}, which {path} has; "
+            "for scales and shifts of batch norm set model.batch_norm=affine"
+        )
+    hidden = set(plain_layers(model))
+    masks = {name: layer.mask() for name, layer in layers.items() if name in hidden}
+    return Subnet(masks, state)

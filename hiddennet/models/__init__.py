@@ -1,0 +1,9 @@
+"""Plain networks to hide in: made by name, without any hidden machinery inside."""
+
+from __future__ import annotations
+
+from .registry import build, names
+from .resnet import ResNet
+from .small import SmallNet
+
+__all__ = ["ResNet", "SmallNet", "build", "names"]

@@ -1,0 +1,40 @@
+"""The layers every model here is built from: convolutions and classifiers without bias, and the
+three kinds of batch norm. Not for hidden layers: ``hide`` puts those in afterwards."""
+
+from __future__ import annotations
+
+from torch import nn
+
+BATCH_NORMS = ("affine", "non_affine", "none")
+
+
+def conv(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    """A square convolution without bias whose padding keeps the size at stride 1."""
+    return nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=False)
+
+
+def linear(features_in: int, features_out: int) -> nn.Linear:
+    """A fully connected layer without bias."""
+    return nn.Linear(features_in, features_out, bias=False)
+
+
+def norm(channels: int, kind: str) -> nn.Module:
+    """Batch norm over ``channels``; ``kind`` is one of ``BATCH_NORMS``. ``none`` is an identity of
+    the same name, so that module names do not depend on the kind."""
+    if kind == "none":
+        return nn.Identity()
+    return nn.BatchNorm2d(channels, affine=kind == "affine")
+
+
+def scaled(channels: int, width: float) -> int:
+    """``int(channels * width)``, the rounding of the paper's wide variants.
+
+    Raises ValueError where nothing would be left.
+    """
+    result = int(channels * width)
+    if result < 1:
+        raise ValueError(
+            f"width: expected at least one channel in every layer, got {width} for a layer of "
+            f"{channels}; use a width of at least {1 / channels:.3g}"
+        )
+    return result

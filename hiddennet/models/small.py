@@ -1,0 +1,66 @@
+"""Small networks without batch norm: plain stacks of 3x3 convolutions and fully connected layers.
+
+The fully connected net and Conv-2/4/6/8 of Frankle and Carbin (arXiv 1803.03635), as Ramanujan et
+al. (arXiv 1911.13299) use them, and two nets for 8x8 digits. Not for residual networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from .layers import conv, linear, scaled
+
+POOL = "P"
+
+
+class SmallNet(nn.Module):
+    """Convolutions (``convs``), then fully connected layers (``linear``), ReLU after all but the
+    last; images (B, in_channels, image_size, image_size) to logits (B, num_classes).
+
+    ``plan`` lists the channels of the 3x3 convolutions, with ``POOL`` for a 2x2 max pooling;
+    ``hidden`` the widths of the fully connected layers before the classifier. ``width`` scales
+    both; the input and the output stay as they are. Raises ValueError for an image too small for
+    its poolings.
+    """
+
+    def __init__(
+        self,
+        plan: Sequence[int | str],
+        hidden: Sequence[int],
+        *,
+        num_classes: int,
+        in_channels: int,
+        image_size: int,
+        width: float = 1.0,
+    ) -> None:
+        super().__init__()
+        side = image_size // 2 ** plan.count(POOL)
+        if side < 1:
+            raise ValueError(
+                f"image_size: expected at least {2 ** plan.count(POOL)} for a network with "
+                f"{plan.count(POOL)} poolings, got {image_size}; use larger images or a "
+                "shallower model"
+            )
+        convs: list[nn.Module] = []
+        channels = in_channels
+        for step in plan:
+            if step == POOL:
+                convs.append(nn.MaxPool2d(2))
+            else:
+                wide = scaled(step, width)
+                convs += [conv(channels, wide, 3), nn.ReLU(inplace=True)]
+                channels = wide
+        features = [channels * side * side, *(scaled(n, width) for n in hidden), num_classes]
+        dense: list[nn.Module] = []
+        for i in range(len(features) - 1):
+            dense += [linear(features[i], features[i + 1]), nn.ReLU(inplace=True)]
+        self.convs = nn.Sequential(*convs)
+        self.linear = nn.Sequential(*dense[:-1])
+        self.first_layer = "convs.0" if convs else "linear.0"
+        self.last_layer = f"linear.{len(self.linear) - 1}"
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.convs(images).flatten(1))

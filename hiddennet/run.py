@@ -1,0 +1,83 @@
+"""Run a config: `python -m hiddennet.run CONFIG [key=value ...]`, also under torchrun."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+USER_ERRORS = (ValueError, TypeError, OSError, RuntimeError)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of a run."""
+    parser.add_argument("config", metavar="CONFIG", help="a file, or a name under configs/")
+    parser.add_argument(
+        "overrides", metavar="key=value", nargs="*", help="such as optimizer.lr=0.05 seed=1"
+    )
+    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N; short for train.device=...")
+    parser.add_argument("--amp", choices=("bf16",), help="short for train.amp=...")
+    parser.add_argument(
+        "--fresh", action="store_true", help="start again, deleting this config's earlier run"
+    )
+
+
+def overrides_of(arguments: argparse.Namespace) -> list[str]:
+    """The overrides that the arguments stand for."""
+    found = list(arguments.overrides)
+    found += [f"train.device={arguments.device}"] if arguments.device else []
+    return found + ([f"train.amp={arguments.amp}"] if arguments.amp else [])
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Run what the arguments say; return the exit status."""
+    from hiddennet import config
+    from hiddennet.train import experiment
+
+    experiment.run(config.load(arguments.config, overrides_of(arguments)), fresh=arguments.fresh)
+    return 0
+
+
+def guarded(action: Callable[[], int], name: str) -> int:
+    """Call `action`; turn mistakes into one sentence on stderr, signals into their exit status."""
+    from hiddennet.train.signals import Stopped
+
+    try:
+        return action()
+    except Stopped as stop:
+        print(f"{name}: stopped by {stop}, saved; the same command goes on", file=sys.stderr)
+        return stop.code
+    except KeyboardInterrupt:
+        print(f"{name}: stopped by SIGINT", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 141
+    except USER_ERRORS as error:
+        if type(error) not in _worded():
+            raise
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+
+
+def _worded() -> tuple[type[BaseException], ...]:
+    """Errors whose text is written for the user; others keep their traceback."""
+    from hiddennet.artifact import ArtifactError
+    from hiddennet.config import ConfigError
+    from hiddennet.importers.checkpoint import CheckpointError as ImportError_
+    from hiddennet.train.checkpoint import CheckpointError
+    from hiddennet.train.folder import RunError
+
+    own = (ArtifactError, ConfigError, ImportError_, CheckpointError, RunError)
+    return (*own, ValueError, TypeError, FileNotFoundError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m hiddennet.run", description=__doc__)
+    add_arguments(parser)
+    arguments = parser.parse_intermixed_args(argv)
+    return guarded(lambda: execute(arguments), "hiddennet run")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

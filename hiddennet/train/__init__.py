@@ -1,0 +1,1 @@
+"""The loop, once: engine, optimisers, schedules, checkpoints, logs, several processes."""

@@ -1,0 +1,132 @@
+"""Steps and evaluations of one model on one device. Not epochs, files or console: session.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hiddennet import trace
+from hiddennet.config import Config
+from hiddennet.nn import refresh
+from hiddennet.train import machine, optimizers
+from hiddennet.train.ranks import Ranks
+from hiddennet.train.scores import Meter, Scores
+
+
+def batches(loader: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The loader's batches, the wait for each marked as `data` on the timeline."""
+    iterator = iter(loader)
+    while True:
+        with trace.range("data"):
+            batch = next(iterator, None)
+        if batch is None:
+            return
+        yield batch
+
+
+class Engine:
+    """A model on its device with the optimiser of its stage."""
+
+    def __init__(self, model: nn.Module, config: Config, device: torch.device, ranks: Ranks):
+        self.model, self.config, self.device, self.ranks = model, config, device, ranks
+        self.train_section = config.train
+        self.channels_last = machine.use_channels_last(config.train.channels_last, device)
+        self.autocast = machine.autocast_dtype(config.train.amp, config.train.amp_on_cpu, device)
+        self.begin_stage()
+
+    def begin_stage(self) -> None:
+        """Take the model as it is now: device, memory format, a new optimiser, gradients shared."""
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        self.model.to(device=self.device, memory_format=layout)
+        refresh(self.model)
+        self.optimizer = optimizers.build(self.model, self.config.optimizer)
+        self.shared = self.ranks.wrap(self.model)
+
+    def learning_parameters(self) -> list[Tensor]:
+        """What the optimiser changes."""
+        if self.optimizer is None:
+            return []
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def set_learning_rate(self, lr: float) -> None:
+        """Set the rate of all groups."""
+        for group in self.optimizer.param_groups if self.optimizer is not None else ():
+            group["lr"] = lr
+
+    def _cast(self) -> Any:
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast)
+
+    def _layout(self, images: Tensor) -> Tensor:
+        return images.to(memory_format=torch.channels_last) if self.channels_last else images
+
+    def step(self, images: Tensor, labels: Tensor, meter: Meter, batch_images: int) -> None:
+        """One optimiser step on this rank's images of a batch of `batch_images` over all ranks.
+
+        The loss is the mean over the whole batch: parts and ranks may be of unequal size. No
+        synchronisation with the host.
+        """
+        if self.optimizer is not None:
+            self.optimizer.zero_grad(set_to_none=True)
+        parts = self.train_section.accumulate
+        images, labels = self._layout(images).chunk(parts), labels.chunk(parts)
+        for i, (part, targets) in enumerate(zip(images, labels, strict=True)):
+            last = i == len(images) - 1
+            postponed = self.ranks.world > 1 and self.shared is not self.model and not last
+            with self.shared.no_sync() if postponed else nullcontext():
+                self._part(part, targets, meter, batch_images)
+        if self.optimizer is not None:
+            with trace.range("step"):
+                optimizers.step(self.optimizer)
+
+    def _part(self, images: Tensor, labels: Tensor, meter: Meter, batch_images: int) -> None:
+        learns = self.optimizer is not None
+        with trace.range("forward"), self._cast(), torch.set_grad_enabled(learns):
+            logits = self.shared(images)
+            loss_sum = self._loss_sum(logits, labels)
+            # ranks average their gradients, so each takes its share `world` times
+            loss = loss_sum * (self.ranks.world / batch_images)
+        if learns:
+            with trace.range("backward"):
+                loss.backward()
+        meter.add(loss_sum, logits, labels)
+
+    def _loss_sum(self, logits: Tensor, labels: Tensor) -> Tensor:
+        smoothing = self.train_section.label_smoothing
+        return F.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=smoothing)
+
+    def finite(self) -> bool:
+        """Whether all that learns is finite on this rank. Reads from the device."""
+        parameters = [p.detach() for p in self.learning_parameters()]
+        if not parameters:
+            return True
+        norms = torch._foreach_norm(parameters, float("inf"))
+        return bool(torch.stack([norm.float() for norm in norms]).isfinite().all())
+
+    @torch.no_grad()
+    def evaluate(
+        self, loader: Iterable[tuple[Tensor, Tensor]], stop=lambda: False
+    ) -> Scores | None:
+        """Return the model's scores on all images of a split, or None once `stop()` says so."""
+        self.ranks.share_buffers(self.model)
+        was_training = self.model.training
+        self.model.eval()
+        meter = Meter(self.device)
+        try:
+            with trace.range("eval"):
+                for images, labels in loader:
+                    if self.ranks.world == 1 and stop():
+                        return None
+                    with self._cast():
+                        logits = self.model(self._layout(images))
+                        loss_sum = self._loss_sum(logits, labels)
+                    meter.add(loss_sum, logits, labels)
+        finally:
+            self.model.train(was_training)
+        return meter.read(self.ranks)[0]

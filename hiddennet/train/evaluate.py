@@ -1,0 +1,169 @@
+"""Evaluate or export what was found: an artifact, or a run's best epoch. Trains nothing."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hiddennet import artifact, data, density, methods, models
+from hiddennet.config import Config, digest
+from hiddennet.nn import hidden_layers
+from hiddennet.train import checkpoint, machine
+from hiddennet.train.console import table
+from hiddennet.train.folder import RunFolder
+from hiddennet.train.scores import Meter, Scores
+
+
+def restore(config: Config, state: dict[str, Any]) -> nn.Module:
+    """Return the model of a checkpoint of this config's run: on the CPU, in evaluation mode."""
+    method = methods.create(config)
+    machine.seed_all(config.seed)
+    model = method.build(models.build(**state["architecture"]))
+    for stage in range(1, state["progress"]["stage"] + 1):
+        method.enter_stage(model, stage)
+    model.load_state_dict(state["model"])
+    return model.eval()
+
+
+def metadata(config: Config, model: nn.Module, accuracy: float | None) -> dict[str, Any]:
+    """What an artifact of the run says of itself beside its layers.
+
+    accuracy: top-1 on the test images, in [0, 1].
+    """
+    section = config.data
+    return {
+        "model": model.architecture,
+        "method": config.method.name,
+        "config_hash": digest(config),
+        "data": section.name,
+        "data_options": {
+            "image_size": section.image_size,
+            "limit": section.limit,
+            "seed": config.seed,
+            "validation": section.validation,
+        },
+        "accuracy": accuracy,
+        "selection": config.train.selection,
+    }
+
+
+def export(run: str, path: str | None = None) -> Path:
+    """Write the artifact of a run's best epoch to `path` (default: into its folder)."""
+    folder = RunFolder(Path(run))
+    config, model, accuracy = _open_run(folder)
+    target = Path(path) if path is not None else folder.artifact
+    artifact.export(model, target, metadata=metadata(config, model, accuracy))
+    return target
+
+
+def _open_run(folder: RunFolder) -> tuple[Config, nn.Module, float | None]:
+    config = folder.read_config()
+    file = folder.best if folder.best.is_file() else folder.last
+    return config, restore(config, checkpoint.load(file)), folder.read_record().get("test_top1")
+
+
+def evaluate(
+    where: str,
+    *,
+    data_name: str | None = None,
+    root: str | None = None,
+    split: str = "test",
+    batch_size: int = 256,
+    device: str = "auto",
+    download: bool = False,
+) -> dict[str, Any]:
+    """Return scores, density and bytes of an artifact, or of a run's best epoch.
+
+    data_name: default: what the network was trained on. root: the folder of the data sets;
+    default: the run's, or `data`. split: train, validation or test.
+
+    Raises ValueError or FileNotFoundError, saying what was expected.
+    """
+    on, path = machine.choose_device(device), Path(where)
+    if path.is_dir():
+        config, model, accuracy = _open_run(RunFolder(path))
+        root = root or config.data.root
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "artifact.safetensors"
+            artifact.export(model, file, metadata=metadata(config, model, accuracy))
+            header, sizes = artifact.read_header(file), artifact.sizes(file)
+    elif path.is_file():
+        model, header, sizes = artifact.load(path), artifact.read_header(path), artifact.sizes(path)
+    else:
+        raise FileNotFoundError(f"eval: expected an artifact or the folder of a run, got {where}")
+    facts = header["metadata"]
+    name = data_name or facts.get("data")
+    if name is None:
+        raise ValueError(f"eval: expected the name of a data set in {where}, got none; give --data")
+    options = facts.get("data_options") or {}
+    if name != facts.get("data"):  # other images: all of them, in the size the network knows
+        options = {"image_size": (header["model"] or {}).get("image_size")}
+    images = data.build(
+        name,
+        root=root or "data",
+        batch_size=batch_size,
+        device=on,
+        augment=False,
+        download=download,
+        **{"seed": 0, **options},
+    )
+    loader = getattr(images, split)
+    if loader is None:
+        raise ValueError(f"eval: expected a split of {name} with images, got {split!r}")
+    _check_fits(header["model"] or {}, images)
+    return {
+        "network": where,
+        "method": header.get("method"),
+        "data": name,
+        "split": split,
+        "density": density(model) if hidden_layers(model) else 1.0,
+        "scores": score(model.to(on), loader, on),
+        **sizes,
+    }
+
+
+def _check_fits(made: dict[str, Any], images: data.Data) -> None:
+    channels, classes = made.get("in_channels"), made.get("num_classes")
+    if channels not in (None, images.in_channels):
+        raise ValueError(
+            f"eval: expected images of {channels} channels as the network takes, "
+            f"got {images.in_channels} in {images.name}"
+        )
+    if classes is not None and classes < images.num_classes:
+        raise ValueError(
+            f"eval: expected at most the network's {classes} classes, "
+            f"got {images.num_classes} in {images.name}"
+        )
+
+
+@torch.no_grad()
+def score(
+    model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], device: torch.device
+) -> Scores:
+    """Return the scores of a model in evaluation mode on all images of a loader."""
+    model.eval()
+    meter = Meter(device)
+    for images, labels in loader:
+        logits = model(images).float()
+        meter.add(F.cross_entropy(logits, labels, reduction="sum"), logits, labels)
+    return meter.read()[0]
+
+
+def summary(found: dict[str, Any]) -> str:
+    """What `evaluate` found, as a table for the console."""
+    scores, size, dense = found["scores"], found["artifact_bytes"], found["dense_bytes"]
+    rows = {
+        "method": found["method"] or "unknown",
+        "data": f"{found['data']}, {scores.images:,} images of the {found['split']} split",
+        "accuracy": f"{scores.top1:.2%} top-1, {scores.top5:.2%} top-5, loss {scores.loss:.4f}",
+        "density": f"{found['density']:.4f}",
+        "bytes": f"{size:,} as an artifact",
+        "dense bytes": f"{dense:,} in float32, {dense / size:.1f} times as much",
+    }
+    return table(found["network"], rows)

@@ -1,0 +1,220 @@
+"""A config's whole run: folder, start or resume, epochs, results, artifact. The driver's middle."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import secrets
+import sys
+import time
+from typing import Any
+
+import torch
+
+from hiddennet import artifact
+from hiddennet.config import Config, digest
+from hiddennet.train import checkpoint, machine
+from hiddennet.train.build import build_data, build_model
+from hiddennet.train.console import Console, clock, table
+from hiddennet.train.evaluate import metadata
+from hiddennet.train.files import append_row
+from hiddennet.train.folder import RunFolder, commit, versions
+from hiddennet.train.ranks import Ranks
+from hiddennet.train.session import Session
+
+
+def run(config: Config, *, fresh: bool = False, bar: bool | None = None) -> dict[str, Any]:
+    """Run the config to its end, from where it was left if it was begun, and return its record.
+
+    fresh: start again, deleting what an earlier run of the same config left. bar: a progress bar;
+    None: on a terminal.
+
+    Raises RunError, CheckpointError, ValueError and FileNotFoundError with a sentence for the
+    user, and Stopped after SIGINT or SIGTERM with the state saved.
+    """
+    ranks = Ranks()
+    device = machine.choose_device(config.train.device, ranks.local_rank)
+    console = Console(ranks.first, bar)
+    folder = RunFolder.of(config)
+    machine.set_deterministic(config.train.deterministic)
+    ranks.start(device)
+    try:
+        with folder.held() if ranks.first else contextlib.nullcontext():
+            if fresh and ranks.first:
+                folder.clear()
+            record = ranks.share(folder.read_record() if ranks.first else None, device)
+            if record.get("finished"):
+                console.say(_finished_before(record, folder))
+                return record
+            return _run(config, device, ranks, folder, console)
+    finally:
+        ranks.stop()
+
+
+def _finished_before(record: dict[str, Any], folder: RunFolder) -> str:
+    said = f"{folder.path} was finished on {record['finished']} ({record['device']}); "
+    return f"{said}--fresh starts it again\n{summary(record)}"
+
+
+def _run(
+    config: Config, device: torch.device, ranks: Ranks, folder: RunFolder, console: Console
+) -> dict[str, Any]:
+    begun = time.perf_counter()
+    if config.train.amp and machine.autocast_dtype("bf16", config.train.amp_on_cpu, device) is None:
+        console.say(
+            "warning: bfloat16 is mostly slower than float32 on a CPU, so train.amp is not used; "
+            "train.amp_on_cpu=true insists"
+        )
+    data = build_data(config, device, ranks)
+    model, method = build_model(config, data.num_classes, data.in_channels, data.image_size)
+    for note in method.notes:
+        console.say(f"note: {note}")
+    run_id = ranks.share(secrets.token_hex(8), device)
+    session = Session(config, data, model, method, device, ranks, folder, console, run_id)
+    _start_or_resume(session)
+    started = folder.read_record().get("started") if session.progress.step else None
+    record = {**_facts(session), "started": started or _now(), "finished": None}
+    if ranks.first:
+        folder.write_record(record)
+    session.train()
+    record |= _results(session)
+    record |= {
+        "finished": _now(),
+        "seconds": round(sum(row["seconds"] for row in session.progress.history), 3),
+        "session_seconds": round(time.perf_counter() - begun, 3),
+        "peak_memory_bytes": machine.peak_memory(device),
+    }
+    if ranks.first:
+        append_row(folder.path.parents[1] / "results.csv", _row(record), key="id")
+        folder.write_record(record)
+    console.say(summary(record))
+    return record
+
+
+def _start_or_resume(session: Session) -> None:
+    folder, ranks, config = session.folder, session.ranks, session.config
+    state = None
+    if ranks.first:
+        folder.start(config)
+        if folder.last.is_file():
+            state = checkpoint.load(folder.last)
+            if state["config"] != digest(config):
+                raise checkpoint.CheckpointError(
+                    f"checkpoint: expected one of config {digest(config)} in {folder.last}, "
+                    f"got one of {state['config']}; start again with --fresh"
+                )
+    state = ranks.share(state, session.device)
+    name, epochs = config.name, config.train.epochs
+    if state is None:
+        session.console.say(f"run {folder.path}: {name}, {epochs} epochs on {session.device}")
+        session.save(folder.first)
+        session.save(folder.last)
+        return
+    session.resume(state)
+    progress = session.progress
+    session.console.say(
+        f"run {folder.path}: {name} goes on with epoch {progress.epoch + 1} of {epochs}"
+        + (f", batch {progress.batch + 1}" if progress.batch else "")
+    )
+
+
+def _facts(session: Session) -> dict[str, Any]:
+    config, model = session.config, session.model
+    return {
+        "id": session.progress.id,
+        "run": str(session.folder.path),
+        "name": config.name,
+        "config": digest(config),
+        "method": config.method.name,
+        "model": config.model.name,
+        "data": config.data.name,
+        "seed": config.seed,
+        "epochs": config.train.epochs,
+        "selection": config.train.selection,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "device": machine.describe(session.device),
+        "processes": session.ranks.world,
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        "commit": commit(),
+        "command": sys.argv,
+        "notes": session.method.notes,
+    }
+
+
+def _results(session: Session) -> dict[str, Any]:
+    """Scores of the best epoch's weights, and their artifact."""
+    progress, split = session.progress, session.split
+    if progress.best is None:  # no epoch at all: the network as it was drawn
+        scores = {name: session.engine.evaluate(s) for name, s in session.watched().items()}
+        progress.best = {"epoch": 0}
+        for name, found in scores.items():
+            progress.best |= found.columns(name)
+        session.save(session.folder.best, full=False)
+    session.load_best()
+    best, last = progress.best, progress.history[-1] if progress.history else {}
+    test = session.score("test")
+    found: dict[str, Any] = {
+        "best_epoch": best["epoch"],
+        "density": session.method.density(session.model),
+        "validation_top1": best.get("validation_top1"),
+        "validation_top5": best.get("validation_top5"),
+        "test_top1": test.top1,
+        "test_top5": test.top5,
+        "test_loss": test.loss,
+        "train_top1": best.get("train_top1"),
+        f"last_{split}_top1": last.get(f"{split}_top1"),
+    }
+    if session.ranks.first:
+        found |= _export(session, test.top1)
+    return found
+
+
+def _export(session: Session, accuracy: float) -> dict[str, Any]:
+    model, path = session.model, session.folder.artifact
+    artifact.export(model, path, metadata=metadata(session.config, model, accuracy))
+    sizes = artifact.sizes(path)
+    return {
+        "artifact": str(path),
+        "artifact_bytes": sizes["artifact_bytes"],
+        "dense_bytes": sizes["dense_bytes"],
+    }
+
+
+_COLUMNS = (
+    *("finished", "run", "name", "config", "method", "model", "data", "density", "seed", "epochs"),
+    *("selection", "best_epoch", "validation_top1", "validation_top5", "test_top1", "test_top5"),
+    *("train_top1", "last_validation_top1", "last_test_top1", "artifact_bytes", "dense_bytes"),
+    *("seconds", "peak_memory_bytes", "device", "commit", "id"),
+)
+
+
+def _row(record: dict[str, Any]) -> dict[str, Any]:
+    found = {name: record.get(name) for name in _COLUMNS}
+    return {name: "" if value is None else value for name, value in found.items()}
+
+
+def _now() -> str:
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def summary(record: dict[str, Any]) -> str:
+    """The record's results as a table for the console."""
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{value:.2%}"
+
+    size, dense = record["artifact_bytes"], record["dense_bytes"]
+    rows = {
+        "method": f"{record['method']}, {record['model']} on {record['data']}",
+        "density": f"{record['density']:.4f}",
+        "best epoch": f"{record['best_epoch']} of {record['epochs']}, "
+        f"chosen by {record['selection']} accuracy",
+        "validation accuracy": f"{percent(record['validation_top1'])} top-1",
+        "test accuracy": f"{percent(record['test_top1'])} top-1, "
+        f"{percent(record['test_top5'])} top-5, at the best epoch",
+        "artifact": f"{size:,} bytes; dense float32: {dense:,} bytes ({dense / size:.1f} x)",
+        "time": f"{clock(record['seconds'])} on {record['device']}",
+        "folder": record["run"],
+    }
+    return table(record["name"], rows)

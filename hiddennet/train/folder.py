@@ -1,0 +1,119 @@
+"""A run's folder: where its files lie, who may write them, what is known of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import hiddennet
+from hiddennet.config import Config, ConfigError, digest, dump, parse, yaml
+from hiddennet.train.files import csv_text, locked, remove_temporaries, write_text
+
+
+class RunError(RuntimeError):
+    """A run that cannot start or go on; the message says why and what to do."""
+
+
+class RunFolder:
+    """runs/<name>/<digest of the config>/ and its files."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.config = path / "config.yml"
+        self.metrics = path / "metrics.csv"
+        self.record = path / "run.json"
+        self.artifact = path / "artifact.safetensors"
+        self.events = path / "events"
+        self.checkpoints = path / "checkpoints"
+        self.first = self.checkpoints / "first.pt"
+        self.best = self.checkpoints / "best.pt"
+        self.last = self.checkpoints / "last.pt"
+
+    @classmethod
+    def of(cls, config: Config) -> RunFolder:
+        """The folder where a run of this config has its place."""
+        return cls(Path(config.runs) / config.name / digest(config))
+
+    def read_config(self) -> Config:
+        """The resolved config that the run was started with. Raises ConfigError or RunError."""
+        if not self.config.is_file():
+            raise RunError(f"run: expected the folder of a run with a config.yml, got {self.path}")
+        return parse(yaml.parse(self.config.read_text(encoding="utf-8")), str(self.config))
+
+    def read_record(self) -> dict[str, Any]:
+        """What run.json says; empty when there is none."""
+        if not self.record.is_file():
+            return {}
+        return json.loads(self.record.read_text(encoding="utf-8"))
+
+    def write_record(self, record: dict[str, Any]) -> None:
+        write_text(self.record, json.dumps(record, indent=2) + "\n")
+
+    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        write_text(self.metrics, csv_text(rows))
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder for this process. Raises RunError when another one has it."""
+        with locked(self.path / ".lock", wait=False) as free:
+            if not free:
+                raise RunError(
+                    f"run: expected {self.path} to be free, got another process at work in it; "
+                    "wait for it, or change the config or its name"
+                )
+            for folder in (self.path, self.checkpoints):
+                remove_temporaries(folder)
+            yield
+
+    def clear(self) -> None:
+        """Delete what earlier runs of the config wrote here."""
+        files = [self.metrics, self.record, self.artifact, *self.checkpoints.glob("*.pt")]
+        for file in [*files, *self.events.glob("events.out.tfevents.*")]:
+            file.unlink(missing_ok=True)
+
+    def start(self, config: Config) -> None:
+        """Write the resolved config, or see that the one here is the same run's."""
+        if self.config.is_file():
+            with contextlib.suppress(ConfigError):
+                if digest(self.read_config()) == digest(config):
+                    return
+        write_text(self.config, dump(config))
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the results depend on."""
+    return {
+        "hiddennet": hiddennet.__version__,
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda or "none",
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def commit() -> str | None:
+    """The commit of the checkout the package lies in, with a `+` if files changed; None without."""
+    here = Path(hiddennet.__file__).resolve().parents[1]
+
+    def git(*arguments: str) -> str:
+        answer = subprocess.run(
+            ["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10
+        )
+        return answer.stdout.strip() if answer.returncode == 0 else ""
+
+    try:
+        if not (here / ".git").exists():
+            return None
+        head = git("rev-parse", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{head}{'+' if changed else ''}" if head else None

@@ -1,0 +1,63 @@
+"""Optimisers over what learns, with weight decay by groups. Not what learns: a method says that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+_CLASSES = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+_FUSED_ON = ("cuda", "cpu")
+
+
+def groups(model: nn.Module, section: Any) -> list[dict[str, Any]]:
+    """Return the parameter groups: all that requires gradients, in module order.
+
+    With batch_norm_decay false, batch norm's parameters, found by the type of their module, and all
+    parameters of one dimension get no weight decay.
+    """
+    normal = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._NormBase)
+        for parameter in module.parameters(recurse=False)
+    }
+    decayed, free = [], []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            spared = id(parameter) in normal or parameter.ndim == 1
+            (free if spared and not section.batch_norm_decay else decayed).append(parameter)
+    found = [{"params": decayed, "weight_decay": section.weight_decay}]
+    if free:
+        found.append({"params": free, "weight_decay": 0.0})
+    return [group for group in found if group["params"]]
+
+
+def build(model: nn.Module, section: Any) -> torch.optim.Optimizer | None:
+    """Return the optimiser that the config's section names, fused where torch can; None when
+    nothing learns.
+
+    section: of hiddennet.config, `optimizer`.
+    """
+    parameters = groups(model, section)
+    if not parameters:
+        return None
+    device = parameters[0]["params"][0].device.type
+    arguments: dict[str, Any] = {"lr": section.lr, "fused": device in _FUSED_ON}
+    if section.name == "sgd":
+        arguments |= {"momentum": section.momentum, "nesterov": section.nesterov}
+    else:
+        arguments |= {"betas": tuple(section.betas), "eps": section.eps}
+    return _CLASSES[section.name](parameters, **arguments)
+
+
+def step(optimizer: torch.optim.Optimizer) -> None:
+    """Take a step and tell autograd that the parameters changed.
+
+    Fused steps on a CPU do not count up the parameters' versions, by which a hidden layer knows
+    that its selection is out of date.
+    """
+    optimizer.step()
+    for group in optimizer.param_groups:
+        torch.autograd.graph.increment_version(group["params"])

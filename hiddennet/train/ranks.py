@@ -1,0 +1,98 @@
+"""Several processes of one run (torchrun): who is who, sums over all, equal weights on all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from hiddennet.nn import hidden_layers
+
+# Buffers of hidden layers that every rank makes the same by itself.
+_MADE = ("sign_plane", "selection", "mask_bits")
+
+
+class Ranks:
+    """This process among `world` processes; a single one needs no group."""
+
+    def __init__(self) -> None:
+        self.rank = int(os.environ.get("RANK", 0))
+        self.world = int(os.environ.get("WORLD_SIZE", 1))
+        self.local_rank = int(os.environ.get("LOCAL_RANK", 0))
+        self._own_group = False
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.rank == 0
+
+    def start(self, device: torch.device) -> None:
+        """Join the group that torchrun announced: nccl on GPUs, gloo on CPUs."""
+        if self.world > 1 and not dist.is_initialized():
+            on_gpu = device.type == "cuda"
+            dist.init_process_group(
+                "nccl" if on_gpu else "gloo", device_id=device if on_gpu else None
+            )
+            self._own_group = True
+
+    def stop(self) -> None:
+        """Leave the group, if start() joined it."""
+        if self._own_group:
+            dist.destroy_process_group()
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of `values` over all ranks, in place."""
+        if self.world > 1:
+            dist.all_reduce(values)
+        return values
+
+    def largest(self, value: int, device: torch.device) -> int:
+        """The largest `value` of all ranks."""
+        if self.world == 1:
+            return value
+        tensor = torch.tensor([value], dtype=torch.int64, device=device)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return int(tensor)
+
+    def share(self, value: Any, device: torch.device) -> Any:
+        """Return rank 0's `value`, a tree of plain values and tensors."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, 0, device=device)
+        return box[0]
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return the model whose backward averages gradients over the ranks."""
+        if self.world == 1 or not any(p.requires_grad for p in model.parameters()):
+            return model
+        made = [f"{name}.{buffer}" for name in hidden_layers(model) for buffer in _MADE]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, made)
+        return DistributedDataParallel(model, gradient_as_bucket_view=True)
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give all ranks the statistics of rank 0."""
+        if self.world > 1:
+            for name, buffer in model.named_buffers():
+                if name.rpartition(".")[2] not in _MADE:
+                    dist.broadcast(buffer, 0)
+
+    def check_same(self, model: nn.Module, device: torch.device) -> None:
+        """Raise RuntimeError when what learns, and so the masks, differs between ranks."""
+        if self.world == 1:
+            return
+        digest = hashlib.blake2b(digest_size=7)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+        own = int.from_bytes(digest.digest(), "little")
+        if self.largest(own, device) != -self.largest(-own, device):
+            raise RuntimeError(
+                f"ranks: expected the same parameters on all {self.world} processes, got others on "
+                "some; the run cannot go on"
+            )

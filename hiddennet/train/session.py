@@ -1,0 +1,264 @@
+"""A run from its first epoch, or where it was left, to its last. Not its results: experiment.py."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from hiddennet.config import Config, digest
+from hiddennet.data import Data
+from hiddennet.methods import Method
+from hiddennet.nn import refresh
+from hiddennet.train import checkpoint, machine
+from hiddennet.train.console import Console, Curves
+from hiddennet.train.engine import Engine, batches
+from hiddennet.train.folder import RunError, RunFolder
+from hiddennet.train.ranks import Ranks
+from hiddennet.train.schedules import learning_rate
+from hiddennet.train.scores import Meter, Scores
+from hiddennet.train.signals import Stopped, StopWish
+
+
+@dataclass
+class Progress:
+    """How far a run is; plain values, part of every checkpoint."""
+
+    id: str
+    epoch: int = 0  # the epoch at work, from 0
+    batch: int = 0  # its batches that are done; all of them: only its evaluation is to be done
+    step: int = 0  # optimiser steps of the whole run
+    stage: int = 0  # of the method
+    seconds: float = 0.0  # spent on the epoch at work
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] | None = None  # the row of the best epoch of the last stage
+
+
+class Session:
+    """The loop over epochs with its state."""
+
+    def __init__(
+        self,
+        config: Config,
+        data: Data,
+        model: nn.Module,
+        method: Method,
+        device: torch.device,
+        ranks: Ranks,
+        folder: RunFolder,
+        console: Console,
+        run_id: str,
+    ):
+        self.config, self.data, self.method, self.device = config, data, method, device
+        self.ranks, self.folder, self.console = ranks, folder, console
+        self.progress = Progress(run_id)
+        self.model = model
+        self.engine = Engine(model, config, device, ranks)
+        self.meter = Meter(device)
+        self.density = method.density(model)
+        self.split = config.train.selection
+        self._resumed_random: dict[str, Any] | None = None
+        self._evaluation_seconds = 0.0
+
+    # checkpoints
+
+    def state(self, full: bool = True) -> dict[str, Any]:
+        """What a checkpoint holds; without `full` only what evaluation needs."""
+        state: dict[str, Any] = {
+            "config": digest(self.config),
+            "progress": asdict(self.progress),
+            "architecture": self.model.architecture,
+            "model": dict(self.model.state_dict()),
+        }
+        if full:
+            optimizer = self.engine.optimizer
+            state |= {
+                "optimizer": optimizer.state_dict() if optimizer is not None else None,
+                "meter": self.meter.sums,
+                "random": checkpoint.random_state(),
+                "device": self.device.type,
+                "world": self.ranks.world,
+            }
+        return state
+
+    def save(self, path, full: bool = True) -> None:
+        """Write a checkpoint; rank 0 does."""
+        if self.ranks.first:
+            checkpoint.save(path, self.state(full))
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go back to where a full checkpoint was written."""
+        self.progress = Progress(**state["progress"])
+        for stage in range(1, self.progress.stage + 1):
+            self.method.enter_stage(self.model, stage)
+        self.model.load_state_dict(state["model"])
+        self.engine.begin_stage()
+        if self.engine.optimizer is not None:
+            self.engine.optimizer.load_state_dict(state["optimizer"])
+        self.meter.sums = state["meter"].to(self.device)
+        checkpoint.set_random_state(state["random"])
+        self._resumed_random = state["random"]
+        self.density = self.method.density(self.model)
+        for key, here in (("device", self.device.type), ("world", self.ranks.world)):
+            if state[key] != here:
+                self.console.say(
+                    f"note: the run was on {key}={state[key]} and goes on with {here}; "
+                    "the results are no longer those of one machine to the bit"
+                )
+
+    def load_best(self) -> None:
+        """Take the weights of the best epoch."""
+        state = checkpoint.load(self.folder.best) if self.ranks.first else None
+        self.model.load_state_dict(self.ranks.share(state, self.device)["model"])
+        refresh(self.model)
+
+    # epochs
+
+    def train(self) -> None:
+        """Run all epochs that are left. Raises Stopped after a signal, RunError on a broken run."""
+        epochs = self.config.train.epochs
+        events = Curves(self.folder.events, self.progress.epoch, self.ranks.first)
+        try:
+            with StopWish() as wish:
+                while self.progress.epoch < epochs:
+                    self._epoch(wish, events)
+        finally:
+            self.console.close()
+            events.close()
+
+    def _epoch(self, wish: StopWish, events: Curves) -> None:
+        progress, epoch = self.progress, self.progress.epoch
+        if progress.batch == 0:
+            self._enter_stage(bisect_right(self.method.stages, epoch))
+            self.method.on_epoch_start(self.model, epoch)
+            self.meter = Meter(self.device)
+        optimizer, train = self.config.optimizer, self.config.train
+        lr = learning_rate(self.config.schedule, optimizer.lr, epoch, train.epochs)
+        self.engine.set_learning_rate(lr)
+        self._train_epoch(wish)
+        row = self._evaluate_epoch(wish, lr)
+        events.add({key: value for key, value in row.items() if key != "epoch"}, epoch + 1)
+        self._keep(row)
+
+    def _enter_stage(self, stage: int) -> None:
+        if stage != self.progress.stage:
+            self.method.enter_stage(self.model, stage)
+            self.engine.begin_stage()
+            self.progress.stage, self.progress.best = stage, None
+            self.density = self.method.density(self.model)
+
+    def _train_epoch(self, wish: StopWish) -> None:
+        progress, loader = self.progress, self.data.train
+        total, every = len(loader), self.config.train.log_every
+        self.console.epoch_start(progress.epoch, self.config.train.epochs, total, progress.batch)
+        self.model.train()
+        loader.set_epoch(progress.epoch)
+        begun, before = time.perf_counter(), progress.seconds
+        done = progress.batch
+        for index, (images, labels) in enumerate(batches(loader) if done < total else ()):
+            if index < done:
+                continue  # seen before the run was stopped; the order is a function of the epoch
+            self._restore_random()
+            self.engine.step(images, labels, self.meter, self._batch_images(index))
+            progress.batch, progress.step = index + 1, progress.step + 1
+            self.method.after_step(self.model, progress.step)
+            progress.seconds = before + time.perf_counter() - begun
+            look = progress.batch % every == 0 or progress.batch == total
+            if look:
+                self._look(total)
+            if look or self.ranks.world == 1:  # ranks agree where they wait for each other anyway
+                self._stop_if_wished(wish)
+        progress.seconds = before + time.perf_counter() - begun
+
+    def _restore_random(self) -> None:
+        """Starting a loader may draw numbers; the stopped run had drawn them before its state."""
+        if self._resumed_random is not None:
+            checkpoint.set_random_state(self._resumed_random)
+            self._resumed_random = None
+
+    def _batch_images(self, index: int) -> int:
+        """Images of a batch over all ranks; the last batch takes what is left."""
+        size, loader = self.config.data.batch_size, self.data.train
+        return loader.num_images - index * size if index == len(loader) - 1 else size
+
+    def _look(self, total: int) -> None:
+        """Read the device: show how it goes, refuse a loss or scores that are not finite."""
+        progress = self.progress
+        scores, finite = self.meter.read(self.ranks)
+        lr = self.config.optimizer.lr
+        if not finite or not self.engine.finite():
+            what = "loss" if not finite else "scores and weights"
+            raise RunError(
+                f"training: expected finite {what}, got nan or inf by step {progress.step} "
+                f"(epoch {progress.epoch + 1}, batch {progress.batch}); lower optimizer.lr ({lr})"
+            )
+        rate = scores.images / max(progress.seconds, 1e-9)
+        epoch_seconds = progress.seconds * total / progress.batch
+        left = epoch_seconds - progress.seconds + self._seconds_after_epoch(epoch_seconds)
+        self.console.progress(
+            progress.epoch, progress.batch, total, scores, self.density, rate, left
+        )
+
+    def _seconds_after_epoch(self, epoch_seconds: float) -> float:
+        epochs_left = self.config.train.epochs - self.progress.epoch - 1
+        return epochs_left * (epoch_seconds + self._evaluation_seconds)
+
+    def _stop_if_wished(self, wish: StopWish) -> None:
+        signum = self.ranks.largest(wish.signum, self.device)
+        if signum:
+            self.save(self.folder.last)
+            raise Stopped(signum)
+
+    def _evaluate_epoch(self, wish: StopWish, lr: float) -> dict[str, Any]:
+        """Evaluate after the epoch's last batch and return its row of metrics.csv."""
+        progress, begun = self.progress, time.perf_counter()
+        train = self.meter.read(self.ranks)[0]
+        row = {"epoch": progress.epoch + 1, "lr": lr, **train.columns("train")}
+        for split, loader in self.watched().items():
+            scores = self.engine.evaluate(loader, lambda: wish.signum != 0)
+            if scores is None:
+                self._stop_if_wished(wish)
+            row |= scores.columns(split)
+        self.density = self.method.density(self.model)
+        row |= {"density": self.density, **self.method.on_epoch_end(self.model, progress.epoch)}
+        self._evaluation_seconds = time.perf_counter() - begun
+        row["images_per_second"] = train.images / max(progress.seconds, 1e-9)
+        row["seconds"] = progress.seconds + self._evaluation_seconds
+        row["peak_memory_bytes"] = machine.peak_memory(self.device)
+        self.ranks.check_same(self.model, self.device)
+        return row
+
+    def watched(self) -> dict[str, Any]:
+        """The splits that are evaluated after each epoch."""
+        found = {} if self.data.validation is None else {"validation": self.data.validation}
+        return found | ({"test": self.data.test} if self.split == "test" else {})
+
+    def _keep(self, row: dict[str, Any]) -> None:
+        """Close the epoch: history, best, checkpoints, one line on the console."""
+        progress, key = self.progress, f"{self.split}_top1"
+        kept = {name: value for name, value in row.items() if "/" not in name}
+        progress.history.append(kept)
+        better = progress.best is None or kept[key] > progress.best[key]
+        if better:
+            progress.best = kept
+        left = self._seconds_after_epoch(progress.seconds)
+        self.console.epoch_end(kept, self.config.train.epochs, self.split, left)
+        progress.epoch, progress.batch, progress.seconds = progress.epoch + 1, 0, 0.0
+        every = self.config.train.save_every
+        if self.ranks.first:
+            self.folder.write_metrics(progress.history)
+        if better:
+            self.save(self.folder.best, full=False)
+        if every and progress.epoch % every == 0:
+            self.save(self.folder.checkpoints / f"epoch_{progress.epoch:04}.pt")
+        self.save(self.folder.last)
+
+    # results
+
+    def score(self, split: str) -> Scores:
+        """Evaluate the model as it is now on a split."""
+        return self.engine.evaluate(getattr(self.data, split))

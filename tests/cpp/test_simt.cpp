@@ -1,0 +1,389 @@
+// test_simt.cpp: the SIMT shim itself: what it runs, what it refuses, and what it must not let
+// pass.
+#include <numeric>
+
+#include "base/memory.cuh"
+#include "device.h"
+
+using hn::launch;
+using hn::test::Buffer;
+using hn::test::in_every_order;
+using hn::test::same_in_every_order;
+
+namespace {
+
+// --- Indices and coverage.
+
+__global__ void index_kernel(uint32_t* out) {
+  const uint32_t thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
+  const uint32_t block = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
+  const uint32_t threads = blockDim.x * blockDim.y * blockDim.z;
+  out[block * threads + thread] += block * 10000 + thread;
+}
+
+TEST(every_thread_of_every_block_runs_once) {
+  for (const dim3 shape : {dim3(1), dim3(33), dim3(8, 4, 3), dim3(1024), dim3(1, 1, 64)}) {
+    const dim3 grid(3, 2, 4);
+    const uint32_t threads = shape.x * shape.y * shape.z, blocks = 24;
+    in_every_order([&] {
+      Buffer<uint32_t> out(std::vector<uint32_t>(blocks * threads, 0));
+      CHECK_EQ(launch(index_kernel, grid, shape, 0, nullptr, out.data()), 0);
+      std::vector<uint32_t> expected;
+      for (uint32_t b = 0; b < blocks; ++b) {
+        for (uint32_t t = 0; t < threads; ++t) expected.push_back(b * 10000 + t);
+      }
+      CHECK_EQ(out.read(), expected);
+    });
+  }
+}
+
+__global__ void arrival_kernel(uint32_t* next, uint32_t* out) {
+  out[atomicAdd(next, 1)] = blockIdx.x * blockDim.x + threadIdx.x;
+}
+
+std::vector<uint32_t> arrivals(simt::Order order) {
+  simt::set_order(order);
+  Buffer<uint32_t> next(std::vector<uint32_t>(1, 0)), out(3 * 5);
+  CHECK_EQ(launch(arrival_kernel, 3, 5, 0, nullptr, next.data(), out.data()), 0);
+  simt::set_order({});
+  return out.read();
+}
+
+TEST(the_order_is_the_one_that_was_set) {
+  std::vector<uint32_t> forward(15);
+  std::iota(forward.begin(), forward.end(), 0);
+  CHECK_EQ(arrivals({}), forward);
+  CHECK_EQ(arrivals({simt::Order::kReversed, 0}),
+           std::vector<uint32_t>(forward.rbegin(), forward.rend()));
+  const auto one = arrivals({simt::Order::kShuffled, 1}),
+             two = arrivals({simt::Order::kShuffled, 2});
+  CHECK(one != forward);
+  CHECK(one != two);
+  CHECK_EQ(arrivals({simt::Order::kShuffled, 1}), one);
+  auto sorted = one;
+  std::sort(sorted.begin(), sorted.end());
+  CHECK_EQ(sorted, forward);
+}
+
+// --- What the driver refuses.
+
+__global__ void empty_kernel() {}
+
+TEST(launch_refuses_what_the_driver_refuses) {
+  CHECK_EQ(launch(empty_kernel, 1, 1024, 0, nullptr), 0);
+  CHECK_EQ(launch(empty_kernel, 1, 1025, 0, nullptr), 9);
+  CHECK_EQ(launch(empty_kernel, 1, dim3(32, 33), 0, nullptr), 9);
+  CHECK_EQ(launch(empty_kernel, 1, dim3(1, 1, 65), 0, nullptr), 9);
+  CHECK_EQ(launch(empty_kernel, 1, 0, 0, nullptr), 9);
+  CHECK_EQ(launch(empty_kernel, 0, 32, 0, nullptr), 9);
+  CHECK_EQ(launch(empty_kernel, dim3(1, 65536), 32, 0, nullptr), 9);
+  CHECK_EQ(launch(empty_kernel, dim3(1, 1, 65536), 32, 0, nullptr), 9);
+  CHECK_EQ(launch(empty_kernel, dim3(1, 65535), 1, 0, nullptr), 0);
+  CHECK_EQ(launch(empty_kernel, 1, 32, 227 * 1024, nullptr), 0);
+  CHECK_EQ(launch(empty_kernel, 1, 32, 227 * 1024 + 1, nullptr), 1);
+}
+
+__global__ void nested_kernel() { launch(empty_kernel, 1, 1, 0, nullptr); }
+
+TEST(a_kernel_does_not_launch) {
+  CHECK_THROWS(simt::Error, "launch: expected host code", launch(nested_kernel, 1, 1, 0, nullptr));
+}
+
+// --- Shared memory.
+
+template <int kBytes>
+__global__ void static_shared_kernel(uint8_t* out) {
+  HN_SHARED(uint8_t, here, kBytes);
+  HN_DYNAMIC_SHARED(uint8_t, there);
+  out[0] = here[kBytes - 1];
+  out[1] = there[0];
+}
+
+TEST(static_and_dynamic_shared_memory_share_the_limits) {
+  Buffer<uint8_t> out(2);
+  CHECK_EQ(launch(static_shared_kernel<16384>, 1, 1, 211 * 1024, nullptr, out.data()), 0);
+  CHECK_EQ(launch(static_shared_kernel<16384>, 1, 1, 32 * 1024, nullptr, out.data()), 0);
+  CHECK_THROWS(simt::Error, "do not fit",
+               launch(static_shared_kernel<49153>, 1, 1, 16, nullptr, out.data()));
+  CHECK_THROWS(simt::Error, "do not fit",
+               launch(static_shared_kernel<16385>, 1, 1, 32 * 1024, nullptr, out.data()));
+  CHECK_THROWS(simt::Error, "do not fit",
+               launch(static_shared_kernel<16385>, 1, 1, 211 * 1024, nullptr, out.data()));
+}
+
+__global__ void uninitialised_kernel(float* out) {
+  HN_SHARED(float, table, 32);
+  HN_DYNAMIC_SHARED(float, more);
+  out[4 * blockIdx.x] = table[0];
+  out[4 * blockIdx.x + 1] = more[31];
+  table[0] = more[31] = 1.0f;  // the next block must not see these
+  out[4 * blockIdx.x + 2] = table[0];
+  out[4 * blockIdx.x + 3] = more[31];
+}
+
+TEST(shared_memory_is_poisoned_in_every_block) {
+  std::vector<uint8_t> seen;
+  in_every_order([&] {
+    Buffer<float> out(8);
+    CHECK_EQ(launch(uninitialised_kernel, 2, 1, 128, nullptr, out.data()), 0);
+    float poison;
+    std::memset(&poison, simt::poison_byte(), sizeof poison);
+    CHECK_EQ(out.read(), (std::vector<float>{poison, poison, 1, 1, poison, poison, 1, 1}));
+    CHECK(std::find(seen.begin(), seen.end(), simt::poison_byte()) == seen.end());
+    seen.push_back(simt::poison_byte());
+  });
+}
+
+TEST(reading_uninitialised_shared_memory_changes_with_the_order) {
+  CHECK_THROWS(hn::test::Failure, "reversed order", same_in_every_order([] {
+                 Buffer<float> out(8);
+                 launch(uninitialised_kernel, 2, 1, 128, nullptr, out.data());
+                 return out.read();
+               }));
+}
+
+template <class T>
+__device__ T* scratch_of_a_function() {
+  HN_SHARED(T, scratch, 4);
+  return scratch;
+}
+
+__global__ void sites_kernel(uint32_t* out) {
+  HN_SHARED(uint32_t, a, 4);
+  HN_SHARED(uint32_t, b, 4);
+  uint32_t* const c = scratch_of_a_function<uint32_t>();
+  float* const d = scratch_of_a_function<float>();
+  if (threadIdx.x == 1) {
+    a[0] = 1;
+    b[0] = 2;
+    c[0] = 3;
+    d[0] = 4.0f;
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    out[0] = a[0];
+    out[1] = b[0];
+    out[2] = scratch_of_a_function<uint32_t>()[0];
+    out[3] = uint32_t(d[0]);
+  }
+}
+
+TEST(each_shared_array_is_one_for_the_block) {
+  in_every_order([] {
+    Buffer<uint32_t> out(4);
+    CHECK_EQ(launch(sites_kernel, 1, 2, 0, nullptr, out.data()), 0);
+    CHECK_EQ(out.read(), (std::vector<uint32_t>{1, 2, 3, 4}));
+  });
+}
+
+// --- Races.
+
+__global__ void reverse_kernel(const int* in, int* out, bool barrier) {
+  HN_DYNAMIC_SHARED(int, tile);
+  tile[threadIdx.x] = in[threadIdx.x];
+  if (barrier) __syncthreads();
+  out[threadIdx.x] = tile[blockDim.x - 1 - threadIdx.x];
+}
+
+std::vector<int> reversed(int n, bool barrier) {
+  std::vector<int> x(n);
+  std::iota(x.begin(), x.end(), 7);
+  return same_in_every_order([&] {
+    Buffer<int> in(x), out(n);
+    CHECK_EQ(launch(reverse_kernel, 1, n, n * sizeof(int), nullptr, in.data(), out.data(), barrier),
+             0);
+    return out.read();
+  });
+}
+
+TEST(a_missing_barrier_gives_different_bits_in_different_orders) {
+  for (int n : {2, 31, 32, 33, 255, 1024}) {
+    const auto r = reversed(n, true);
+    CHECK_EQ(r.front(), n + 6);
+    CHECK_EQ(r.back(), 7);
+    CHECK_THROWS(hn::test::Failure, "order", reversed(n, false));
+  }
+}
+
+__global__ void last_writer_kernel(uint32_t* out) { *out = blockIdx.x; }
+
+TEST(a_race_between_blocks_gives_different_bits) {
+  CHECK_THROWS(hn::test::Failure, "order", same_in_every_order([] {
+                 Buffer<uint32_t> out(1);
+                 launch(last_writer_kernel, 7, 1, 0, nullptr, out.data());
+                 return out.read();
+               }));
+}
+
+// --- Deadlocks and undefined meetings: errors that name the place.
+
+__global__ void divergent_barrier_kernel(int kind) {
+  if (kind == 0 && threadIdx.x < 32) __syncwarp(0x3u << (threadIdx.x & 30u));
+  if (kind == 1 && threadIdx.x == 5) return;
+  if (kind == 1) __syncwarp();
+  if (kind == 2) {
+    if (threadIdx.x < 32) {
+      __syncthreads();
+    } else {
+      __syncthreads();
+    }
+  }
+  if (kind == 3) {
+    if (threadIdx.x == 3) __syncwarp();
+    __syncthreads();
+  }
+  if (kind == 4) __syncwarp(0xfffffffeu);
+  if (kind == 5) {
+    if (threadIdx.x % 2) __ballot_sync(0xffffffffu, 1);
+    if (threadIdx.x % 2 == 0) __shfl_sync(0xffffffffu, 1, 0);
+  }
+  if (kind == 6) __shfl_sync(0x0000ffffu << (threadIdx.x & 16u), 1, 5, 32);
+  if (kind == 7) {
+    if (threadIdx.x == 0) {
+      __syncthreads_or(1);
+    } else {
+      __syncthreads();
+    }
+  }
+  if (kind == 8 && threadIdx.x >= 40) return;
+  if (kind == 8) __syncthreads();  // the living ones meet: as on the GPU
+  if (kind == 9 && threadIdx.x < 16) __syncwarp(0x0000ffffu);
+  if (kind == 9 && threadIdx.x >= 16 && threadIdx.x < 32) __syncwarp(0xffff0001u);
+}
+
+int meet_wrongly(int kind, int threads = 64) {
+  return launch(divergent_barrier_kernel, 2, threads, 0, nullptr, kind);
+}
+
+TEST(meetings_that_cannot_happen_are_errors) {
+  in_every_order([] {
+    CHECK_EQ(meet_wrongly(0), 0);
+    CHECK_THROWS(simt::Error, "lane 5, which has left", meet_wrongly(1));
+    CHECK_THROWS(simt::Error, "__syncthreads at ", meet_wrongly(2));
+    CHECK_THROWS(simt::Error, "deadlock", meet_wrongly(3));
+    CHECK_THROWS(simt::Error, "not in its own mask", meet_wrongly(4));
+    CHECK_THROWS(simt::Error, "__ballot_sync", meet_wrongly(5));
+    CHECK_THROWS(simt::Error, "reads lane 5, which is not in the mask", meet_wrongly(6));
+    CHECK_THROWS(simt::Error, "__syncthreads", meet_wrongly(7));
+    CHECK_EQ(meet_wrongly(8), 0);
+    CHECK_THROWS(simt::Error, "deadlock", meet_wrongly(9, 32));
+    CHECK_THROWS(simt::Error, "lane 16, which the block does not have", meet_wrongly(3, 16));
+  });
+}
+
+TEST(a_deadlock_names_block_threads_and_lines) {
+  try {
+    meet_wrongly(3);
+  } catch (const simt::Error& e) {
+    for (const char* part : {"block (0,0,0)", "thread (3,0,0) waits in __syncwarp at ",
+                             "test_simt.cpp:", "with mask 0xffffffff for lane 0",
+                             "thread (0,0,0) waits in __syncthreads"}) {
+      const std::string what = e.what();
+      if (what.find(part) == std::string::npos) CHECK_EQ(what, std::string(part));
+    }
+    return;
+  }
+  CHECK(false);
+}
+
+TEST(a_launch_after_a_failure_works) {
+  for (int i = 0; i < 3; ++i) CHECK_THROWS(simt::Error, "deadlock", meet_wrongly(3));
+  CHECK_EQ(reversed(1024, true).front(), 1030);
+}
+
+__global__ void trap_kernel() {
+  if (threadIdx.x == 2) __trap();
+}
+
+TEST(a_trap_names_its_thread) {
+  CHECK_THROWS(simt::Error, "block (0,0,0), thread (2,0,0): __trap",
+               launch(trap_kernel, 1, 4, 0, nullptr));
+}
+
+// --- Spinning.
+
+__global__ void spin_kernel(uint32_t* flag, bool publish) {
+  if (threadIdx.x == 0) {
+    while (hn::load_acquire(flag) == 0) {
+    }
+  } else if (threadIdx.x == 1) {
+    for (int i = 0; i < 100; ++i) __nanosleep(20);
+    if (publish) hn::store_release(flag, 1);
+  }
+  __syncthreads();
+}
+
+TEST(a_spin_ends_when_the_word_comes_and_is_an_error_when_not) {
+  in_every_order([] {
+    Buffer<uint32_t> flag(std::vector<uint32_t>(1, 0));
+    CHECK_EQ(launch(spin_kernel, 1, 64, 0, nullptr, flag.data(), true), 0);
+  });
+  Buffer<uint32_t> flag(std::vector<uint32_t>(1, 0));
+  CHECK_THROWS(simt::Error, "endless spin",
+               launch(spin_kernel, 1, 64, 0, nullptr, flag.data(), false));
+}
+
+// --- Stacks.
+
+__device__ int deep(int n) {
+  volatile char frame[512];
+  frame[0] = char(n);
+  return n == 0 ? 0 : deep(n - 1) + frame[0];
+}
+__global__ void deep_kernel(int depth, int* out) { out[threadIdx.x] = deep(depth); }
+
+TEST(a_stack_that_nearly_overflows_is_reported) {
+  Buffer<int> out(2);
+  CHECK_EQ(launch(deep_kernel, 1, 2, 0, nullptr, 16, out.data()), 0);
+  int depth = 16;  // frames differ in size: deepen until the red zone at the low end is written
+  const auto descend = [&] {
+    for (; depth < 4096; ++depth) launch(deep_kernel, 1, 2, 0, nullptr, depth, out.data());
+  };
+  CHECK_THROWS(simt::Error, "stack overflow", descend());
+}
+
+// --- Alignment.
+
+__global__ void misaligned_kernel(const float* in, float* out, int kind) {
+  HN_SHARED(float, tile, 8);
+  if (kind == 0) out[0] = hn::load_vec<4>(in)[0];
+  if (kind == 1) hn::store_vec(out, hn::Vec<float, 4>{});
+  if (kind == 2) out[0] = hn::load_vec<2>(in)[0];
+  if (kind == 3) {
+    hn::cp_async<16>(tile, in);
+    hn::cp_async_commit();
+    hn::cp_async_wait<0>();
+  }
+  if (kind == 4) atomicAdd(reinterpret_cast<uint32_t*>(reinterpret_cast<char*>(out) + 2), 1);
+}
+
+TEST(misaligned_access_is_an_error) {
+  Buffer<float> x(16);
+  for (int offset : {1, 2, 3}) {
+    CHECK_THROWS(simt::Error, "load_vec: expected an address aligned to 16 bytes",
+                 launch(misaligned_kernel, 1, 1, 0, nullptr, x.data() + offset, x.data(), 0));
+    CHECK_THROWS(simt::Error, "store_vec: expected",
+                 launch(misaligned_kernel, 1, 1, 0, nullptr, x.data(), x.data() + offset, 1));
+    CHECK_THROWS(simt::Error, "cp_async from: expected",
+                 launch(misaligned_kernel, 1, 1, 0, nullptr, x.data() + offset, x.data(), 3));
+  }
+  CHECK_EQ(launch(misaligned_kernel, 1, 1, 0, nullptr, x.data() + 2, x.data(), 2), 0);
+  CHECK_THROWS(simt::Error, "aligned to 8 bytes",
+               launch(misaligned_kernel, 1, 1, 0, nullptr, x.data() + 3, x.data(), 2));
+  CHECK_THROWS(simt::Error, "atomic: expected an aligned address",
+               launch(misaligned_kernel, 1, 1, 0, nullptr, x.data(), x.data(), 4));
+}
+
+// --- The test framework's own teeth.
+
+TEST(checks_can_fail) {
+  CHECK_THROWS(hn::test::Failure, "got 1, expected 2", CHECK_EQ(1, 2));
+  CHECK_THROWS(hn::test::Failure, "is false", CHECK(1 > 2));
+  CHECK_THROWS(hn::test::Failure, "at 1 of 2 got 3, expected 4",
+               CHECK_EQ((std::vector<int>{1, 3}), (std::vector<int>{1, 4})));
+  CHECK_THROWS(hn::test::Failure, "got -0, expected 0",
+               CHECK_EQ(std::vector<float>{-0.0f}, std::vector<float>{0.0f}));
+  CHECK_THROWS(hn::test::Failure, "got none", CHECK_THROWS(simt::Error, "x", (void)0));
+}
+
+}  // namespace

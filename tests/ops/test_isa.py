@@ -1,0 +1,51 @@
+"""The CPU's AVX2 path and its scalar path give the same bits."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+CODE = """
+import hashlib, torch
+from hiddennet import ops
+torch.manual_seed(0)
+digest = hashlib.sha256()
+def add(t): digest.update(t.detach().contiguous().view(torch.uint8).numpy().tobytes())
+for shape in ((43, 3), (33, 17, 3, 3), (300, 301)):
+    scores = (torch.randn(shape) * 16).round() / 16
+    for init in ops.INITS:
+        source = ops.WeightSource.generate(shape, init, seed=3, layer=1)
+        for by in ("magnitude", "value"):
+            k = scores.numel() // 3
+            row = ops.topk_select([scores], [k], by=by)
+            row = ops.topk_select([scores + 1e-4], [k], by=by, hint=row)
+            add(row[0, :2])
+            for rule in (ops.Rule.selected(row[0], by), ops.Rule.sampled(torch.tensor([4]), seed=1)):
+                for layout in (torch.contiguous_format, torch.channels_last)[: len(shape) // 2]:
+                    s = scores.contiguous(memory_format=layout).requires_grad_()
+                    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+                        w = ops.masked_weight(s, rule, source=source, dtype=dtype)
+                        add(w)
+                    if rule.kind == by:  # a sampled rule's gradient has exp() in it, which is libm's
+                        add(torch.autograd.grad(w, s, torch.ones_like(w))[0])
+                    add(ops.rule_mask(s, rule, s.shape, layer=1))
+print(digest.hexdigest())
+"""
+
+
+def test_avx2_equals_scalar():
+    if torch.backends.cpu.get_cpu_capability() == "DEFAULT":
+        pytest.skip("this CPU has no AVX2: there is one path only")
+    digests = []
+    for isa in ("", "scalar"):
+        environment = {**os.environ, "HIDDENNET_ISA": isa}
+        run = subprocess.run(
+            [sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 0, run.stderr
+        digests.append(run.stdout)
+    assert digests[0] == digests[1]

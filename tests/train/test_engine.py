@@ -1,0 +1,152 @@
+"""Steps of the engine: parts of a batch, label smoothing, precision, what is refused on the way."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hiddennet.train.build import build_data, build_model
+from hiddennet.train.engine import Engine
+from hiddennet.train.experiment import run
+from hiddennet.train.folder import RunError
+from hiddennet.train.machine import autocast_dtype, choose_device, use_channels_last
+from hiddennet.train.ranks import Ranks
+from hiddennet.train.scores import Meter
+
+CPU = torch.device("cpu")
+
+
+def engine_and_batch(config) -> tuple[Engine, torch.Tensor, torch.Tensor]:
+    data = build_data(config, CPU, Ranks())
+    model, _ = build_model(config, data.num_classes, data.in_channels, data.image_size)
+    data.train.set_epoch(0)
+    images, labels = next(iter(data.train))
+    return Engine(model.train(), config, CPU, Ranks()), images, labels
+
+
+@pytest.mark.parametrize("parts", [2, 5])
+def test_accumulated_parts_equal_the_whole_batch(make, parts):
+    whole, images, labels = engine_and_batch(make())
+    split, _, _ = engine_and_batch(make(f"train.accumulate={parts}"))
+    meters = Meter(CPU), Meter(CPU)
+    for _ in range(3):
+        whole.step(images, labels, meters[0], len(images))
+        split.step(images, labels, meters[1], len(images))
+    for a, b in zip(whole.learning_parameters(), split.learning_parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    left, right = (meter.read()[0] for meter in meters)
+    assert left.images == right.images == 3 * len(images)
+    assert left.loss == pytest.approx(right.loss, rel=1e-5)
+
+
+def test_a_short_last_batch_is_a_mean_over_its_own_images(make):
+    engine, images, labels = engine_and_batch(
+        make("optimizer.momentum=0", "optimizer.weight_decay=0")
+    )
+    before = [p.detach().clone() for p in engine.learning_parameters()]
+    engine.step(images[:3], labels[:3], Meter(CPU), 3)
+    scores = [layer for layer in engine.learning_parameters()]
+    for old, new in zip(before, scores, strict=True):
+        torch.testing.assert_close(old - 0.1 * new.grad, new.detach())
+
+
+def test_label_smoothing_is_the_originals(make, golden):
+    values = np.load(golden / "hidden_networks.npz")
+    logits = torch.from_numpy(values["ls_logits"])
+    labels = torch.from_numpy(values["ls_targets"])
+    for smoothing, want in zip(values["ls_smoothing"], values["ls_loss"], strict=True):
+        config = make(f"train.label_smoothing={smoothing}", "method.name=dense")
+        engine = Engine(nn.Linear(1, 1), config, CPU, Ranks())
+        got = float(engine._loss_sum(logits, labels)) / len(labels)
+        assert got == pytest.approx(float(want), abs=1e-5)
+
+
+def test_bfloat16_on_a_cpu_must_be_insisted_on(make, capfd):
+    assert autocast_dtype("bf16", False, CPU) is None
+    assert autocast_dtype("bf16", True, CPU) is torch.bfloat16
+    assert autocast_dtype("bf16", False, torch.device("cuda")) is torch.bfloat16
+    assert autocast_dtype(None, True, CPU) is None
+    run(make("train.amp=bf16", "train.epochs=0"))
+    assert "warning: bfloat16 is mostly slower than float32 on a CPU" in capfd.readouterr().out
+
+
+def test_bfloat16_trains(make):
+    engine, images, labels = engine_and_batch(make("train.amp=bf16", "train.amp_on_cpu=true"))
+    seen = []
+    engine.model.linear[-1].register_forward_hook(lambda m, i, out: seen.append(out.dtype))
+    losses = []
+    for _ in range(10):
+        meter = Meter(CPU)
+        engine.step(images, labels, meter, len(images))
+        losses.append(meter.read()[0].loss)
+    assert set(seen) == {torch.bfloat16}
+    assert losses[-1] < 0.7 * losses[0]
+    assert all(p.dtype == torch.float32 for p in engine.learning_parameters())
+
+
+def test_channels_last_gives_the_same_network(make):
+    overrides = ("model.name=digits_conv", "model.width=0.1")
+    plain, images, labels = engine_and_batch(make(*overrides))
+    turned, _, _ = engine_and_batch(make(*overrides, "train.channels_last=true"))
+    assert turned.model.convs[2].scores.is_contiguous(memory_format=torch.channels_last)
+    for _ in range(3):
+        plain.step(images, labels, Meter(CPU), len(images))
+        turned.step(images, labels, Meter(CPU), len(images))
+    for a, b in zip(plain.learning_parameters(), turned.learning_parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_channels_last_auto():
+    assert use_channels_last("auto", torch.device("cuda"))
+    assert not use_channels_last("auto", CPU)
+    assert use_channels_last(True, CPU)
+    assert not use_channels_last(False, torch.device("cuda"))
+
+
+def test_a_gpu_that_is_not_there_is_refused():
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    with pytest.raises(ValueError, match=r"train.device: expected a GPU .*use train.device=cpu"):
+        choose_device(f"cuda:{count}")
+    assert choose_device("cpu") == CPU
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(make):
+    config = make("optimizer.lr=1e30", "method.name=dense", "train.log_every=1")
+    with pytest.raises(RunError, match=r"expected finite loss, got nan or inf by step \d+ .*lower"):
+        run(config)
+
+
+def test_scores_that_are_not_finite_stop_the_run(make, monkeypatch):
+    """Weights are generated, so broken scores do not show in the loss: they are looked at."""
+    from hiddennet.methods import METHODS
+
+    def spoil(self, model, step):
+        if step == 3:
+            model.linear[0].scores.data[0, 0] = float("inf")
+
+    monkeypatch.setattr(METHODS["edge_popup"], "after_step", spoil)
+    with pytest.raises(RunError, match=r"expected finite scores and weights, got nan or inf by st"):
+        run(make())
+
+
+def test_an_evaluation_changes_nothing(make):
+    config = make("model.name=cifar_resnet18", "model.width=0.05", "data.limit=60")
+    engine, _, _ = engine_and_batch(config)
+    data = build_data(config, CPU, Ranks())
+    before = {k: v.clone() for k, v in engine.model.state_dict().items() if torch.is_tensor(v)}
+    first, second = engine.evaluate(data.test), engine.evaluate(data.test)
+    assert first == second
+    assert first.images == data.test.num_images
+    assert engine.model.training
+    for key, value in before.items():
+        assert torch.equal(engine.model.state_dict()[key], value), key
+    assert engine.evaluate(data.test, stop=lambda: True) is None
+
+
+def test_deterministic_mode_is_set_and_unset(make):
+    run(make("train.epochs=0", "train.deterministic=true"))
+    assert torch.are_deterministic_algorithms_enabled()
+    run(make("train.epochs=0", "seed=1"))
+    assert not torch.are_deterministic_algorithms_enabled()

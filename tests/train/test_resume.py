@@ -1,0 +1,214 @@
+"""A run that was stopped, killed or finished goes on to the bit, as if nothing had been."""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import os
+import signal
+
+import pytest
+import torch
+
+from hiddennet import config as configs
+from hiddennet.methods import METHODS
+from hiddennet.train import checkpoint, experiment
+from hiddennet.train.engine import Engine
+from hiddennet.train.folder import RunError, RunFolder
+from hiddennet.train.signals import Stopped
+
+KINDS = {
+    "edge_popup": (),
+    "edge_popup with batch norm": ("model.name=cifar_resnet18", "model.width=0.05"),
+    "sampled": ("method={name: sampled}",),
+    "dense": ("method={name: dense}", "optimizer.name=adam", "optimizer.lr=0.001"),
+    "trained weights": ("method.dense_epochs=1",),
+    "sampled draw": ("method={name: sampled, evaluation: draw}", "train.accumulate=2"),
+}
+TIMES = ("images_per_second", "seconds", "peak_memory_bytes")
+
+
+def small(make, kind: str, *more: str):
+    overrides = [o for o in KINDS[kind] if not o.startswith("method={")]
+    method = [o for o in KINDS[kind] if o.startswith("method={")]
+    found = make(*overrides, *more)
+    if not method:
+        return found
+    document = configs.yaml.parse(configs.dump(found))
+    document["method"] = configs.yaml.parse(method[0].removeprefix("method="))
+    return configs.parse(document)
+
+
+def outcome(folder: RunFolder) -> tuple:
+    """All that a run leaves, without times."""
+    last, best = checkpoint.load(folder.last), checkpoint.load(folder.best)
+    with open(folder.metrics, newline="") as file:
+        rows = [{k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(file)]
+    record = {k: v for k, v in folder.read_record().items() if "top" in k or "best" in k}
+    return last, best, rows, record, folder.artifact.read_bytes()
+
+
+def assert_same(left, right, path: str = "") -> None:
+    if isinstance(left, torch.Tensor):
+        assert torch.equal(left, right), path
+    elif isinstance(left, dict):
+        assert left.keys() == right.keys(), path
+        for key in left.keys() - {*TIMES, "id"}:
+            assert_same(left[key], right[key], f"{path}.{key}")
+    elif isinstance(left, list | tuple):
+        assert len(left) == len(right), path
+        for i, (a, b) in enumerate(zip(left, right, strict=True)):
+            assert_same(a, b, f"{path}.{i}")
+    else:
+        assert left == right, path
+
+
+def stop_at_step(monkeypatch, method: str, step: int, signum: int = signal.SIGTERM) -> None:
+    def after_step(self, model, at: int) -> None:
+        if at == step:
+            os.kill(os.getpid(), signum)
+
+    monkeypatch.setattr(METHODS[method], "after_step", after_step)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_stopped_and_resumed_equals_uninterrupted(make, monkeypatch, tmp_path, kind):
+    """200 images less the validation split, in batches of 32: 6 steps an epoch."""
+    config = small(make, kind)
+    experiment.run(config)
+    want = outcome(RunFolder.of(config))
+
+    again = small(make, kind, f"runs={tmp_path / 'again'}")
+    for step, saved in ((3, 3), (6, 6), (8, 2)):
+        with monkeypatch.context() as patch:
+            stop_at_step(patch, again.method.name, step)
+            with pytest.raises(Stopped) as stop:
+                experiment.run(again)
+        assert stop.value.code == 143
+        progress = checkpoint.load(RunFolder.of(again).last)["progress"]
+        assert (progress["step"], progress["batch"]) == (step, saved)
+    experiment.run(again)
+    assert_same(want, outcome(RunFolder.of(again)))
+
+
+def test_stopped_in_an_evaluation(make, monkeypatch, tmp_path):
+    config = make()
+    experiment.run(config)
+    again = make(f"runs={tmp_path / 'again'}")
+    evaluate = Engine.evaluate
+
+    def interrupted(self, loader, stop=lambda: False):
+        os.kill(os.getpid(), signal.SIGINT)
+        return evaluate(self, loader, stop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "evaluate", interrupted)
+        with pytest.raises(Stopped) as stop:
+            experiment.run(again)
+    assert stop.value.code == 130
+    experiment.run(again)
+    assert_same(outcome(RunFolder.of(config)), outcome(RunFolder.of(again)))
+
+
+def _run_and_die_at_save(config, number: int) -> None:
+    """Die in the middle of the given save: the data are written, the name is not yet theirs."""
+    torch.set_num_threads(1)
+    replace, saves = os.replace, []
+
+    def die(source, target) -> None:
+        saves.append(target)
+        if len(saves) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
+
+    os.replace = die
+    experiment.run(config)
+
+
+@pytest.mark.parametrize("number", [3, 6, 9])
+def test_killed_in_the_middle_of_a_save(make, tmp_path, number):
+    config = make()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a forked process cannot use the parent's pool
+    try:
+        experiment.run(config)
+        again = make(f"runs={tmp_path / 'again'}")
+        context = multiprocessing.get_context("fork")
+        process = context.Process(target=_run_and_die_at_save, args=(again, number))
+        process.start()
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL
+        experiment.run(again)
+    finally:
+        torch.set_num_threads(threads)
+    assert_same(outcome(RunFolder.of(config)), outcome(RunFolder.of(again)))
+    assert not [p for p in RunFolder.of(again).path.rglob(".*") if p.name != ".lock"]
+
+
+def test_a_finished_run_is_shown_not_repeated(make, capfd, monkeypatch):
+    config = make()
+    first = experiment.run(config)
+    capfd.readouterr()
+    monkeypatch.setattr(experiment, "_run", None)
+    assert experiment.run(config) == first
+    text = capfd.readouterr().out
+    assert "was finished on" in text
+    assert f"{first['test_top1']:.2%} top-1" in text
+
+
+def test_fresh_starts_again(make):
+    config = make()
+    first = experiment.run(config)
+    stray = RunFolder.of(config).checkpoints / "epoch_0099.pt"
+    stray.write_bytes(b"")
+    second = experiment.run(config, fresh=True)
+    assert second["id"] != first["id"]
+    assert second["test_top1"] == first["test_top1"]
+    assert not stray.exists()
+    results = RunFolder.of(config).path.parents[1] / "results.csv"
+    with open(results, newline="") as file:
+        assert [row["id"] for row in csv.DictReader(file)] == [first["id"], second["id"]]
+
+
+def test_a_damaged_checkpoint_stops_the_run_with_a_way_out(make, monkeypatch):
+    config = make()
+    stop_at_step(monkeypatch, "edge_popup", 2)
+    with pytest.raises(Stopped):
+        experiment.run(config)
+    last = RunFolder.of(config).last
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(checkpoint.CheckpointError, match=r"damaged .*start again with --fresh"):
+        experiment.run(config)
+
+
+def test_two_runs_of_one_config_do_not_meet(make):
+    config = make()
+    with RunFolder.of(config).held(), pytest.raises(RunError, match="another process at work"):
+        experiment.run(config)
+
+
+def test_what_a_run_leaves(make):
+    config = make("train.save_every=1", "train.selection=test", "train.epochs=3")
+    record = experiment.run(config)
+    folder = RunFolder.of(config)
+    assert folder.read_config() == config
+    names = {path.name for path in folder.checkpoints.iterdir()}
+    wanted = {"first.pt", "best.pt", "last.pt"} | {f"epoch_000{i}.pt" for i in (1, 2, 3)}
+    assert names == wanted
+    assert list(folder.events.glob("events.out.tfevents.*"))
+    with open(folder.metrics, newline="") as file:
+        rows = list(csv.DictReader(file))
+    best = max(rows, key=lambda row: float(row["test_top1"]))
+    assert int(best["epoch"]) == record["best_epoch"]
+    assert float(best["test_top1"]) == record["test_top1"]
+    assert record["selection"] == "test"
+    assert record["density"] == pytest.approx(0.5, abs=1e-3)
+    assert folder.read_record() == record
+    first = checkpoint.load(folder.first)
+    assert (first["progress"]["step"], first["progress"]["epoch"]) == (0, 0)
+
+
+def test_no_epochs_evaluates_the_network_as_drawn(make):
+    record = experiment.run(make("train.epochs=0"))
+    assert record["best_epoch"] == 0
+    assert 0 <= record["test_top1"] < 0.5

@@ -1,0 +1,46 @@
+"""Learning rates by epoch, against the original's tables and by hand."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from hiddennet.train.schedules import learning_rate
+
+
+def section(name: str, warmup_epochs: int = 0, **more) -> SimpleNamespace:
+    return SimpleNamespace(name=name, warmup_epochs=warmup_epochs, **more)
+
+
+@pytest.mark.parametrize(
+    "array, schedule, lr",
+    [
+        ("lr_cosine_0p1_100", section("cosine"), 0.1),
+        ("lr_cosine_0p256_100_w5", section("cosine", 5), 0.256),
+        ("lr_const_warm3", section("constant", 3), None),
+    ],
+)
+def test_the_originals_tables(golden, array, schedule, lr):
+    want = np.load(golden / "hidden_networks.npz")[array]
+    top = lr if lr is not None else float(want[-1])
+    got = [learning_rate(schedule, top, epoch, len(want)) for epoch in range(len(want))]
+    np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
+def test_multistep_by_milestones():
+    schedule = section("multistep", milestones=[2, 4], interval=None, gamma=0.5)
+    got = [learning_rate(schedule, 1.0, epoch, 6) for epoch in range(6)]
+    assert got == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_multistep_by_interval_after_warm_up():
+    schedule = section("multistep", 2, milestones=[], interval=3, gamma=0.1)
+    got = [learning_rate(schedule, 1.0, epoch, 7) for epoch in range(7)]
+    assert got == pytest.approx([0.5, 1.0, 1.0, 0.1, 0.1, 0.1, 0.01])
+
+
+def test_warm_up_may_last_as_long_as_the_run():
+    got = [learning_rate(section("cosine", 2), 1.0, epoch, 2) for epoch in range(2)]
+    assert got == [0.5, 1.0]
