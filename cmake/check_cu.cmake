@@ -1,9 +1,10 @@
 # Compiles SOURCE for sm_ARCH and fails on an error or a register spill. Prints registers and shared memory per kernel.
-string(REGEX REPLACE ";" " " flags "${FLAGS}")
+# STAGE is nvcc's -c or -cubin.
+string(REPLACE ";" " " flags "${FLAGS}")
 separate_arguments(flags UNIX_COMMAND "${flags}")
 execute_process(
-  COMMAND ${NVCC} ${flags} -gencode=arch=compute_${ARCH},code=sm_${ARCH} -Xptxas=-v -c ${SOURCE} -o ${OUT}
-  RESULT_VARIABLE failed OUTPUT_VARIABLE out ERROR_VARIABLE log)
+  COMMAND ${NVCC} ${flags} -gencode=arch=compute_${ARCH},code=sm_${ARCH} -Xptxas=-v ${STAGE} ${SOURCE} -o ${OUT}
+  RESULT_VARIABLE failed OUTPUT_VARIABLE log ERROR_VARIABLE log)
 file(REMOVE ${OUT})
 message("${log}")
 if(failed)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
-
-USER_ERRORS = (ValueError, TypeError, OSError, RuntimeError)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,36 +38,45 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def guarded(action: Callable[[], int], name: str) -> int:
-    """Call `action`; turn mistakes into one sentence on stderr, signals into their exit status."""
+    """Call `action`; turn mistakes into one sentence on stderr, signals into their exit status.
+
+    Errors that were not written for the user keep their traceback; HIDDENNET_TRACEBACK=1 keeps all.
+    """
+    import torch
+
     from hiddennet.train.signals import Stopped
 
     try:
         return action()
     except Stopped as stop:
-        print(f"{name}: stopped by {stop}, saved; the same command goes on", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":
+            print(f"{name}: stopped by {stop}, saved; the same command goes on", file=sys.stderr)
         return stop.code
     except KeyboardInterrupt:
         print(f"{name}: stopped by SIGINT", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 141
-    except USER_ERRORS as error:
-        if type(error) not in _worded():
+    except torch.OutOfMemoryError as error:
+        print(
+            f"{name}: the GPU's memory is full ({str(error).splitlines()[0]}); raise "
+            "train.accumulate, or lower data.batch_size or model.width",
+            file=sys.stderr,
+        )
+        return 1
+    except Exception as error:
+        if os.environ.get("HIDDENNET_TRACEBACK") == "1" or not isinstance(error, _worded()):
             raise
         print(f"{name}: {error}", file=sys.stderr)
         return 1
 
 
 def _worded() -> tuple[type[BaseException], ...]:
-    """Errors whose text is written for the user; others keep their traceback."""
-    from hiddennet.artifact import ArtifactError
-    from hiddennet.config import ConfigError
-    from hiddennet.importers.checkpoint import CheckpointError as ImportError_
+    """Errors whose text is written for the user."""
     from hiddennet.train.checkpoint import CheckpointError
     from hiddennet.train.folder import RunError
 
-    own = (ArtifactError, ConfigError, ImportError_, CheckpointError, RunError)
-    return (*own, ValueError, TypeError, FileNotFoundError)
+    return ValueError, OSError, CheckpointError, RunError
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ python -m bench.ops.bench_masked_conv [--device cpu|cuda] [--json PATH] [--quick
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -125,7 +126,8 @@ def main() -> None:
                 for p in plans
             }
             works["dense"] = layer.dense
-            times = measure(works, check=lambda: layer.check(plans), device=device, effort=effort)
+            check = partial(layer.check, plans)
+            times = measure(works, check=check, device=device, effort=effort)
             kind = str(dtype).removeprefix("torch.") + (", channels_last" if channels_last else "")
             what = f"{case.name}, {kind}"
             report.timings(what, times)

@@ -33,7 +33,7 @@ BITS = 1 / 8  # bytes a weight of a bit plane
 
 
 class Ours:
-    """What hidden layers do at a training forward: one selection for all, one effective weight each."""
+    """A training forward of hidden layers: one selection for all, one effective weight each."""
 
     def __init__(self, states: list[list[Tensor]], dtype: torch.dtype = torch.float32):
         self.states, self.dtype = states, dtype
@@ -65,7 +65,8 @@ class Original:
     def __init__(self, ours: Ours, kthvalue: bool):
         self.states = ours.states
         shapes = [s.shape for s in self.states[0]]
-        self.stored = [s.weight(device=t.device) for s, t in zip(ours.sources, self.states[0])]
+        device = self.states[0][0].device
+        self.stored = [source.weight(device=device) for source in ours.sources]
         self.kthvalue = kthvalue
         self.zeros = [torch.zeros(shape) for shape in shapes]
         self.ones = [torch.ones(shape) for shape in shapes]
@@ -86,8 +87,8 @@ def check(ours: Ours, originals: dict[str, Original]) -> None:
     """Equal to a stable sort's mask times the weight; the originals too, but for tied scores."""
     for i, scores in enumerate(ours.states):
         got = ours(i)
-        for layer, (s, k, weight) in enumerate(zip(scores, ours.k, originals["sort"].stored)):
-            want = weight * sorted_mask(s, k)
+        for layer, (s, weight) in enumerate(zip(scores, originals["sort"].stored, strict=True)):
+            want = weight * sorted_mask(s, ours.k[layer])
             same(f"effective weight {layer} of state {i}", got[layer].float(), want)
         theirs = originals["sort"](i)
         for layer, (mine, other) in enumerate(zip(got, theirs, strict=True)):

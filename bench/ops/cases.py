@@ -64,7 +64,7 @@ def walk(shape: Sequence[int], states: int, device: torch.device, seed: int = 0)
 
 
 def swinging(work: Callable[[int], object], states: int) -> Work:
-    """Call `work` with 0, 1, ..., states - 1, ..., 1, 0, 1, ...: each a small step from the last."""
+    """Call `work` with 0, 1, ..., states - 1, ..., 1, 0, ...: each a small step from the last."""
     if states < 2:
         return lambda: work(0)
     indices = cycle(chain(range(states), range(states - 2, 0, -1)))

@@ -63,6 +63,7 @@ inline void Block::resume(int i) {
            " bytes of locals; move arrays to shared memory");
     }
     --alive_;
+    warps_[size_t(t.warp)].gone |= 1u << t.lane;
     release_barrier();
   }
   spins_ = t.state == State::kSpinning ? spins_ + 1 : 0;
@@ -80,9 +81,9 @@ inline void Block::run(Index3 block_index) {
     t.warp = i / kWarp;
     t.state = State::kReady;
     t.op = "";
-    t.copies.assign(1, {});
     arm_context(t.context, stacks().low(i), &Block::enter);
   }
+  for (Warp& w : warps_) w.waiting = w.gone = 0;
   alive_ = size();
   at_barrier_ = votes_ = 0;
   spins_ = 0;

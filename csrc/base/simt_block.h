@@ -12,54 +12,10 @@
 #include <utility>
 #include <vector>
 
-#include "simt_fiber.h"
 #include "simt_settings.h"
+#include "simt_thread.h"
 
 namespace simt {
-
-// Where in the source a thread waits; as a default argument it names the caller's line.
-struct Site {
-  const char* file;
-  int line;
-  static constexpr Site here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
-    return {file, line};
-  }
-};
-
-enum class State : uint8_t { kReady, kSpinning, kAtBarrier, kAtWarp, kDone };
-
-// One completed rendezvous of lanes: what each of them brought.
-struct Meeting {
-  uint32_t unread = 0;  // lanes that have not resumed yet
-  alignas(16) unsigned char brought[kWarp][kDepositBytes];
-};
-
-struct PendingCopy {
-  void* to;
-  const void* from;  // null: zeros
-  int bytes;
-};
-
-struct Thread {
-  Context context;
-  State state;
-  Index3 index;
-  int lane, warp;
-  uint32_t mask;   // lanes it waits for
-  const char* op;  // what it waits in
-  Site site;
-  bool vote;
-  Meeting* meeting;
-  alignas(16) unsigned char deposit[kDepositBytes];
-  std::vector<std::vector<PendingCopy>>
-      copies;  // committed groups, oldest first; the last one is open
-};
-
-struct SharedArray {
-  const void* site;
-  void* data;
-  size_t bytes;
-};
 
 class Block {
  public:
@@ -99,8 +55,8 @@ class Block {
 
   std::function<void()> body_;
   std::vector<Thread> threads_;
-  std::vector<std::vector<std::unique_ptr<Meeting>>> meetings_;  // by warp, reused
-  std::vector<SharedArray> arrays_;                              // [0] is the dynamic one
+  std::vector<Warp> warps_;
+  std::vector<SharedArray> arrays_;  // [0] is the dynamic one
   Context scheduler_;
   std::exception_ptr failure_;
   int current_ = 0, alive_ = 0, at_barrier_ = 0, leader_ = 0, votes_ = 0, last_votes_ = 0;
@@ -118,9 +74,10 @@ inline std::string text(Index3 i) {
   return "(" + std::to_string(i.x) + "," + std::to_string(i.y) + "," + std::to_string(i.z) + ")";
 }
 
+inline bool same(const char* a, const char* b) { return a == b || std::strcmp(a, b) == 0; }
+
 inline SharedArray new_shared(const void* site, size_t bytes) {
-  void* data =
-      nullptr;  // exactly `bytes` long, so that AddressSanitizer sees the first byte past the end
+  void* data = nullptr;  // of exactly `bytes`: AddressSanitizer sees the first byte past the end
   if (posix_memalign(&data, 128, bytes ? bytes : 1) != 0) throw std::bad_alloc();
   std::memset(data, poison_byte(), bytes);
   return {site, data, bytes};
@@ -132,13 +89,18 @@ inline Block::Block(Index3 grid_size, Index3 block_size, size_t dynamic_bytes,
       shape(block_size),
       body_(std::move(body)),
       threads_(shape.x * shape.y * shape.z),
-      meetings_((threads_.size() + kWarp - 1) / kWarp) {
+      warps_((threads_.size() + kWarp - 1) / kWarp) {
   stacks().reserve(size());
-  for (int i = 0; i < size(); ++i) stacks().arm(i);
+  for (int i = 0; i < size(); ++i) {
+    stacks().arm(i);
+    threads_[size_t(i)].copies.resize(1);
+    warps_[size_t(i / kWarp)].exist |= 1u << (i % kWarp);
+  }
   arrays_.push_back(new_shared(nullptr, dynamic_bytes));
 }
 
 inline Block::~Block() {
+  if (alive_ > 0) stacks().abandon();
   for (SharedArray& a : arrays_) std::free(a.data);
 }
 
@@ -156,8 +118,7 @@ inline int Block::barrier(const char* op, bool vote, Site site) {
   if (at_barrier_ == 0) {
     leader_ = current_;
   } else if (const Thread& t = threads_[size_t(leader_)];
-             std::strcmp(t.op, op) != 0 || t.site.line != site.line ||
-             std::strcmp(t.site.file, site.file) != 0) {
+             !same(t.op, op) || t.site.line != site.line || !same(t.site.file, site.file)) {
     fail(std::string(op) + " at " + site.file + ":" + std::to_string(site.line) +
          " while another " + where(t));
   }
@@ -188,35 +149,34 @@ inline const Meeting& Block::meet(uint32_t mask, const char* op, const void* dep
 }
 
 inline void Block::release_warp(const Thread& last) {
-  const int first = last.warp * kWarp;
+  Warp& w = warps_[size_t(last.warp)];
+  w.waiting |= 1u << last.lane;
+  if (const uint32_t missing = last.mask & (w.gone | ~w.exist)) {
+    const int lane = __builtin_ctz(missing);
+    fail(std::string(last.op) + ": the mask names lane " + std::to_string(lane) + ", which " +
+         (w.gone >> lane & 1u ? "has left the kernel" : "the block does not have"));
+  }
+  if (last.mask & ~w.waiting) return;
+  Thread* const lanes = &threads_[size_t(last.warp * kWarp)];
   const auto named = [&](int lane) { return (last.mask >> lane & 1u) != 0; };
   for (int lane = 0; lane < kWarp; ++lane) {
     if (!named(lane)) continue;
-    const bool missing = first + lane >= size();
-    if (missing || threads_[size_t(first + lane)].state == State::kDone) {
-      fail(std::string(last.op) + ": the mask names lane " + std::to_string(lane) + ", which " +
-           (missing ? "the block does not have" : "has left the kernel"));
-    }
+    const Thread& t = lanes[lane];
+    if (t.mask != last.mask) return;
+    if (!same(t.op, last.op)) fail(std::string(last.op) + " while another " + where(t));
   }
-  for (int lane = 0; lane < kWarp; ++lane) {
-    if (!named(lane)) continue;
-    const Thread& t = threads_[size_t(first + lane)];
-    if (t.state != State::kAtWarp || t.mask != last.mask) return;
-    if (std::strcmp(t.op, last.op) != 0) fail(std::string(last.op) + " while another " + where(t));
-  }
-  auto& pool = meetings_[size_t(last.warp)];
   Meeting* meeting = nullptr;
-  for (auto& m : pool) {
+  for (auto& m : w.meetings) {
     if (m->unread == 0) meeting = m.get();
   }
-  if (!meeting) meeting = pool.emplace_back(std::make_unique<Meeting>()).get();
+  if (!meeting) meeting = w.meetings.emplace_back(std::make_unique<Meeting>()).get();
   meeting->unread = last.mask;
+  w.waiting &= ~last.mask;
   for (int lane = 0; lane < kWarp; ++lane) {
     if (!named(lane)) continue;
-    Thread& t = threads_[size_t(first + lane)];
-    std::memcpy(meeting->brought[lane], t.deposit, kDepositBytes);
-    t.meeting = meeting;
-    t.state = State::kReady;
+    std::memcpy(meeting->brought[lane], lanes[lane].deposit, kDepositBytes);
+    lanes[lane].meeting = meeting;
+    lanes[lane].state = State::kReady;
   }
 }
 

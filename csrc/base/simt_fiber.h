@@ -101,7 +101,8 @@ constexpr size_t kStackBytes = 256 * 1024;  // instrumented frames are large
 #else
 constexpr size_t kStackBytes = 64 * 1024;
 #endif
-constexpr size_t kRedZoneWords = 512;  // the low end of a stack: once written, the stack is too small
+constexpr size_t kRedZoneWords =
+    128;  // the low end of a stack: once written, the stack is too small
 constexpr uint64_t kCanary = 0x5afe57acc0ffee00u;
 
 // Equal stacks in one mapping, an inaccessible page below each.
@@ -129,17 +130,23 @@ class StackPool {
 
   char* low(int i) const { return base_ + size_t(i) * stride() + page_; }
 
+  // Fibers were left where they stood: their frames must not be taken for live ones.
+  void abandon() {
+#if defined(HN_SIMT_ASAN)
+    for (int i = 0; i < count_; ++i) __asan_unpoison_memory_region(low(i), kStackBytes);
+#endif
+  }
+
   // Before the first fiber on stack i.
   HN_SIMT_NO_ASAN void arm(int i) const {
-#if defined(HN_SIMT_ASAN)
-    __asan_unpoison_memory_region(low(i), kStackBytes);  // an abandoned fiber left its frames poisoned
-#endif
-    for (size_t w = 0; w < kRedZoneWords; ++w) red_zone(i)[w] = kCanary;
+    uint64_t* const zone = red_zone(i);
+    for (size_t w = 0; w < kRedZoneWords; ++w) zone[w] = kCanary;
   }
 
   HN_SIMT_NO_ASAN bool intact(int i) const {
+    const uint64_t* const zone = red_zone(i);
     uint64_t differs = 0;
-    for (size_t w = 0; w < kRedZoneWords; ++w) differs |= red_zone(i)[w] ^ kCanary;
+    for (size_t w = 0; w < kRedZoneWords; ++w) differs |= zone[w] ^ kCanary;
     return differs == 0;
   }
 
@@ -174,6 +181,8 @@ struct Context {
 // Makes `c` start in `entry` on the given stack. `entry` never returns.
 inline void arm_context(Context& c, char* low, void (*entry)()) {
 #if defined(HN_SIMT_ASAN)
+  // The fiber before this one was left in `entry`, whose frame is still poisoned.
+  __asan_unpoison_memory_region(low + kStackBytes - 4096, 4096);
   c.fake_stack = nullptr;
   c.stack_low = low;
   c.stack_bytes = kStackBytes;

@@ -94,8 +94,8 @@ def merge(
 ) -> dict[str, Any]:
     """Return `base` with the keys of `over`; maps merge key by key.
 
-    Where, with `leave`, `over` gives method, optimizer or schedule another name, the keys of `base` that the new
-    one does not have are left behind: they spoke of the old one.
+    Where, with `leave`, `over` gives method, optimizer or schedule another name, the keys of
+    `base` that the new one does not have are left behind: they spoke of the old one.
     """
     merged = dict(base)
     for key, value in over.items():

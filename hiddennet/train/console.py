@@ -13,6 +13,8 @@ from tqdm import tqdm
 from hiddennet.train.scores import Scores
 
 SECONDS_BETWEEN_LINES = 30.0
+SECONDS_BETWEEN_DRAWINGS = 0.1
+SPLITS = ("train", "validation", "test")
 
 
 def clock(seconds: float) -> str:
@@ -46,6 +48,7 @@ class Console:
                 desc=f"epoch {epoch + 1}/{epochs}",
                 unit="batch",
                 leave=False,
+                mininterval=SECONDS_BETWEEN_DRAWINGS,
                 dynamic_ncols=True,
             )
 
@@ -63,7 +66,8 @@ class Console:
         if self._bar is not None:
             self._bar.set_postfix_str(
                 f"loss {scores.loss:.3f}, acc {scores.top1:.2%}, density {density:.3f}, "
-                f"{rate:,.0f} images/s, {clock(left)} left"
+                f"{rate:,.0f} images/s, {clock(left)} left",
+                refresh=False,
             )
             self._bar.update(batch - self._bar.n)
         elif self.speaks and time.monotonic() - self._line_at > SECONDS_BETWEEN_LINES:
@@ -101,9 +105,10 @@ class Curves:
             self._writer = SummaryWriter(str(folder), purge_step=first_epoch + 1)
 
     def add(self, values: Mapping[str, float], epoch: int) -> None:
-        """Write numbers of an epoch (counted from 1), `train_loss` as `train/loss`."""
+        """Write numbers of an epoch (from 1): `train_loss` as `train/loss`, `lr` as `run/lr`."""
         for name, value in values.items() if self._writer is not None else ():
-            tag = name if "/" in name else name.replace("_", "/", 1)
+            split, _, rest = name.partition("_")
+            tag = f"{split}/{rest}" if split in SPLITS else name if "/" in name else f"run/{name}"
             self._writer.add_scalar(tag, value, epoch)
 
     def close(self) -> None:

@@ -87,6 +87,7 @@ def _run(
     if ranks.first:
         append_row(folder.path.parents[1] / "results.csv", _row(record), key="id")
         folder.write_record(record)
+    record = ranks.share(record, device)
     console.say(summary(record))
     return record
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,29 +39,52 @@ def rank_of_label(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class Meter:
-    """Sums of loss, hits and images, and whether a loss was not finite; float64 on the device."""
+    """Sums of losses, hits and images. Counting a batch is one small addition on the device.
+
+    Hits are counted for several batches at once, later: their number does not depend on when. The
+    losses' sum, in float64, is added to batch by batch, so that it does not either.
+    """
+
+    batches_at_once = 16
 
     def __init__(self, device: torch.device):
-        self.sums = torch.zeros(5, dtype=torch.float64, device=device)
+        self.loss = torch.zeros((), dtype=torch.float64, device=device)
+        self.hits = torch.zeros(2, dtype=torch.int64, device=device)
+        self.images = 0
+        self._waiting: list[tuple[Tensor, Tensor]] = []
 
     @torch.no_grad()
     def add(self, loss_sum: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Count a batch: the sum of its losses, logits [n, classes], labels [n]. No host sync."""
-        rank = rank_of_label(logits.detach(), labels)
-        loss_sum = loss_sum.detach().double()
-        self.sums += torch.stack(
-            [
-                loss_sum,
-                (rank < 1).sum().double(),
-                (rank < 5).sum().double(),
-                torch.full_like(loss_sum, labels.numel()),
-                (~loss_sum.isfinite()).double(),
-            ]
-        )
+        self.loss += loss_sum.detach()
+        self.images += labels.numel()
+        self._waiting.append((logits.detach(), labels))
+        if len(self._waiting) >= self.batches_at_once:
+            self._count()
+
+    def _count(self) -> None:
+        if self._waiting:
+            logits, labels = map(torch.cat, zip(*self._waiting, strict=True))
+            rank = rank_of_label(logits, labels)
+            self.hits += torch.stack([(rank < 1).sum(), (rank < 5).sum()])
+            self._waiting = []
 
     def read(self, ranks: Ranks | None = None) -> tuple[Scores, bool]:
         """Return the means, over all ranks if given, and whether all losses were finite."""
-        sums = self.sums if ranks is None else ranks.sum(self.sums.clone())
-        loss, top1, top5, images, broken = sums.tolist()
+        self._count()
+        own = torch.tensor([self.images], dtype=torch.float64).to(self.loss.device)
+        sums = torch.cat([self.loss[None], self.hits.double(), own])
+        loss, top1, top5, images = (sums if ranks is None else ranks.sum(sums)).tolist()
         count = max(1.0, images)
-        return Scores(loss / count, top1 / count, top5 / count, int(images)), broken == 0
+        return Scores(loss / count, top1 / count, top5 / count, int(images)), math.isfinite(loss)
+
+    def state(self) -> dict[str, Any]:
+        """Plain values and tensors from which `restore` goes on."""
+        self._count()
+        return {"loss": self.loss, "hits": self.hits, "images": self.images}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self.loss = state["loss"].to(self.loss.device)
+        self.hits = state["hits"].to(self.hits.device)
+        self.images = state["images"]

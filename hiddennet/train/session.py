@@ -78,7 +78,7 @@ class Session:
             optimizer = self.engine.optimizer
             state |= {
                 "optimizer": optimizer.state_dict() if optimizer is not None else None,
-                "meter": self.meter.sums,
+                "meter": self.meter.state(),
                 "random": checkpoint.random_state(),
                 "device": self.device.type,
                 "world": self.ranks.world,
@@ -99,9 +99,10 @@ class Session:
         self.engine.begin_stage()
         if self.engine.optimizer is not None:
             self.engine.optimizer.load_state_dict(state["optimizer"])
-        self.meter.sums = state["meter"].to(self.device)
+        self.meter.restore(state["meter"])
         checkpoint.set_random_state(state["random"])
-        self._resumed_random = state["random"]
+        if self.progress.batch:
+            self._resumed_random = state["random"]
         self.density = self.method.density(self.model)
         for key, here in (("device", self.device.type), ("world", self.ranks.world)):
             if state[key] != here:
@@ -173,6 +174,7 @@ class Session:
             if look or self.ranks.world == 1:  # ranks agree where they wait for each other anyway
                 self._stop_if_wished(wish)
         progress.seconds = before + time.perf_counter() - begun
+        self._resumed_random = None
 
     def _restore_random(self) -> None:
         """Starting a loader may draw numbers; the stopped run had drawn them before its state."""

@@ -335,6 +335,21 @@ TEST(more_layers_than_one_launch_holds) {
   CHECK_EQ((launch_select<64, 512>(net, {}, &rows)), cuda::kInvalidValue);
 }
 
+// More chunks than the finishing block has threads, at every place of the cut within them.
+TEST(tiny_chunks) {
+  for (const bool channels_last : {false, true}) {
+    const Layer ties{std::vector<float>(4900, 1.0f), {4900, 49, 7, 7, channels_last}, 1};
+    for (const int64_t k : {1, 100, 2500, 4799, 4899}) {
+      Net net = per_layer({ties, flat(random_scores(4099, 3), 2)}, 0.5);
+      net.k[0] = k;
+      const std::vector<uint32_t> want = kept_set(expected(net));
+      const std::vector<Selection> rows = select<32, 128>(net, {});
+      CHECK_EQ(kept_set(rows), want);
+      CHECK_EQ(kept_set(select<32, 128>(net, rows)), want);
+    }
+  }
+}
+
 TEST(sizes_of_the_gpu) {
   const Net net = per_layer({flat(random_scores(20011, 1), 1), flat(random_scores(8192, 2)),
                              ohwi(9, 20, 9, coarse_scores, 3), flat(coarse_scores(9000, 4), 2)},

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hiddennet import config
 from hiddennet.config import Config, yaml
@@ -20,6 +21,15 @@ DOCUMENT: dict[str, Any] = {
     "optimizer": {"lr": 0.1},
     "train": {"epochs": 2, "device": "cpu", "log_every": 2},
 }
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Nets this small gain nothing from more, and forked processes cannot use the parent's pool."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

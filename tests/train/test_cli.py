@@ -80,9 +80,22 @@ def test_keys_and_env(capsys):
     assert torch.__version__ in capsys.readouterr().out
 
 
-def test_an_unexpected_error_keeps_its_traceback(monkeypatch):
-    def broken() -> int:
-        raise RuntimeError("a bug")
+def test_errors_of_ours_are_a_sentence_and_others_keep_their_traceback(monkeypatch, capsys):
+    def raising(error: Exception):
+        def action() -> int:
+            raise error
 
+        return action
+
+    assert run.guarded(raising(ValueError("x: expected y")), "hiddennet") == 1
+    assert run.guarded(raising(torch.OutOfMemoryError("CUDA out of memory\nand")), "hiddennet") == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "hiddennet: x: expected y"
+    assert second.startswith(
+        "hiddennet: the GPU's memory is full (CUDA out of memory); raise train."
+    )
     with pytest.raises(RuntimeError, match="a bug"):
-        run.guarded(broken, "hiddennet")
+        run.guarded(raising(RuntimeError("a bug")), "hiddennet")
+    monkeypatch.setenv("HIDDENNET_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="x"):
+        run.guarded(raising(ValueError("x")), "hiddennet")

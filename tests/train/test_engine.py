@@ -42,14 +42,12 @@ def test_accumulated_parts_equal_the_whole_batch(make, parts):
 
 
 def test_a_short_last_batch_is_a_mean_over_its_own_images(make):
-    engine, images, labels = engine_and_batch(
-        make("optimizer.momentum=0", "optimizer.weight_decay=0")
-    )
-    before = [p.detach().clone() for p in engine.learning_parameters()]
+    engine, images, labels = engine_and_batch(make())
+    twin, _, _ = engine_and_batch(make())
     engine.step(images[:3], labels[:3], Meter(CPU), 3)
-    scores = [layer for layer in engine.learning_parameters()]
-    for old, new in zip(before, scores, strict=True):
-        torch.testing.assert_close(old - 0.1 * new.grad, new.detach())
+    nn.functional.cross_entropy(twin.model(images[:3]), labels[:3]).backward()
+    for got, want in zip(engine.learning_parameters(), twin.learning_parameters(), strict=True):
+        torch.testing.assert_close(got.grad, want.grad)
 
 
 def test_label_smoothing_is_the_originals(make, golden):
@@ -77,7 +75,7 @@ def test_bfloat16_trains(make):
     seen = []
     engine.model.linear[-1].register_forward_hook(lambda m, i, out: seen.append(out.dtype))
     losses = []
-    for _ in range(10):
+    for _ in range(20):
         meter = Meter(CPU)
         engine.step(images, labels, meter, len(images))
         losses.append(meter.read()[0].loss)
@@ -91,9 +89,9 @@ def test_channels_last_gives_the_same_network(make):
     plain, images, labels = engine_and_batch(make(*overrides))
     turned, _, _ = engine_and_batch(make(*overrides, "train.channels_last=true"))
     assert turned.model.convs[2].scores.is_contiguous(memory_format=torch.channels_last)
-    for _ in range(3):
-        plain.step(images, labels, Meter(CPU), len(images))
-        turned.step(images, labels, Meter(CPU), len(images))
+    images = torch.randn_like(images)  # no equal values, between which a pooling's choice is open
+    plain.step(images, labels, Meter(CPU), len(images))  # one: later, rounding may flip a mask
+    turned.step(images, labels, Meter(CPU), len(images))
     for a, b in zip(plain.learning_parameters(), turned.learning_parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 

@@ -112,7 +112,6 @@ def test_stopped_in_an_evaluation(make, monkeypatch, tmp_path):
 
 def _run_and_die_at_save(config, number: int) -> None:
     """Die in the middle of the given save: the data are written, the name is not yet theirs."""
-    torch.set_num_threads(1)
     replace, saves = os.replace, []
 
     def die(source, target) -> None:
@@ -128,19 +127,14 @@ def _run_and_die_at_save(config, number: int) -> None:
 @pytest.mark.parametrize("number", [3, 6, 9])
 def test_killed_in_the_middle_of_a_save(make, tmp_path, number):
     config = make()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a forked process cannot use the parent's pool
-    try:
-        experiment.run(config)
-        again = make(f"runs={tmp_path / 'again'}")
-        context = multiprocessing.get_context("fork")
-        process = context.Process(target=_run_and_die_at_save, args=(again, number))
-        process.start()
-        process.join(60)
-        assert process.exitcode == -signal.SIGKILL
-        experiment.run(again)
-    finally:
-        torch.set_num_threads(threads)
+    experiment.run(config)
+    again = make(f"runs={tmp_path / 'again'}")
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=_run_and_die_at_save, args=(again, number))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    experiment.run(again)
     assert_same(outcome(RunFolder.of(config)), outcome(RunFolder.of(again)))
     assert not [p for p in RunFolder.of(again).path.rglob(".*") if p.name != ".lock"]
 

@@ -49,3 +49,19 @@ def test_meter_remembers_a_loss_that_is_not_finite(loss):
     meter.add(torch.tensor(loss), torch.eye(3), torch.arange(3))
     meter.add(torch.tensor(1.0), torch.eye(3), torch.arange(3))
     assert not meter.read()[1]
+
+
+def test_meter_goes_on_from_its_state_to_the_bit():
+    def fill(meter: Meter, batches: range) -> Meter:
+        for i in batches:
+            generator = torch.Generator().manual_seed(i)
+            logits = torch.randn(7, 12, generator=generator)
+            meter.add(logits.sum(), logits, torch.arange(7))
+        return meter
+
+    whole = fill(Meter(torch.device("cpu")), range(40))
+    first = fill(Meter(torch.device("cpu")), range(19))
+    second = Meter(torch.device("cpu"))
+    second.restore(first.state())
+    assert fill(second, range(19, 40)).read() == whole.read()
+    assert whole.read()[0].images == 280

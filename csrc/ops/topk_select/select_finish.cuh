@@ -82,25 +82,12 @@ __device__ __forceinline__ uint64_t order_of(const SelectTable& t, const GroupEn
   return uint64_t(segment - group.first_segment) << 32 | uint32_t(index);
 }
 
-// At most kThreads candidates are in question, one a thread: bisects the open bits, then orders the ties.
+// The candidates in question are listed in shared memory, one a thread: bisects the open bits, then orders the ties.
 template <int kThreads, int kChunk>
-__device__ __forceinline__ Verdict settle_short(const SelectTable& t, const Item& item, const Narrowed& in,
-                                                uint32_t rank, uint32_t* space, uint32_t* scratch) {
-  const GroupEntry& group = t.group[item.group];
-  const int64_t list = int64_t(group.first_chunk) * kCapacity<kChunk>;
-  uint32_t *keys = space + kBins, *places = keys + kThreads, *found = scratch;
-  __syncthreads();
-  if (threadIdx.x == 0) *found = 0;
-  __syncthreads();
-  for_each_match<kThreads>(t.candidate + list, t.state[item.group].candidates, in, [&](uint32_t key, uint32_t i) {
-    const uint32_t slot = atomicAdd(found, 1u);
-    keys[slot] = key;
-    places[slot] = t.place[list + i];
-  });
-  __syncthreads();
-  const uint32_t count = *found;
+__device__ __forceinline__ Verdict settle_listed(const SelectTable& t, const GroupEntry& group, const Narrowed& in,
+                                                 uint32_t count, uint32_t rank, uint32_t* space, uint32_t* scratch) {
   const bool mine = threadIdx.x < count;
-  const uint32_t key = mine ? keys[threadIdx.x] : 0, place = mine ? places[threadIdx.x] : 0;
+  const uint32_t key = mine ? space[kBins + threadIdx.x] : 0;
   uint32_t prefix = in.prefix, before = 0;  // of these, keys below the prefix
   for (int bit = in.open_bits - 1; bit >= 0; --bit) {
     const uint32_t middle = prefix | 1u << bit;
@@ -113,11 +100,13 @@ __device__ __forceinline__ Verdict settle_short(const SelectTable& t, const Item
   const uint32_t quota = rank - before;
   if (quota == 0) return no_ties_pruned(in.low + prefix);
 
-  uint64_t* orders = reinterpret_cast<uint64_t*>(space);  // [kThreads]; the largest number stands for "no tie"
-  const uint64_t order = mine && key == prefix ? order_of<kChunk>(t, group, place) : ~uint64_t(0);
+  constexpr uint64_t kNoTie = ~uint64_t(0);
+  uint64_t* orders = reinterpret_cast<uint64_t*>(space);
+  const uint64_t order =
+      mine && key == prefix ? order_of<kChunk>(t, group, space[kBins + kThreads + threadIdx.x]) : kNoTie;
   orders[threadIdx.x] = order;
   __syncthreads();
-  if (order != ~uint64_t(0)) {
+  if (order != kNoTie) {
     uint32_t earlier = 0;
     for (uint32_t i = 0; i < count; ++i) earlier += orders[i] < order;
     if (earlier + 1 == quota) {  // the last tie to be pruned
@@ -129,15 +118,16 @@ __device__ __forceinline__ Verdict settle_short(const SelectTable& t, const Item
   return {kDone, in.low + prefix, int32_t(scratch[0]), int32_t(scratch[1])};
 }
 
-// Ends the first look of a warm group. `rank` counts from the bracket's low end.
+// Ends the first look of a warm group: narrows the candidates, by sub-bin and then by digit, until each thread can have
+// one. With the usual bracket the sub-bin is enough, and the list is read once.
 template <int kThreads, int kChunk>
 __device__ __forceinline__ Verdict settle_bracket(const SelectTable& t, const Item& item, uint32_t* space,
-                                               uint32_t* scratch) {
+                                                  uint32_t* scratch) {
   const GroupEntry& group = t.group[item.group];
   GroupState* state = t.state + item.group;
   const Bracket bracket = item.bracket;
   const uint32_t below = state->below, candidates = state->candidates, overflowed = state->overflowed;
-  uint32_t rank = group.rank - below;
+  uint32_t rank = group.rank - below;  // among the candidates in question
   if (overflowed != 0 || group.rank < below || rank >= candidates) {
     for (int i = int(threadIdx.x); i < kSubBins; i += kThreads) state->bins[i] = 0;
     if (threadIdx.x == 0) {
@@ -151,12 +141,24 @@ __device__ __forceinline__ Verdict settle_bracket(const SelectTable& t, const It
   uint32_t left = state->bins[bin.bin];
   Narrowed in{bracket.low, uint32_t(bin.bin) << bracket.shift, bracket.shift};
   rank -= bin.before;
-  while (left > kThreads && in.open_bits > 0) {  // one more digit, over the whole list
+  while (left <= kThreads || in.open_bits > 0) {
+    const bool short_enough = left <= kThreads;
     const int bits = in.open_bits < kDigitBits ? in.open_bits : kDigitBits, shift = in.open_bits - bits;
     for (int i = int(threadIdx.x); i < kBins; i += kThreads) space[i] = 0;
+    if (threadIdx.x == 0) scratch[0] = 0;
     __syncthreads();
-    for_each_match<kThreads>(t.candidate + int64_t(group.first_chunk) * kCapacity<kChunk>, candidates, in,
-                             [&](uint32_t key, uint32_t) { atomicAdd(&space[(key ^ in.prefix) >> shift], 1u); });
+    const int64_t list = int64_t(group.first_chunk) * kCapacity<kChunk>;
+    for_each_match<kThreads>(t.candidate + list, candidates, in, [&](uint32_t key, uint32_t i) {
+      if (short_enough) {
+        const uint32_t slot = kBins + atomicAdd(scratch, 1u);
+        space[slot] = key;
+        space[slot + kThreads] = t.place[list + i];
+      } else {
+        atomicAdd(&space[(key ^ in.prefix) >> shift], 1u);
+      }
+    });
+    __syncthreads();
+    if (short_enough) return settle_listed<kThreads, kChunk>(t, group, in, left, rank, space, scratch);
     bin = block_select<kThreads>(space, 1 << bits, rank, scratch);
     left = space[bin.bin];
     in.prefix |= uint32_t(bin.bin) << shift;
@@ -164,7 +166,6 @@ __device__ __forceinline__ Verdict settle_bracket(const SelectTable& t, const It
     rank -= bin.before;
     __syncthreads();
   }
-  if (left <= kThreads) return settle_short<kThreads, kChunk>(t, item, in, rank, space, scratch);
   // More ties than threads: their cut needs a pass over the scores.
   const uint32_t threshold = in.low + in.prefix;
   if (rank == 0) return no_ties_pruned(threshold);
@@ -222,6 +223,7 @@ __device__ __forceinline__ Verdict settle_ties(const SelectTable& t, const Item&
   const int32_t segment = segment_of(t, chunk);
   const SegmentEntry& s = t.segment[segment];
   const int64_t begin = int64_t(chunk - s.first_chunk) * kChunk;
+#pragma unroll 1
   for (int base = 0; base < kChunk; base += kThreads) {
     const bool tie = is_tie<kOrder>(s, begin + base + int(threadIdx.x), threshold);
     const uint32_t total = uint32_t(__syncthreads_count(tie));

@@ -237,6 +237,7 @@ __device__ __forceinline__ void count_ties(const SelectTable& t, const Item& ite
   const uint32_t threshold = t.state[item.group].prefix;
   const int64_t begin = int64_t(item.chunk - s.first_chunk) * kChunk;
   uint32_t ties = 0;
+#pragma unroll 4
   for (int i = int(threadIdx.x); i < kChunk; i += kThreads) ties += is_tie<kOrder>(s, begin + i, threshold);
   ties = block_sum<kThreads>(ties, scratch);
   if (threadIdx.x == 0) t.ties[item.chunk] = ties;

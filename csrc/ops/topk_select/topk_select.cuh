@@ -63,6 +63,7 @@ __global__ void __launch_bounds__(kThreads, kSelectBlocks) topk_select_kernel(co
   HN_SHARED(uint32_t, scratch, kScratchWords<kThreads>);
   HN_SHARED(Item, shared_item, 1);
   HN_SHARED(uint32_t, ticket, 1);
+  HN_SHARED(Verdict, verdict, 1);
   uint32_t* const space = reinterpret_cast<uint32_t*>(aligned_space);
 
   if (threadIdx.x == 0) *ticket = atomicAdd(&t.control->ticket, 1u);
@@ -88,16 +89,18 @@ __global__ void __launch_bounds__(kThreads, kSelectBlocks) topk_select_kernel(co
     const bool last = scratch[0] != 0;
     __syncthreads();
     if (!last) continue;
-    Verdict verdict;
+    const auto say = [&](const Verdict& v) {  // all threads hold the same one
+      if (threadIdx.x == 0) *verdict = v;
+    };
     switch (item.work) {
-      case Work::kNone: verdict = settle_trivial(t.group[item.group]); break;
-      case Work::kBracket: verdict = settle_bracket<kThreads, kChunk>(t, item, space, scratch); break;
-      case Work::kDigit: verdict = settle_digit<kThreads>(t, item, scratch); break;
-      case Work::kTies: verdict = settle_ties<kOrder, kThreads, kChunk>(t, item, scratch); break;
+      case Work::kNone: say(settle_trivial(t.group[item.group])); break;
+      case Work::kBracket: say(settle_bracket<kThreads, kChunk>(t, item, space, scratch)); break;
+      case Work::kDigit: say(settle_digit<kThreads>(t, item, scratch)); break;
+      case Work::kTies: say(settle_ties<kOrder, kThreads, kChunk>(t, item, scratch)); break;
     }
     __syncthreads();
-    if (verdict.next == kDone) write_rows<kThreads>(t, item, verdict);
-    publish<kThreads>(t, item, verdict.next, scratch);
+    if (verdict->next == kDone) write_rows<kThreads>(t, item, *verdict);
+    publish<kThreads>(t, item, verdict->next, scratch);
     __syncthreads();
   }
 }

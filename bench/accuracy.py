@@ -1,0 +1,101 @@
+"""What the runs reach: test accuracies of the configs named in the README, beside their time.
+
+Each config runs through `python -m hiddennet.run` in a process of its own; this file only reads
+what the runs wrote. `digits` needs nothing, `mnist` and `cifar10` their data under --root. A run
+that was finished before is read, not run again; --fresh runs it again.
+
+python -m bench.accuracy [--sets digits mnist cifar10] [--root data] [--runs DIR] [--fresh]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.environment import ROOT
+from bench.harness import device_of, parser
+from bench.report import Report
+
+
+@dataclass(frozen=True)
+class Group:
+    """Configs at one budget."""
+
+    configs: tuple[str, ...]
+    bars: dict[str, float]  # test accuracy in percent
+    seconds_bar: float | None = None  # for all runs together
+
+
+GROUPS = {
+    "digits": Group(("digits-dense", "digits-random", "digits"), {"digits": 97.0}, 60.0),
+    "mnist": Group(("mnist-fc",), {"mnist-fc": 96.0}),
+    "cifar10": Group(("cifar10-conv4-dense", "cifar10-conv4-random", "cifar10-conv4"), {}),
+}
+
+
+def run(
+    config: str, args: argparse.Namespace, device: torch.device
+) -> tuple[dict[str, Any], float]:
+    """(the run's record, wall seconds of the process). Raises SystemExit with what the run said."""
+    runs = args.runs / config
+    command = [sys.executable, "-m", "hiddennet.run", config, f"runs={runs}"]
+    command += [f"data.root={args.root.resolve()}", f"train.device={device.type}"]
+    command += ["train.epochs=1"] if args.quick else []
+    command += ["--fresh"] if args.fresh else []
+    begun = time.perf_counter()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    wall = time.perf_counter() - begun
+    if done.returncode:
+        raise SystemExit(
+            f"{' '.join(command[1:])} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        )
+    records = sorted(runs.glob("*/*/run.json"), key=lambda path: path.stat().st_mtime)
+    return json.loads(records[-1].read_text()), wall
+
+
+def measure_group(name: str, report: Report, args: argparse.Namespace, device: torch.device):
+    """Run a group's configs and put their results into the table."""
+    group, total = GROUPS[name], 0.0
+    for config in group.configs:
+        record, _ = run(config, args, device)
+        seconds = record["session_seconds"]
+        total += seconds
+        note = (
+            f"{record['method']}, density {record['density']:.3g}, {record['epochs']} epochs, best "
+            f"by {record['selection']} accuracy; artifact {record['artifact_bytes']:,} bytes, "
+            f"dense {record['dense_bytes']:,}; {record['device']}, {record['threads']} threads"
+        )
+        bar = group.bars.get(config)
+        report.value(
+            config, "test accuracy", 100 * record["test_top1"], "%", at_least=bar, note=note
+        )
+        report.value(config, "run", seconds, "s")
+    if len(group.configs) > 1:
+        report.value(name, "runs together", total, "s", at_most=group.seconds_bar)
+
+
+def main() -> None:
+    flags = parser(__doc__)
+    flags.add_argument("--sets", nargs="+", choices=tuple(GROUPS), default=["digits"])
+    flags.add_argument("--root", type=Path, default=Path("data"), help="where the data sets are")
+    flags.add_argument("--runs", type=Path, default=Path("runs/bench"), help="where runs go")
+    flags.add_argument("--fresh", action="store_true", help="run again what was finished before")
+    args = flags.parse_args()
+    args.runs = args.runs.resolve()
+    device = device_of(args)
+    report = Report("accuracy", args, device)
+    for name in args.sets:
+        measure_group(name, report, args, device)
+    report.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""Bytes per hidden weight: held between steps, added inside a step, saved for the backward.
+
+Each number is the slope between two widths of a network, so that what does not grow with the
+weights drops out; batch 1 and small images keep activations out of it. On a CPU every allocation
+of torch's allocator is counted (the profiler reports them, those inside ops included); on a GPU the
+caching allocator counts. Gradients are emptied at the start of a step, as the trainer does.
+
+python -m bench.memory [--device cpu|cuda] [--json PATH] [--quick]
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # before torch: the profiler is chatty
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+import hiddennet as hn
+from bench import nets
+from bench.harness import Unequal, device_of, parser
+from bench.report import Report
+from hiddennet import models
+from hiddennet.train import optimizers
+
+HELD_BAR = 8.5  # scores 4, momentum 4, a bit plane of signs, what else there is
+ADDED_BARS = {"float32": 12.0, "bfloat16": 8.0}  # effective weight, its gradient, the score's
+SAVED_BARS = {"float32": 4.1, "bfloat16": 2.1}  # one effective weight: no mask, no second product
+# network -> widths, image size: wide enough that weights dwarf activations
+CASES = {"fc": ((4.0, 8.0), 28), "conv2": ((2.0, 4.0), 8), "conv4": ((2.0, 4.0), 8)}
+QUICK_CASES = {"fc": ((0.5, 1.0), 28)}
+STEPS = 2  # before counting: momentum and caches exist from the first step on
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Of one network at one width."""
+
+    weights: int
+    held: int
+    added: int
+    saved: int
+
+
+class Ledger:
+    """Net and highest growth of the memory torch allocates on a device while a function runs."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+
+    def run(self, work: Callable[[], object]) -> tuple[object, int, int]:
+        """(result, bytes alive at the end, bytes at the peak), both above those at the start."""
+        gc.collect()
+        if self.device.type == "cuda":
+            return self._run_cuda(work)
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
+            result = work()
+            gc.collect()
+        live = peak = 0
+        for event in trace.profiler.kineto_results.events():
+            if event.name() == "[memory]":
+                live += event.nbytes()
+                peak = max(peak, live)
+        return result, live, peak
+
+    def _run_cuda(self, work: Callable[[], object]) -> tuple[object, int, int]:
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        result = work()
+        torch.cuda.synchronize()
+        gc.collect()
+        after = torch.cuda.memory_allocated(self.device)
+        return result, after - before, torch.cuda.max_memory_allocated(self.device) - before
+
+
+def check_ledger(device: torch.device) -> None:
+    """The ledger counts what is known: 3 blocks at the peak, 2 left."""
+    size = 1 << 20
+
+    def work() -> list[Tensor]:
+        blocks = [torch.empty(size, dtype=torch.uint8, device=device) for _ in range(3)]
+        return blocks[:2]
+
+    _, live, peak = Ledger(device).run(work)
+    if (live, peak) != (2 * size, 3 * size):
+        raise Unequal(
+            f"ledger: expected {2 * size} left and {3 * size} at most, got {live}, {peak}"
+        )
+
+
+def saved_bytes(model: nn.Module, forward: Callable[[], Tensor]) -> int:
+    """Bytes of weight-sized tensors that autograd saves and that do not exist anyway."""
+    existing = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    sizes = {
+        layer.weight.numel() if layer.weight is not None else layer.scores.numel()
+        for layer in nets.weighted(model)
+    }
+    found: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in existing and tensor.numel() in sizes:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = forward()
+    del loss
+    return sum(found.values())
+
+
+def build(name: str, width: float, size: int, device: torch.device, hidden: bool) -> nn.Module:
+    """The network at a width, hidden or dense."""
+    torch.manual_seed(0)
+    model = models.build(name, num_classes=10, width=width, image_size=size)
+    return (hn.hide(model) if hidden else model).to(device)
+
+
+def count(
+    name: str,
+    width: float,
+    size: int,
+    device: torch.device,
+    cast: Callable[[], AbstractContextManager],
+    hidden: bool,
+) -> Bytes:
+    """Build, train a few steps, and count the next one."""
+    ledger = Ledger(device)
+    channels = 1 if name == "fc" else 3
+    x = torch.randn(1, channels, size, size, device=device)
+    labels = torch.zeros(1, dtype=torch.int64, device=device)
+
+    def begin() -> nets.Trainee:
+        model = build(name, width, size, device, hidden)
+        trainee = nets.Trainee(model, nets.sgd(model), x, labels, cast, optimizers.step)
+        for _ in range(STEPS):
+            trainee.step()
+        trainee.optimizer.zero_grad(set_to_none=True)
+        return trainee
+
+    trainee, held, _ = ledger.run(begin)
+    weights = sum(p.numel() for p in trainee.model.parameters())
+    _, _, added = ledger.run(trainee.step)
+    trainee.optimizer.zero_grad(set_to_none=True)
+    saved = saved_bytes(trainee.model, trainee.loss)
+    return Bytes(weights, held, added, saved)
+
+
+def slopes(few: Bytes, many: Bytes) -> dict[str, float]:
+    """Bytes a weight from the narrow to the wide network."""
+    weights = many.weights - few.weights
+    return {
+        part: (getattr(many, part) - getattr(few, part)) / weights
+        for part in ("held", "added", "saved")
+    }
+
+
+def main() -> None:
+    args = parser(__doc__).parse_args()
+    device = device_of(args)
+    report = Report("memory", args, device)
+    check_ledger(device)
+    casts: dict[str, Callable[[], AbstractContextManager]] = {
+        "float32": nullcontext,
+        "bfloat16": lambda: torch.autocast(device.type, torch.bfloat16, cache_enabled=False),
+    }
+    said = {
+        "held": "held between steps",
+        "added": "added inside a step",
+        "saved": "saved for backward",
+    }
+    for name, (widths, size) in (QUICK_CASES if args.quick else CASES).items():
+        for dtype, cast in casts.items():
+            for hidden in (True, False):
+                few, many = (count(name, w, size, device, cast, hidden) for w in widths)
+                bars = {"held": HELD_BAR, "added": ADDED_BARS[dtype], "saved": SAVED_BARS[dtype]}
+                for part, value in slopes(few, many).items():
+                    bar = bars[part] if hidden else None
+                    kind = "edge-popup" if hidden else "dense"
+                    what = f"{name} {dtype}, {kind} ({few.weights:,} -> {many.weights:,})"
+                    report.value(what, said[part], value, "B/weight", at_most=bar)
+    report.close()
+
+
+if __name__ == "__main__":
+    main()
