@@ -13,6 +13,9 @@ PY := $(VENV)/bin/python
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 FORMATTED := $(SOURCES) $(shell find tests/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
+# waiting threads of small networks must not burn the core another one needs
+demo test test-wheel: export OMP_WAIT_POLICY ?= PASSIVE
+
 .PHONY: demo test test-wheel cpp-test bench lint format clean
 .DELETE_ON_ERROR:
 

@@ -37,7 +37,7 @@ def build(name: str, size: int) -> nn.Module:
 def main() -> None:
     args = parser(__doc__).parse_args()
     device = device_of(args)
-    name = "cifar_resnet18" if args.quick else "resnet50"
+    name = "conv4" if args.quick else "resnet50"
     size = 32 if args.quick else 64
     report = Report("artifact", args, device)
     model = build(name, size)

@@ -109,7 +109,7 @@ class Effort:
     min_rounds: int = 5
     warmup: int = 3
     budget_s: float = 4.0  # for one comparison; at least min_rounds are taken whatever they cost
-    sample_s: float = 1e-3  # a sample repeats its work until it lasts about this long
+    sample_s: float = 1e-3  # a sample repeats its work to last about this long; 0: one call
     max_calls: int = 200  # in one sample
 
     @classmethod
@@ -138,9 +138,10 @@ def measure(
     for name, work in variants.items():
         for _ in range(effort.warmup):
             work()
-        once = sample(work, 1)[0]
-        wanted = int(effort.sample_s / once) if once > 0 else effort.max_calls
-        calls[name] = min(max(wanted, 1), effort.max_calls)
+        calls[name] = 1
+        if effort.sample_s > 0:
+            once = max(sample(work, 1)[0], 1e-9)
+            calls[name] = min(max(int(effort.sample_s / once), 1), effort.max_calls)
     order = list(variants)
     seconds: dict[str, list[float]] = {name: [] for name in order}
     cpu: dict[str, list[float]] = {name: [] for name in order}
@@ -228,11 +229,12 @@ def same(name: str, got: Tensor, want: Tensor, *, rtol: float = 0.0) -> None:
         raise Unequal(f"{name}: expected a difference of at most {allowed:.3g}, got {gap:.3g}")
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """The flags that every benchmark takes."""
+def parser(description: str, *, json: bool = True) -> argparse.ArgumentParser:
+    """The flags that every benchmark takes; without `json` those of all benchmarks together."""
     flags = argparse.ArgumentParser(description=description.strip().splitlines()[0])
     flags.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    flags.add_argument("--json", type=Path, metavar="PATH", help="write the results here")
+    if json:
+        flags.add_argument("--json", type=Path, metavar="PATH", help="write the results here")
     flags.add_argument("--quick", action="store_true", help="prove that it runs; times are void")
     flags.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's)")
     return flags

@@ -125,8 +125,8 @@ class Report:
                 pair_max=found.pair_max,
                 cpu_ratio=cpu.value if cpu else None,
                 bar=bar_text(**bounds),
-                holds=found.holds(**bounds) if barred else None,
-                clear=found.clearly(**bounds) if barred else None,
+                holds=found.holds(**bounds) if barred and not self.quick else None,
+                clear=found.clearly(**bounds) if barred and not self.quick else None,
                 note=note,
             )
         )
@@ -145,7 +145,7 @@ class Report:
         """A number that is no time: bytes a weight, megabytes, an accuracy."""
         bar = bar_text(at_least=at_least, at_most=at_most)
         holds = None
-        if bar is not None:
+        if bar is not None and not self.quick:
             low_ok = at_least is None or value >= at_least
             holds = low_ok and (at_most is None or value <= at_most)
         self.add(
@@ -199,9 +199,11 @@ def cells(row: Row) -> tuple[str, ...]:
         ratio += "" if row.cpu_ratio is None else f", cpu {row.cpu_ratio:.3g}x"
     verdict = ""
     if row.bar is not None:
-        verdict = f"{row.bar} {'holds' if row.holds else 'MISSED'}"
-        verdict += " (within spread)" if row.clear is not None and row.clear != row.holds else ""
-        verdict = "(quick)" if row.quick else verdict
+        verdict = f"{row.bar} (quick)"
+        if row.holds is not None:
+            verdict = f"{row.bar} {'holds' if row.holds else 'MISSED'}"
+            unsure = row.clear is False and row.holds
+            verdict += ", within spread" if unsure else ""
     timed = row.median_s is not None
     return (
         row.what,
@@ -227,7 +229,7 @@ def table(rows: Iterable[Row]) -> str:
         return "| " + " | ".join(line[i].ljust(widths[i]) for i in used) + " |"
 
     rule = "|" + "|".join("-" * (widths[i] + 2) for i in used) + "|"
-    notes = dict.fromkeys(f"{row.variant}: {row.note}" for row in rows if row.note)
+    notes = dict.fromkeys(f"{row.what}, {row.variant}: {row.note}" for row in rows if row.note)
     said = "".join(f"\n- {note}" for note in notes)
     lines = [text(body[0]), rule, *map(text, body[1:])]
     return "\n".join(lines) + ("\n" + said if said else "")

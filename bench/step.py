@@ -172,7 +172,7 @@ def main() -> None:
     torch.backends.cudnn.benchmark = True
     report = Report("step", args, device)
     batch = 4 if args.quick else 128
-    names = args.nets or (("conv2",) if args.quick else NETS)
+    names = args.nets or (("conv4",) if args.quick else NETS)
     for name in names:
         if device.type == "cuda":
             effort = Effort.quick() if args.quick else Effort(warmup=10, budget_s=6.0)

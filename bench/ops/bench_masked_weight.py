@@ -129,7 +129,7 @@ def compare(
 
 def of_copy(report: Report, device: torch.device, effort: Effort, bandwidth: float) -> None:
     """The op alone at 8 M weights and more, its bytes against the bandwidth of a copy."""
-    shape = (512, 512, 3, 3) if report.quick else (1024, 1024, 3, 3)
+    shape = (64, 64, 3, 3) if report.quick else (1024, 1024, 3, 3)
     sets = 2 if report.quick else 4
     states = [walk(shape, 1, device, seed=i) for i in range(sets)]
     for dtype, size in ((torch.float32, 4), (torch.bfloat16, 2)):

@@ -119,7 +119,7 @@ def per_layer(report: Report, device: torch.device, effort: Effort, bandwidth: f
 
 def whole_network(report: Report, device: torch.device, effort: Effort, bandwidth: float) -> None:
     """All layers of ResNet-18 in one call; on a GPU also as a graph, without launch gaps."""
-    shapes = network("conv4" if report.quick else "cifar_resnet18")
+    shapes = network("fc" if report.quick else "cifar_resnet18")
     by_layer = [walk(shape, STATES, device, seed=i) for i, shape in enumerate(shapes)]
     search = Search([list(state) for state in zip(*by_layer, strict=True)])
     n = sum(s.numel() for s in search.states[0])

@@ -18,6 +18,12 @@ struct Philox4 {
   uint32_t word[4];
 };
 
+// Word i % 4, chosen without an indexed load, which would put the block into local memory on a GPU.
+HN_HD uint32_t word_of(const Philox4& p, uint32_t i) {
+  const uint32_t low = i & 1u ? p.word[1] : p.word[0], high = i & 1u ? p.word[3] : p.word[2];
+  return i & 2u ? high : low;
+}
+
 // What names a layer's numbers. `redraw` counts re-randomisations (weights) or training steps (Bernoulli).
 struct Draw {
   uint32_t key0, key1, layer, redraw;
@@ -45,7 +51,7 @@ HN_HD Philox4 philox_block(const Draw& d, Stream stream, uint32_t block) {
 
 // 1 = negative. 128 signs a block.
 HN_HD uint32_t sign_bit(const Draw& d, uint32_t i) {
-  return philox_block(d, kSignStream, i / 128).word[(i % 128) / 32] >> (i % 32) & 1u;
+  return word_of(philox_block(d, kSignStream, i / 128), i / 32) >> (i % 32) & 1u;
 }
 
 // A word as an odd integer times 2^-24 in (-1, 1): symmetric, never 0, exact in float.
@@ -97,14 +103,13 @@ HN_HD void normal_pair(uint32_t radius_word, uint32_t angle_word, float* cos_par
 // Standard normal of element i. Four a block.
 HN_HD float normal(const Draw& d, uint32_t i) {
   const Philox4 p = philox_block(d, kNormalStream, i / 4);
-  const uint32_t pair = (i % 4) & 2u;
   float c, s;
-  normal_pair(p.word[pair], p.word[pair + 1], &c, &s);
+  normal_pair(word_of(p, i & 2u), word_of(p, (i & 2u) | 1u), &c, &s);
   return i & 1u ? s : c;
 }
 
 HN_HD float uniform(const Draw& d, uint32_t i) {
-  return symmetric_unit(philox_block(d, kUniformStream, i / 4).word[i % 4]);
+  return symmetric_unit(word_of(philox_block(d, kUniformStream, i / 4), i));
 }
 
 // logit(u) of a uniform u = x * 2^-24, x odd: a Bernoulli(sigmoid(s)) draw is kept iff s > logit(u).
@@ -114,7 +119,7 @@ HN_HD float logit_of_word(uint32_t word) {
 }
 
 HN_HD float bernoulli_logit(const Draw& d, uint32_t i) {
-  return logit_of_word(philox_block(d, kBernoulliStream, i / 4).word[i % 4]);
+  return logit_of_word(word_of(philox_block(d, kBernoulliStream, i / 4), i));
 }
 
 }  // namespace hn

@@ -2,13 +2,15 @@
 // instrument: never a back-end (cpu:: is plain loops), and blind to the memory model, bank
 // conflicts and occupancy.
 //
-// A fiber runs until it has to wait, so threads interleave only at barriers and warp operations, in
-// an order that set_order() chooses: forward, reversed or shuffled by a seed. A kernel with a race
-// gives different bits in different orders. Shared memory is poisoned at the start of every block,
-// with another byte in each order. What would hang or be undefined on a GPU (a barrier some thread
-// never reaches, a warp mask that names a lane which is elsewhere, misaligned vectors, endless
-// spinning) throws simt::Error out of launch(), naming block, thread and source line.
+// A fiber runs until it has to wait, so threads interleave only at barriers and warp operations: a
+// warp runs on until all its lanes wait for other warps, then the next one does, in an order that
+// set_order() chooses: forward, reversed or shuffled by a seed. A kernel with a race gives
+// different bits in different orders. Shared memory is poisoned at the start of every block, with
+// another byte in each order. What would hang or be undefined on a GPU (a barrier some thread never
+// reaches, a warp mask that names a lane which is elsewhere, misaligned vectors, endless spinning)
+// throws simt::Error out of launch(), naming block, thread and source line.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <exception>
@@ -35,19 +37,42 @@ inline void Block::enter() {
   std::abort();
 }
 
-inline void Block::schedule(std::vector<int>& order, uint32_t& random) const {
-  const int n = size();
+// The order of this round: 0 to n - 1, or back, or any.
+inline const std::vector<int>& Block::shuffled(std::vector<int>& order, int n) {
   const Order::Kind kind = settings().order.kind;
-  if (order.empty()) {
+  if (int(order.size()) != n) {
     order.resize(size_t(n));
     for (int i = 0; i < n; ++i) order[size_t(i)] = kind == Order::kReversed ? n - 1 - i : i;
   }
-  if (kind != Order::kShuffled) return;
-  for (int i = n - 1; i > 0; --i) {
-    random ^= random << 13;
-    random ^= random >> 17;
-    random ^= random << 5;
-    std::swap(order[size_t(i)], order[random % uint32_t(i + 1)]);
+  if (kind == Order::kShuffled) {
+    for (int i = n - 1; i > 0; --i) std::swap(order[size_t(i)], order[random() % uint32_t(i + 1)]);
+  }
+  return order;
+}
+
+inline uint32_t Block::random() {
+  random_ ^= random_ << 13;
+  random_ ^= random_ >> 17;
+  random_ ^= random_ << 5;
+  return random_;
+}
+
+// Runs the lanes of a warp that can run, each until it waits; again while they release each other,
+// so that a warp gets as far ahead of the others as it ever could. Shuffled: sometimes only once.
+inline bool Block::run_warp(int warp) {
+  const int first = warp * kWarp, lanes = std::min(kWarp, size() - first);
+  const bool once = settings().order.kind == Order::kShuffled && random() % 2;
+  bool ran = false;
+  for (bool polls = true;; polls = false) {
+    bool ready = false;
+    for (int lane : shuffled(lane_order_, lanes)) {
+      const State s = threads_[size_t(first + lane)].state;
+      if (s != State::kReady && !(polls && s == State::kSpinning)) continue;
+      resume(first + lane);
+      ready = true;
+    }
+    ran = ran || ready;
+    if (!ready || once) return ran;
   }
 }
 
@@ -87,19 +112,12 @@ inline void Block::run(Index3 block_index) {
   alive_ = size();
   at_barrier_ = votes_ = 0;
   spins_ = 0;
-  std::vector<int> order;
-  uint32_t random =
-      (settings().order.seed + 1) * 2654435761u ^ (index.x * 40503u + index.y * 9973u + index.z);
-  if (!random) random = 1;
+  random_ = (settings().order.seed + 1) * 2654435761u ^
+            (index.x * 40503u + index.y * 9973u + index.z + 1);
+  if (random_ == 0) random_ = 1;
   while (alive_ > 0) {
     bool ran = false;
-    schedule(order, random);
-    for (int i : order) {
-      const State s = threads_[size_t(i)].state;
-      if (s != State::kReady && s != State::kSpinning) continue;
-      resume(i);
-      ran = true;
-    }
+    for (int warp : shuffled(warp_order_, int(warps_.size()))) ran = run_warp(warp) || ran;
     if (!ran) deadlock("deadlock: every living thread waits");
   }
 }

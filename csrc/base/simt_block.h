@@ -47,7 +47,9 @@ class Block {
   static void enter();
   void wait(State state, const char* op, Site site);
   void resume(int i);
-  void schedule(std::vector<int>& order, uint32_t& random) const;
+  bool run_warp(int warp);
+  const std::vector<int>& shuffled(std::vector<int>& order, int n);
+  uint32_t random();
   void release_barrier();
   void release_warp(const Thread& last);
   std::string where(const Thread& t) const;
@@ -61,6 +63,8 @@ class Block {
   std::exception_ptr failure_;
   int current_ = 0, alive_ = 0, at_barrier_ = 0, leader_ = 0, votes_ = 0, last_votes_ = 0;
   int64_t spins_ = 0;
+  uint32_t random_ = 1;
+  std::vector<int> warp_order_, lane_order_;
 };
 
 inline thread_local Block* block = nullptr;

@@ -40,7 +40,7 @@ ARCHITECTURES = {
 }
 KINDS = ("auto", "subnet", "fixed", "sample")
 _METHODS = {"subnet": "edge_popup", "fixed": "fine_tune", "sample": "sampled", "dense": "dense"}
-_SMALL_WIDTH = 64  # channels of the first convolution of Conv2 to Conv8
+_FIRST_CHANNELS = 64  # of the first convolution of every network at width 1
 
 
 def convert(
@@ -153,8 +153,7 @@ def _build(name: str, state: Mapping[str, Tensor]) -> nn.Module:
     arguments: dict[str, Any] = {"name": ARCHITECTURES[name], "num_classes": len(state[last])}
     if name != "FC":
         arguments["in_channels"] = state[first].shape[1]
-    if name.startswith("Conv"):
-        arguments["width"] = len(state[first]) / _SMALL_WIDTH
+        arguments["width"] = len(state[first]) / _FIRST_CHANNELS
     if not small:
         arguments["batch_norm"] = "affine" if "bn1.weight" in state else "non_affine"
     with undrawn():

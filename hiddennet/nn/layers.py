@@ -144,6 +144,13 @@ class HiddenMixin:
         """Drop the cached selection, so that the next forward selects again."""
         self._row, self._row_key = None, None
 
+    def train(self, mode: bool = True):
+        """As torch's; a switch also drops the cached selection, since some optimisers (fused ones on a CPU) write
+        parameters without raising the version by which a change is noticed."""
+        if mode != self.training:
+            self.forget_selection()
+        return super().train(mode)
+
     def keep_selection(self, row: Tensor) -> None:
         """Take a row of topk_select for the scores as they are now."""
         self._row = row

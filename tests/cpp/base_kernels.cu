@@ -1,10 +1,10 @@
-// base_kernels.cu: makes nvcc compile every word of csrc/base for every architecture, through kernels of the tests.
-#include "base_kernels.cuh"
-
+// base_kernels.cu: makes nvcc compile every word of csrc/base for every architecture, through
+// kernels of the tests.
 #include "base/dtype.h"
 #include "base/layout.cuh"
 #include "base/rule.cuh"
 #include "base/source.cuh"
+#include "base_kernels.cuh"
 
 namespace hn {
 namespace test {
@@ -19,6 +19,7 @@ int launch_all(void* p) {
   error |= launch(row_scan_kernel<256, float>, 1, 256, 0, nullptr, f, 1, f, f);
   error |= launch(row_scan_kernel<32, int>, 1, 32, 0, nullptr, i, 1, i, i);
   error |= launch(row_scan_kernel<1024, uint32_t>, 1, 1024, 0, nullptr, u, 1, u, u);
+  error |= launch(scribble_kernel<256>, 1, 256, 0, nullptr, u, u);
   error |= launch(warp_kernel<float>, 1, 32, 0, nullptr, f, i, u, i, f);
   error |= launch(warp_kernel<int>, 1, 32, 0, nullptr, i, i, u, i, i);
   error |= launch(select_kernel<256>, 1, 256, 0, nullptr, u, 1, u, 1, i, u);

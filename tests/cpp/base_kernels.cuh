@@ -1,4 +1,5 @@
-// base_kernels.cuh: small kernels that use every word of csrc/base once: run by the tests, compiled by base_kernels.cu.
+// base_kernels.cuh: small kernels that use every word of csrc/base once: run by the tests, compiled
+// by base_kernels.cu.
 #pragma once
 #include "base/collectives.cuh"
 #include "base/launch.cuh"
@@ -26,9 +27,28 @@ __global__ void __launch_bounds__(kThreads) row_scan_kernel(const T* in, int n, 
   if (threadIdx.x == kThreads - 1) sum[blockIdx.x] = total;
 }
 
+// Every thread scribbles over the scratch before and after each call: it is the caller's.
+template <int kThreads>
+__global__ void __launch_bounds__(kThreads) scribble_kernel(const uint32_t* in, uint32_t* out) {
+  HN_SHARED(uint32_t, scratch, kBlockScratch<kThreads> + 2);
+  const uint32_t t = threadIdx.x, at = (t + 32) % (kBlockScratch<kThreads> + 2);
+  scratch[at] = t;
+  const uint32_t sum = block_sum<kThreads>(in[t], scratch);
+  scratch[at] = sum;
+  const Scan<uint32_t> scan = block_scan<kThreads>(in[t], scratch);
+  scratch[at] = scan.total;
+  const Selected s = block_select<kThreads>(in, kThreads, scan.total - 1, scratch);
+  scratch[at] = t;
+  out[4 * t] = sum;
+  out[4 * t + 1] = scan.before;
+  out[4 * t + 2] = uint32_t(s.bin);
+  out[4 * t + 3] = s.before;
+}
+
 // Per thread of one warp: [ballot before, ballot total, reserved place or -1], [scan, sum, max].
 template <class T>
-__global__ void warp_kernel(const T* in, const int* votes, uint32_t* counter, int32_t* ranks, T* values) {
+__global__ void warp_kernel(const T* in, const int* votes, uint32_t* counter, int32_t* ranks,
+                            T* values) {
   const int i = int(threadIdx.x);
   const Rank r = ballot_rank(votes[i] != 0);
   ranks[3 * i] = r.before;
@@ -43,7 +63,8 @@ __global__ void warp_kernel(const T* in, const int* votes, uint32_t* counter, in
 // One block finds the bins of many ranks; every thread must have the same answer.
 template <int kThreads>
 __global__ void __launch_bounds__(kThreads)
-    select_kernel(const uint32_t* counts, int bins, const uint32_t* rank, int ranks, int32_t* bin, uint32_t* before) {
+    select_kernel(const uint32_t* counts, int bins, const uint32_t* rank, int ranks, int32_t* bin,
+                  uint32_t* before) {
   HN_SHARED(uint32_t, scratch, kBlockScratch<kThreads> + 2);
   for (int r = 0; r < ranks; ++r) {
     const Selected s = block_select<kThreads>(counts, bins, rank[r], scratch);
@@ -55,7 +76,8 @@ __global__ void __launch_bounds__(kThreads)
 // Copies n elements as vectors of N, the rest one at a time.
 template <int N, class T>
 __global__ void copy_kernel(const T* in, T* out, int n, int how) {
-  const int threads = int(gridDim.x * blockDim.x), first = int(blockIdx.x * blockDim.x + threadIdx.x);
+  const int threads = int(gridDim.x * blockDim.x),
+            first = int(blockIdx.x * blockDim.x + threadIdx.x);
   for (int i = first; i < n / N; i += threads) {
     const Vec<T, N> v = how == 0   ? load_vec<N>(in + N * i)
                         : how == 1 ? load_vec_readonly<N>(in + N * i)
@@ -70,7 +92,8 @@ __global__ void copy_kernel(const T* in, T* out, int n, int how) {
 }
 
 // Sums tiles of the input through a ring of two shared buffers filled by cp_async, zeros past n.
-// kWait: groups left in flight; 1 is right, 2 is the planted mistake of not waiting for the tile in use.
+// kWait: groups left in flight; 1 is right, 2 is the planted mistake of not waiting for the tile in
+// use.
 template <int kBytes, int kWait>
 __global__ void __launch_bounds__(64) async_sum_kernel(const uint32_t* in, int n, uint32_t* out) {
   constexpr int kEach = kBytes / 4, kTile = 64 * kEach;
@@ -87,7 +110,8 @@ __global__ void __launch_bounds__(64) async_sum_kernel(const uint32_t* in, int n
     fetch(tile + 1);
     cp_async_wait<kWait>();
     __syncthreads();
-    for (int i = 0; i < kEach; ++i) sum += ring[tile % 2 * kTile + (at + kEach + i) % kTile];  // a neighbour's
+    for (int i = 0; i < kEach; ++i)
+      sum += ring[tile % 2 * kTile + (at + kEach + i) % kTile];  // a neighbour's
     __syncthreads();
   }
   cp_async_wait<0>();
@@ -95,7 +119,8 @@ __global__ void __launch_bounds__(64) async_sum_kernel(const uint32_t* in, int n
 }
 
 // Each block adds its value; the one that comes last publishes the total.
-__global__ void last_block_kernel(const uint32_t* in, uint32_t* partial, uint32_t* ticket, uint32_t* out) {
+__global__ void last_block_kernel(const uint32_t* in, uint32_t* partial, uint32_t* ticket,
+                                  uint32_t* out) {
   if (threadIdx.x != 0) return;
   partial[blockIdx.x] = in[blockIdx.x];
   if (atomic_add_acq_rel(ticket, 1) + 1 < gridDim.x) return;
@@ -105,7 +130,8 @@ __global__ void last_block_kernel(const uint32_t* in, uint32_t* partial, uint32_
 }
 
 // Blocks in the order of their tickets: each adds to the sum of the one before and hands it on.
-__global__ void chained_scan_kernel(const uint32_t* in, uint32_t* ticket, uint64_t* state, uint32_t* out) {
+__global__ void chained_scan_kernel(const uint32_t* in, uint32_t* ticket, uint64_t* state,
+                                    uint32_t* out) {
   HN_SHARED(uint32_t, place, 1);
   if (threadIdx.x == 0) *place = atomicAdd(ticket, 1u);
   __syncthreads();
@@ -127,7 +153,8 @@ __global__ void release_kernel(uint32_t* counter, uint32_t* flag, uint32_t* seen
   if (threadIdx.x == 1) seen[0] = load_acquire(flag);
 }
 
-// D[m][n] = A[m][k] B[k][n] + D for one 16x8 tile and k a multiple of 16, fragments read element by element.
+// D[m][n] = A[m][k] B[k][n] + D for one 16x8 tile and k a multiple of 16, fragments read element by
+// element.
 __global__ void mma_kernel(const uint16_t* a, const uint16_t* b, float* d, int k) {
   const int lane = lane_index();
   MmaD acc;
@@ -150,7 +177,8 @@ __global__ void mma_kernel(const uint16_t* a, const uint16_t* b, float* d, int k
 
 using EightHalves = Vec<uint16_t, 8>;
 
-// The same for k = 16 through shared memory and ldmatrix. `k_major`: B lies as [n][k], else as [k][n].
+// The same for k = 16 through shared memory and ldmatrix. `k_major`: B lies as [n][k], else as
+// [k][n].
 __global__ void mma_ldmatrix_kernel(const uint16_t* a, const uint16_t* b, float* d, bool k_major) {
   HN_SHARED(EightHalves, tile_a, 16 * 2);
   HN_SHARED(EightHalves, tile_b, 8 * 2);

@@ -1,4 +1,5 @@
-// test_collectives.cpp: sums, scans, ranks and rank-bins of warps and blocks against plain loops, in every thread order.
+// test_collectives.cpp: sums, scans, ranks and rank-bins of warps and blocks against plain loops,
+// in every thread order.
 #include "base_kernels.cuh"
 #include "device.h"
 
@@ -31,7 +32,8 @@ void check_rows(int n) {
   }
   const std::vector<T> got = same_in_every_order([&] {
     Buffer<T> in(x), scan(x.size()), sum(rows);
-    CHECK_EQ(launch(row_scan_kernel<kThreads, T>, rows, kThreads, 0, nullptr, in.data(), n, scan.data(), sum.data()),
+    CHECK_EQ(launch(row_scan_kernel<kThreads, T>, rows, kThreads, 0, nullptr, in.data(), n,
+                    scan.data(), sum.data()),
              0);
     std::vector<T> joined;
     const std::vector<T> scans = scan.read(), sums = sum.read();
@@ -62,7 +64,9 @@ TEST(float_sums_have_one_order) {
   for (float& v : x) v = random.symmetric() * 1e3f;
   const auto sums = same_in_every_order([&] {
     Buffer<float> in(x), scan(x.size()), sum(1);
-    CHECK_EQ(launch(row_scan_kernel<256, float>, 1, 256, 0, nullptr, in.data(), 4099, scan.data(), sum.data()), 0);
+    CHECK_EQ(launch(row_scan_kernel<256, float>, 1, 256, 0, nullptr, in.data(), 4099, scan.data(),
+                    sum.data()),
+             0);
     return sum.read();
   });
   double exact = 0;
@@ -84,7 +88,8 @@ TEST(warp_ranks_scans_and_places) {
       largest = std::max(largest, x[size_t(i)]);
     }
     for (int i = 0; i < 32; ++i) {
-      for (int32_t r : {before, total, votes[size_t(i)] != 0 ? 100 + before : -1}) ranks.push_back(r);
+      for (int32_t r : {before, total, votes[size_t(i)] != 0 ? 100 + before : -1})
+        ranks.push_back(r);
       before += votes[size_t(i)] != 0;
       scan += x[size_t(i)];
       for (int v : {scan, sum, largest}) values.push_back(v);
@@ -93,8 +98,8 @@ TEST(warp_ranks_scans_and_places) {
       Buffer<int> in(x), vote(votes), value(96);
       Buffer<uint32_t> counter(std::vector<uint32_t>(1, 100));
       Buffer<int32_t> rank(96);
-      CHECK_EQ(launch(warp_kernel<int>, 1, 32, 0, nullptr, in.data(), vote.data(), counter.data(), rank.data(),
-                      value.data()),
+      CHECK_EQ(launch(warp_kernel<int>, 1, 32, 0, nullptr, in.data(), vote.data(), counter.data(),
+                      rank.data(), value.data()),
                0);
       CHECK_EQ(counter.read()[0], uint32_t(100 + total));
       CHECK_EQ(value.read(), values);
@@ -132,8 +137,8 @@ void check_select(const std::vector<uint32_t>& counts) {
   const auto got = same_in_every_order([&] {
     Buffer<uint32_t> count(counts), rank(ranks), before(befores.size());
     Buffer<int32_t> bin(bins.size());
-    CHECK_EQ(launch(select_kernel<kThreads>, 1, kThreads, 0, nullptr, count.data(), int(counts.size()), rank.data(),
-                    int(ranks.size()), bin.data(), before.data()),
+    CHECK_EQ(launch(select_kernel<kThreads>, 1, kThreads, 0, nullptr, count.data(),
+                    int(counts.size()), rank.data(), int(ranks.size()), bin.data(), before.data()),
              0);
     CHECK_EQ(before.read(), befores);
     return bin.read();
@@ -154,6 +159,33 @@ TEST(block_select_finds_the_bin_of_a_rank) {
     if (bins > 0) counts.back() = 1000;
     check_select<96>(counts);
   }
+}
+
+template <int kThreads>
+void check_scribble() {
+  std::vector<uint32_t> x, expected;
+  for (uint32_t t = 0; t < kThreads; ++t) x.push_back(t % 7 + 1);
+  uint32_t sum = 0, before = 0;
+  for (uint32_t v : x) sum += v;
+  for (uint32_t v : x) {
+    for (uint32_t e : {sum, before, uint32_t(kThreads - 1), sum - x.back()}) expected.push_back(e);
+    before += v;
+  }
+  CHECK_EQ(same_in_every_order([&] {
+             Buffer<uint32_t> in(x), out(expected.size());
+             CHECK_EQ(
+                 launch(scribble_kernel<kThreads>, 1, kThreads, 0, nullptr, in.data(), out.data()),
+                 0);
+             return out.read();
+           }),
+           expected);
+}
+
+TEST(scratch_is_the_callers_before_and_after) {
+  check_scribble<32>();
+  check_scribble<64>();
+  check_scribble<256>();
+  check_scribble<1024>();
 }
 
 TEST(block_select_at_the_top_of_the_range) {

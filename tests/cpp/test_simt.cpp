@@ -205,6 +205,39 @@ TEST(a_missing_barrier_gives_different_bits_in_different_orders) {
   }
 }
 
+// Warps hand a value round; without the second barrier a warp that runs ahead overwrites its own.
+__global__ void hand_round_kernel(uint32_t* out, bool barrier) {
+  HN_SHARED(uint32_t, tile, 32);
+  const uint32_t warp = threadIdx.x / 32, warps = blockDim.x / 32, lane = threadIdx.x % 32;
+  uint32_t v = warp;
+  for (uint32_t round = 0; round < 3; ++round) {
+    if (lane == 0) tile[warp] = v;
+    __syncthreads();
+    for (int i = 0; i < 5; ++i) __syncwarp();
+    v = tile[(warp + 1) % warps] + 10;
+    if (barrier) __syncthreads();
+  }
+  out[threadIdx.x] = v;
+}
+
+std::vector<uint32_t> handed_round(int warps, bool barrier) {
+  return same_in_every_order([&] {
+    Buffer<uint32_t> out(size_t(32 * warps));
+    CHECK_EQ(launch(hand_round_kernel, 1, 32 * warps, 0, nullptr, out.data(), barrier), 0);
+    return out.read();
+  });
+}
+
+TEST(a_warp_that_runs_ahead_is_seen) {
+  for (int warps : {2, 3, 32}) {
+    const auto out = handed_round(warps, true);
+    for (int t = 0; t < 32 * warps; ++t) {
+      CHECK_EQ(out[size_t(t)], uint32_t((t / 32 + 3) % warps + 30));
+    }
+    CHECK_THROWS(hn::test::Failure, "order", handed_round(warps, false));
+  }
+}
+
 __global__ void last_writer_kernel(uint32_t* out) { *out = blockIdx.x; }
 
 TEST(a_race_between_blocks_gives_different_bits) {

@@ -1,6 +1,7 @@
 // test_topk_select.cpp: thresholds and cuts against a plain sort and the CPU loops, cold and warm, in every thread order.
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <tuple>
 
 #include "base/memory.cuh"
@@ -280,6 +281,61 @@ TEST(brackets_of_every_width) {
   const std::vector<Selection> right = check(net);
   for (int bits = 0; bits < 32; ++bits) {
     check(net, {{right[0].threshold + 1, 9, 1u << bits, 0}, {right[1].threshold, 9, 1u << bits, 0}});
+  }
+}
+
+// Keys 1000 .. 1299 once each, shuffled: every place of the answer relative to the bracket's ends.
+TEST(the_bracket_is_inclusive_and_saturates) {
+  std::vector<float> scores(300);
+  for (size_t i = 0; i < 300; ++i) scores[i] = bits_float(uint32_t(1000 + i * 7 % 300));
+  Net net = per_layer({flat(scores)}, 0);
+  for (const uint32_t answer : {1000u, 1001u, 1130u, 1150u, 1298u, 1299u}) {
+    net.k[0] = 1300 - answer;
+    for (const uint32_t width : {1u, 20u}) {
+      for (const int off : {-21, -20, -19, -2, -1, 0, 1, 2, 19, 20, 21}) {
+        const bool inside = uint32_t(std::abs(off)) <= width && net.k[0] < 300;
+        const std::vector<Selection> rows = check(net, {{uint32_t(int(answer) + off), 3, width, 0}});
+        CHECK_EQ(rows[0].threshold, net.k[0] < 300 ? answer : 0);
+        CHECK_EQ(rows[0].cold, net.k[0] == 300 || inside ? 0 : 1);
+      }
+    }
+  }
+  for (size_t i = 0; i < 300; ++i) scores[i] = bits_float(uint32_t(i * 7 % 300));  // around 0
+  net = per_layer({flat(scores)}, 0.9);
+  CHECK_EQ(check(net, {{10, 0, 40, 0}})[0].cold, 0);
+  for (size_t i = 0; i < 300; ++i) scores[i] = i % 7 ? 0.0f : kNan;  // up to the last key
+  net = per_layer({flat(scores)}, 0.1);
+  CHECK_EQ(check(net, {{0xffffffffu, 0, 40, 0}})[0].cold, 0);
+}
+
+// The other chunk's candidates alone would give an answer, and a wrong one.
+TEST(one_overflowing_chunk_spoils_the_bracket) {
+  std::vector<float> scores(1024, 1.0f);
+  for (size_t i = 512; i < 1024; ++i) scores[i] = i % 10 ? 100.0f : 1.0f + 1e-5f * float(i);
+  Net net = per_layer({flat(scores)}, 0);
+  net.k[0] = 1014;
+  const std::vector<Selection> rows = check(net, {{float_bits(1.0f), 0, 1u << 20, 0}});
+  CHECK_EQ(rows[0].cold, 1);
+  CHECK_EQ(rows[0].width, 1u << 18);
+}
+
+TEST(a_few_ties_in_a_warm_channels_last_layer) {
+  Random random(5);
+  for (int round = 0; round < 6; ++round) {
+    Layer layer = ohwi(16, 20, 9, random_scores, 3, round % 4);
+    for (int i = 0; i < 20; ++i) layer.scores[random.below(2880)] = i % 2 ? 0.021f : -0.021f;
+    Net net{{layer, flat(random_scores(100, 6)), layer}, {3}, {0}, Order::kMagnitude};
+    const std::vector<Selection> hint(3, {float_bits(0.021f), 0, 1u << 12, 0});
+    size_t below = 0;
+    for (const Layer& l : net.layers) {
+      for (const float s : l.scores) below += std::fabs(s) < 0.021f;
+    }
+    for (const size_t quota : {0, 1, 10, 19, 21, 35}) {
+      net.k[0] = int64_t(5860 - below - quota);
+      const std::vector<Selection> rows = check(net, hint);
+      CHECK_EQ(rows[0].threshold, float_bits(0.021f));
+      CHECK_EQ(rows[0].cold, 0);
+    }
   }
 }
 

@@ -1,5 +1,5 @@
-// test_words.cpp: the words of CUDA that kernels use, against their definitions. In the shim this tests the shim; on a GPU
-// it tests that the definitions are CUDA's.
+// test_words.cpp: the words of CUDA that kernels use, against their definitions. In the shim this
+// tests the shim; on a GPU it tests that the definitions are CUDA's.
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -36,7 +36,8 @@ enum Op {
 };
 
 template <class T>
-__global__ void warp_words_kernel(const T* in, T* out, int op, int argument, int width, uint32_t mask) {
+__global__ void warp_words_kernel(const T* in, T* out, int op, int argument, int width,
+                                  uint32_t mask) {
   const T v = in[threadIdx.x];
   if (!(mask >> threadIdx.x & 1u)) return;
   T r = 0;
@@ -68,7 +69,9 @@ template <class T>
 std::vector<T> run_warp(const std::vector<T>& x, int op, int argument, int width, uint32_t mask) {
   return same_in_every_order([&] {
     Buffer<T> in(x), out(std::vector<T>(32, T(0)));
-    CHECK_EQ(launch(warp_words_kernel<T>, 1, 32, 0, nullptr, in.data(), out.data(), op, argument, width, mask), 0);
+    CHECK_EQ(launch(warp_words_kernel<T>, 1, 32, 0, nullptr, in.data(), out.data(), op, argument,
+                    width, mask),
+             0);
     return out.read();
   });
 }
@@ -136,7 +139,8 @@ TEST(votes_and_reductions) {
   for (uint32_t mask : {kAll, 0x0ff0f00fu, 1u << 31}) {
     for (int kind = 0; kind < 3; ++kind) {
       std::vector<uint32_t> x(32);
-      for (uint32_t& v : x) v = kind == 0 ? uint32_t(random.bits()) : kind == 1 ? 0xfffffffeu : 0x80000001u;
+      for (uint32_t& v : x)
+        v = kind == 0 ? uint32_t(random.bits()) : kind == 1 ? 0xfffffffeu : 0x80000001u;
       uint32_t ballot = 0, add = 0, largest = 0, all = kAll, any = 0, odd = 0;
       int32_t least = 0x7fffffff;
       for (size_t l = 0; l < 32; ++l) {
@@ -149,17 +153,23 @@ TEST(votes_and_reductions) {
         any |= x[l];
         odd ^= x[l];
       }
-      const std::vector<std::pair<int, uint32_t>> expected = {
-          {kBallot, ballot}, {kAny, ballot != 0},       {kAllOf, ballot == mask}, {kAdd, add},
-          {kMin, uint32_t(least)}, {kMax, largest}, {kAnd, all},              {kOr, any},
-          {kXorAll, odd}};
+      const std::vector<std::pair<int, uint32_t>> expected = {{kBallot, ballot},
+                                                              {kAny, ballot != 0},
+                                                              {kAllOf, ballot == mask},
+                                                              {kAdd, add},
+                                                              {kMin, uint32_t(least)},
+                                                              {kMax, largest},
+                                                              {kAnd, all},
+                                                              {kOr, any},
+                                                              {kXorAll, odd}};
       for (const auto& e : expected) {
         const Context in("op " + std::to_string(e.first));
         std::vector<uint32_t> want(32, 0);
         for (size_t l = 0; l < 32; ++l) want[l] = mask >> l & 1u ? e.second : 0;
         CHECK_EQ(same_in_every_order([&] {
                    Buffer<uint32_t> in_lanes(x), out(std::vector<uint32_t>(32, 0));
-                   CHECK_EQ(launch(vote_words_kernel, 1, 32, 0, nullptr, in_lanes.data(), out.data(), e.first, mask),
+                   CHECK_EQ(launch(vote_words_kernel, 1, 32, 0, nullptr, in_lanes.data(),
+                                   out.data(), e.first, mask),
                             0);
                    return out.read();
                  }),
@@ -187,7 +197,8 @@ TEST(barriers_count_votes) {
         x.push_back(i % every == every - 1 ? 4 : 0);
         count += x.back() != 0;
       }
-      for (int v : {count, int(count > 0), int(count == n), 1}) expected.insert(expected.end(), size_t(n), v);
+      for (int v : {count, int(count > 0), int(count == n), 1})
+        expected.insert(expected.end(), size_t(n), v);
       CHECK_EQ(same_in_every_order([&] {
                  Buffer<int> in(x), out(size_t(4 * n));
                  CHECK_EQ(launch(barrier_words_kernel, 1, n, 0, nullptr, in.data(), out.data()), 0);
@@ -234,15 +245,18 @@ void check_atomics() {
     sum += i;
   }
   const std::vector<T> start = {0, 0, T(1000), T(1) << 31, T(~T(0)), 0, 5, 0, 0};
-  const std::vector<T> expected = {T(n), T(n - 1), 0, T(1) << 31 | bits, T(~bits), odd, 99, sum, sum};
-  CHECK_EQ(same_in_every_order([&] {
-             Buffer<T> words(start);
-             Buffer<uint32_t> order(std::vector<uint32_t>(n, 0));
-             CHECK_EQ(launch(atomics_kernel<T>, blocks, threads, 0, nullptr, words.data(), order.data()), 0);
-             CHECK_EQ(order.read(), std::vector<uint32_t>(n, 1));  // each old value was handed out once
-             return words.read();
-           }),
-           expected);
+  const std::vector<T> expected = {T(n), T(n - 1), 0,  T(1) << 31 | bits, T(~bits), odd,
+                                   99,   sum,      sum};
+  CHECK_EQ(
+      same_in_every_order([&] {
+        Buffer<T> words(start);
+        Buffer<uint32_t> order(std::vector<uint32_t>(n, 0));
+        CHECK_EQ(launch(atomics_kernel<T>, blocks, threads, 0, nullptr, words.data(), order.data()),
+                 0);
+        CHECK_EQ(order.read(), std::vector<uint32_t>(n, 1));  // each old value was handed out once
+        return words.read();
+      }),
+      expected);
 }
 
 TEST(atomics_in_global_and_shared_memory) {
@@ -270,7 +284,8 @@ TEST(atomics_of_floats_and_signed_words) {
 
 // --- One thread's words.
 
-__global__ void bit_words_kernel(const uint32_t* in, uint32_t* out, unsigned long long* wide, int n) {
+__global__ void bit_words_kernel(const uint32_t* in, uint32_t* out, unsigned long long* wide,
+                                 int n) {
   const int i = int(blockIdx.x * blockDim.x + threadIdx.x);
   if (i >= n) return;
   const uint32_t x = in[i], y = in[(i + 1) % n];
@@ -319,8 +334,8 @@ TEST(bit_words) {
     uint64_t ones = 0, bytes = 0;
     for (int k = 0; k < 32; ++k) ones += a >> k & 1u;
     for (int k = 0; k < 4; ++k) bytes |= (both >> (8 * (b >> (4 * k) & 7u)) & 0xffu) << (8 * k);
-    for (uint64_t v : {ones, uint64_t(lowest(a) + 1), uint64_t(31 - highest(a)), reversed, a * b >> 32,
-                       (both << (b & 31u)) >> 32, both >> (b & 31u), bytes}) {
+    for (uint64_t v : {ones, uint64_t(lowest(a) + 1), uint64_t(31 - highest(a)), reversed,
+                       a * b >> 32, (both << (b & 31u)) >> 32, both >> (b & 31u), bytes}) {
       narrow.push_back(uint32_t(v));
     }
     // High half of w * ~w by schoolbook multiplication of 32-bit halves.
@@ -335,7 +350,9 @@ TEST(bit_words) {
   CHECK_EQ(same_in_every_order([&] {
              Buffer<uint32_t> in(x), out(narrow.size());
              Buffer<unsigned long long> out_wide(wide.size());
-             CHECK_EQ(launch(bit_words_kernel, 3, 128, 0, nullptr, in.data(), out.data(), out_wide.data(), n), 0);
+             CHECK_EQ(launch(bit_words_kernel, 3, 128, 0, nullptr, in.data(), out.data(),
+                             out_wide.data(), n),
+                      0);
              CHECK_EQ(out_wide.read(), wide);
              return out.read();
            }),
@@ -360,7 +377,8 @@ __global__ void float_words_kernel(const float* in, float* out, int n) {
 TEST(float_words_round_once_each) {
   Random random(33);
   std::vector<float> x;
-  for (int i = 0; i < 400; ++i) x.push_back(std::ldexp(random.symmetric() + 1e-9f, int(random.below(20)) - 10));
+  for (int i = 0; i < 400; ++i)
+    x.push_back(std::ldexp(random.symmetric() + 1e-9f, int(random.below(20)) - 10));
   std::vector<float> expected;
   const size_t n = x.size();
   int split = 0;
@@ -378,7 +396,8 @@ TEST(float_words_round_once_each) {
   CHECK(split > 20);  // else a contraction would go unseen
   CHECK_EQ(same_in_every_order([&] {
              Buffer<float> in(x), out(expected.size());
-             CHECK_EQ(launch(float_words_kernel, 4, 128, 0, nullptr, in.data(), out.data(), int(n)), 0);
+             CHECK_EQ(launch(float_words_kernel, 4, 128, 0, nullptr, in.data(), out.data(), int(n)),
+                      0);
              return out.read();
            }),
            expected);
@@ -388,7 +407,8 @@ TEST(vector_types_have_cuda_layout) {
   static_assert(sizeof(float4) == 16 && alignof(float4) == 16, "float4");
   static_assert(sizeof(uint4) == 16 && alignof(uint4) == 16, "uint4");
   static_assert(sizeof(int2) == 8 && alignof(int2) == 8, "int2");
-  static_assert(sizeof(__nv_bfloat162) == 4 && sizeof(__half2) == 4 && sizeof(__half) == 2, "16-bit floats");
+  static_assert(sizeof(__nv_bfloat162) == 4 && sizeof(__half2) == 4 && sizeof(__half) == 2,
+                "16-bit floats");
   const float4 f = make_float4(1, 2, 3, 4);
   CHECK_EQ(f.x + 10 * f.y + 100 * f.z + 1000 * f.w, 4321.0f);
   const uint2 u = make_uint2(5, 6);

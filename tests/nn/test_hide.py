@@ -66,6 +66,18 @@ def test_one_selection_a_forward_for_the_whole_network(monkeypatch):
     assert calls == [2]
 
 
+def test_evaluation_after_a_fused_optimiser_sees_the_new_scores():
+    """A fused step on a CPU changes parameters without raising their version."""
+    model, x = hn.hide(_small()), torch.randn(2, 3, 8, 8)
+    optimizer = torch.optim.SGD([layer.scores for layer in hn.hidden_layers(model).values()], lr=100.0, fused=True)
+    model(x).square().sum().backward()
+    optimizer.step()
+    model.eval()
+    model(x)
+    for layer in hn.hidden_layers(model).values():
+        assert_equal(layer.mask(), reference.topk_mask(layer.scores, layer.k, by="magnitude"))
+
+
 def test_training_a_part_alone_still_selects_its_own():
     model = hn.hide(_small())
     conv = model[0]

@@ -83,10 +83,9 @@ struct SelectedConstant {
         ordered_bits(by_value ? 0xffffffffu : 0x7fffffffu) {
     const uint32_t highest = by_value ? value_key(0x7f800000u) : magnitude_key(0x7f800000u);
     no_cut = cut == 0 && threshold <= highest;
-    const uint32_t lowest =
-        by_value ? value_key(0xff800000u) : 0u;  // keys below it keep all scores
-    const uint32_t key = threshold < lowest ? lowest : threshold;
-    least = bits_float(by_value ? key ^ (key & 0x80000000u ? 0x80000000u : 0xffffffffu) : key);
+    // A key below that of -inf, which keeps all, gives a NaN, which nothing is less than.
+    const uint32_t flipped = threshold & 0x80000000u ? 0x80000000u : 0xffffffffu;
+    least = bits_float(by_value ? threshold ^ flipped : threshold);
   }
 };
 

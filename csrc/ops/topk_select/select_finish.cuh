@@ -126,9 +126,9 @@ __device__ __forceinline__ Verdict settle_bracket(const SelectTable& t, const It
   const GroupEntry& group = t.group[item.group];
   GroupState* state = t.state + item.group;
   const Bracket bracket = item.bracket;
-  const uint32_t below = state->below, candidates = state->candidates, overflowed = state->overflowed;
-  uint32_t rank = group.rank - below;  // among the candidates in question
-  if (overflowed != 0 || group.rank < below || rank >= candidates) {
+  const uint32_t candidates = state->candidates, overflowed = state->overflowed;
+  uint32_t rank = group.rank - state->below;  // among the candidates in question; wraps when it lies below the bracket
+  if (overflowed != 0 || rank >= candidates) {
     for (int i = int(threadIdx.x); i < kSubBins; i += kThreads) state->bins[i] = 0;
     if (threadIdx.x == 0) {
       state->outcome = overflowed != 0 ? Outcome::kOverflowed : Outcome::kMissed;

@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# The whole check of a machine with a GPU, within 8 minutes: build, tests, sanitizers, benchmarks.
+#
+#   bash bench/gpu_check.sh           OUT=folder for the results, default bench/results
+#
+# Needs nvcc and a python3 with torch >= 2.11; no network. Each stage has a time limit of its own
+# and the rest goes on after a failure; what failed is named at the end, with exit status 1. What a
+# machine lacks (cmake, pytest, compute-sanitizer) is said and its stages are skipped. Leaves
+# <device>.json and <device>.md in $OUT, and the stages' output in gpu_check.log.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+PYTHON=${PYTHON:-python3}
+OUT=${OUT:-bench/results}
+BUILD=build/gpu_check
+LIMIT=${LIMIT:-470} # seconds for everything
+mkdir -p "$OUT" "$BUILD"
+LOG=$BUILD/gpu_check.log
+STAGES=$BUILD/stages.jsonl
+: >"$LOG"
+: >"$STAGES"
+failed=()
+jobs=$(nproc)
+export PYTHONUNBUFFERED=1
+export HIDDENNET_COMMIT=${HIDDENNET_COMMIT:-$(git rev-parse --short=10 HEAD 2>/dev/null || echo unknown)}
+
+note() { # stage status seconds
+  printf '{"stage": "%s", "status": "%s", "seconds": %d}\n' "$1" "$2" "$3" >>"$STAGES"
+  printf '%-22s %s, %d s\n' "$1" "$2" "$3"
+}
+
+left() { echo $((LIMIT - SECONDS)); }
+
+stage() { # name limit command...: run it, its output into the log
+  local name=$1 limit=$2 begun=$SECONDS status=ok code=0
+  shift 2
+  [ "$limit" -gt "$(left)" ] && limit=$(left)
+  if [ "$limit" -le 0 ]; then
+    note "$name" "not begun: no time left" 0
+    failed+=("$name")
+    return 1
+  fi
+  echo "=== $name: $*" >>"$LOG"
+  timeout -k 5 "$limit" "$@" >>"$LOG" 2>&1 || code=$?
+  if [ "$code" -eq 124 ] || [ "$code" -eq 137 ]; then
+    status="FAILED: not done after $limit s"
+  elif [ "$code" -ne 0 ]; then
+    status="FAILED: exit status $code"
+  fi
+  note "$name" "$status" $((SECONDS - begun))
+  if [ "$code" -ne 0 ]; then
+    failed+=("$name")
+    tail -n 25 "$LOG"
+  fi
+  return "$code"
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+has_module() { "$PYTHON" -c "import $1" >/dev/null 2>&1; }
+
+if ! has_module torch; then
+  echo "gpu_check: expected a $PYTHON with torch >= 2.11, got none; name one with PYTHON=" >&2
+  exit 2
+fi
+if ! "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+  echo "gpu_check: expected a GPU that torch sees, got none" >&2
+  exit 2
+fi
+capability=$("$PYTHON" -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())')
+export TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-$capability}
+export MAX_JOBS=${MAX_JOBS:-$jobs}
+"$PYTHON" -c 'import torch; print(torch.cuda.get_device_name(), "torch", torch.__version__)'
+for module in pydantic yaml safetensors numpy torchvision sklearn nvtx; do
+  has_module "$module" || echo "$module is missing: what needs it is skipped or fails below"
+done
+
+# the extension for Python, and the kernels' own tests as CUDA programs
+stage "build extension" 200 env HIDDENNET_CUDA=1 "$PYTHON" setup.py build_ext --inplace
+kernel_tests=()
+if have cmake; then
+  generator=()
+  have ninja && generator=(-G Ninja)
+  targets=()
+  for source in tests/cpp/test_*.cpp; do
+    name=$(basename "$source" .cpp)
+    [ "$name" = test_simt ] && continue # tests the shim itself
+    targets+=("build_${name}_gpu")
+    kernel_tests+=("$BUILD/cpp/${name}_gpu")
+  done
+  stage "configure kernel tests" 30 cmake -S . -B "$BUILD/cpp" "${generator[@]}" -DHN_GPU_TESTS=ON
+  stage "build kernel tests" 150 cmake --build "$BUILD/cpp" -j "$jobs" --target "${targets[@]}"
+else
+  note "kernel tests" "skipped: no cmake here" 0
+fi
+
+# every program by itself, side by side; xargs fails if one does
+each() { # stage limit prefix...: run the prefix with each kernel test
+  local name=$1 limit=$2 built=()
+  shift 2
+  for program in "${kernel_tests[@]}"; do
+    [ -x "$program" ] && built+=("$program")
+  done
+  if [ "${#built[@]}" -eq 0 ]; then
+    note "$name" "skipped: no kernel test was built" 0
+    return 0
+  fi
+  # shellcheck disable=SC2016
+  printf '%s\0' "${built[@]}" >"$BUILD/programs"
+  stage "$name" "$limit" xargs -0 -P 8 -n 1 -a "$BUILD/programs" env "$@"
+}
+each "kernel tests" 60
+if has_module pytest; then
+  workers=()
+  has_module xdist && workers=(-n 4)
+  stage "pytest -m cuda" 130 "$PYTHON" -m pytest -m cuda -q "${workers[@]}"
+else
+  note "pytest -m cuda" "skipped: no pytest here" 0
+fi
+if have compute-sanitizer; then
+  each "memcheck" 60 compute-sanitizer --tool memcheck --error-exitcode 9
+  each "racecheck" 60 compute-sanitizer --tool racecheck --error-exitcode 9
+else
+  note "compute-sanitizer" "skipped: not on PATH" 0
+fi
+
+# the benchmarks print their own tables, and keep what they have when time runs out
+echo "benchmarks, $(left) s left"
+"$PYTHON" -m bench --device cuda --out "$OUT" --stages "$STAGES" --timeout 100 \
+  --deadline "$(left)" 2>&1 | tee -a "$LOG"
+[ "${PIPESTATUS[0]}" -ne 0 ] && failed+=("benchmarks")
+
+[ -n "${OUT:-}" ] && [ "$OUT" != bench/results ] && cp "$LOG" "$OUT/gpu_check.log"
+echo "all of it took $SECONDS s; results in $OUT, output in $LOG"
+if [ "${#failed[@]}" -ne 0 ]; then
+  printf 'FAILED: %s\n' "${failed[@]}" >&2
+  exit 1
+fi
