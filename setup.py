@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent.resolve()
 sys.path.insert(0, str(ROOT))
@@ -119,6 +119,9 @@ class Build(BuildExtension):
 
 CUDA, WHY = cuda_verdict()
 setup(
+    packages=[*find_packages(include=["hiddennet*"]), "hiddennet.configs"],
+    package_dir={"hiddennet.configs": "configs"},  # beside the code in a checkout, inside the package when installed
+    package_data={"hiddennet.configs": ["*.yml", "README.md", "*/*.yml", "*/*/*.yml"]},
     ext_modules=extensions(),
     cmdclass={"build_ext": Build},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},

@@ -60,8 +60,9 @@ class Results:
         parts = [f"# Measured on {device}", f"`{self.command}`: {headline(self.environment)}"]
         parts.append(f"{self.verdict()}")
         if self.stages:
-            lines = [f"| {s['stage']} | {s['status']} | {s['seconds']} |" for s in self.stages]
-            head = ["| stage | status | seconds |", "|---|---|---|"]
+            names = ("stage", "status", "seconds", "said")
+            lines = [f"| {' | '.join(str(s.get(n, '')) for n in names)} |" for s in self.stages]
+            head = [f"| {' | '.join(names)} |", "|---|---|---|---|"]
             parts.append("\n".join([*head, *lines]))
         for name in dict.fromkeys(row.bench for row in self.rows):
             parts += [f"## {name}", table(row for row in self.rows if row.bench == name)]

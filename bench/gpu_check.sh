@@ -13,7 +13,8 @@ cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 OUT=${OUT:-bench/results}
 BUILD=build/gpu_check
-LIMIT=${LIMIT:-470} # seconds for everything
+LIMIT=${LIMIT:-470}     # seconds for everything
+RESERVE=${RESERVE:-150} # of them for the benchmarks at the end
 mkdir -p "$OUT" "$BUILD"
 LOG=$BUILD/gpu_check.log
 STAGES=$BUILD/stages.jsonl
@@ -24,33 +25,36 @@ jobs=$(nproc)
 export PYTHONUNBUFFERED=1
 export HIDDENNET_COMMIT=${HIDDENNET_COMMIT:-$(git rev-parse --short=10 HEAD 2>/dev/null || echo unknown)}
 
-note() { # stage status seconds
-  printf '{"stage": "%s", "status": "%s", "seconds": %d}\n' "$1" "$2" "$3" >>"$STAGES"
-  printf '%-22s %s, %d s\n' "$1" "$2" "$3"
+note() { # stage status seconds [what it said last]
+  local said
+  said=$(printf '%s' "${4:-}" | tr -cd '[:print:]' | cut -c 1-120 | sed 's/[\\"]/\\&/g')
+  printf '{"stage": "%s", "status": "%s", "seconds": %d, "said": "%s"}\n' \
+    "$1" "$2" "$3" "$said" >>"$STAGES"
+  printf '%-20s %s, %d s  %s\n' "$1" "$2" "$3" "${4:-}"
 }
 
 left() { echo $((LIMIT - SECONDS)); }
 
 stage() { # name limit command...: run it, its output into the log
-  local name=$1 limit=$2 begun=$SECONDS status=ok code=0
+  local name=$1 limit=$2 begun=$SECONDS status=ok code=0 part=$BUILD/stage.log
   shift 2
-  [ "$limit" -gt "$(left)" ] && limit=$(left)
+  [ "$limit" -gt $(($(left) - RESERVE)) ] && limit=$(($(left) - RESERVE))
   if [ "$limit" -le 0 ]; then
     note "$name" "not begun: no time left" 0
     failed+=("$name")
     return 1
   fi
-  echo "=== $name: $*" >>"$LOG"
-  timeout -k 5 "$limit" "$@" >>"$LOG" 2>&1 || code=$?
+  timeout -k 5 "$limit" "$@" >"$part" 2>&1 || code=$?
+  { echo "=== $name: $*"; cat "$part"; } >>"$LOG"
   if [ "$code" -eq 124 ] || [ "$code" -eq 137 ]; then
     status="FAILED: not done after $limit s"
   elif [ "$code" -ne 0 ]; then
     status="FAILED: exit status $code"
   fi
-  note "$name" "$status" $((SECONDS - begun))
+  note "$name" "$status" $((SECONDS - begun)) "$(tail -n 1 "$part")"
   if [ "$code" -ne 0 ]; then
     failed+=("$name")
-    tail -n 25 "$LOG"
+    tail -n 25 "$part"
   fi
   return "$code"
 }
@@ -74,12 +78,12 @@ for module in pydantic yaml safetensors numpy torchvision sklearn nvtx; do
   has_module "$module" || echo "$module is missing: what needs it is skipped or fails below"
 done
 
-# the extension for Python, and the kernels' own tests as CUDA programs
-stage "build extension" 200 env HIDDENNET_CUDA=1 "$PYTHON" setup.py build_ext --inplace
+# the extension for Python, and at the same time the kernels' own tests as CUDA programs
 kernel_tests=()
 if have cmake; then
   generator=()
-  have ninja && generator=(-G Ninja)
+  go_on=()
+  have ninja && generator=(-G Ninja) && go_on=(-- -k 0)
   targets=()
   for source in tests/cpp/test_*.cpp; do
     name=$(basename "$source" .cpp)
@@ -87,8 +91,23 @@ if have cmake; then
     targets+=("build_${name}_gpu")
     kernel_tests+=("$BUILD/cpp/${name}_gpu")
   done
-  stage "configure kernel tests" 30 cmake -S . -B "$BUILD/cpp" "${generator[@]}" -DHN_GPU_TESTS=ON
-  stage "build kernel tests" 150 cmake --build "$BUILD/cpp" -j "$jobs" --target "${targets[@]}"
+  rm -f "$BUILD/built"
+  set -m # a process group of its own, to be ended as a whole
+  (
+    cmake -S . -B "$BUILD/cpp" "${generator[@]}" -DHN_GPU_TESTS=ON \
+      -DHN_GPU_ARCH="sm_${capability/./}" &&
+      cmake --build "$BUILD/cpp" -j "$jobs" --target "${targets[@]}" "${go_on[@]}"
+    echo $? >"$BUILD/built"
+  ) >"$BUILD/kernel_tests.log" 2>&1 &
+  builder=$!
+  set +m
+fi
+stage "build extension" 220 env HIDDENNET_CUDA=1 "$PYTHON" setup.py build_ext --inplace
+if have cmake; then
+  # shellcheck disable=SC2016
+  stage "build kernel tests" 120 bash -c \
+    'until [ -s "$0/built" ]; do sleep 1; done; cat "$0/kernel_tests.log"; exit "$(cat "$0/built")"' "$BUILD"
+  kill -- "-$builder" 2>/dev/null # nothing may run beside the benchmarks
 else
   note "kernel tests" "skipped: no cmake here" 0
 fi

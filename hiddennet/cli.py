@@ -1,4 +1,4 @@
-"""The console script `hiddennet`: run, eval, export, import, config, env."""
+"""The console script `hiddennet`: run, compare, eval, export, import, config, env."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from hiddennet import run
+from hiddennet import compare, run
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -18,6 +18,10 @@ def _parser() -> argparse.ArgumentParser:
     running = commands.add_parser("run", help="run a config, or go on with it")
     run.add_arguments(running)
     running.set_defaults(action=run.execute)
+
+    comparing = commands.add_parser("compare", help="run several configs and set them side by side")
+    compare.add_arguments(comparing)
+    comparing.set_defaults(action=compare.execute)
 
     evaluating = commands.add_parser("eval", help="evaluate an artifact or a run's best epoch")
     evaluating.add_argument("network", metavar="ARTIFACT|RUN")

@@ -1,4 +1,4 @@
-"""NVTX ranges in the domain "hiddennet": what Nsight shows on its timeline. Nothing happens without the nvtx package."""
+"""NVTX ranges in the domain "hiddennet": what Nsight shows on its timeline. Nothing without the nvtx package."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ F = TypeVar("F", bound=Callable)
 
 
 @contextlib.contextmanager
-def range(name: str) -> Iterator[None]:  # noqa: A001
+def range(name: str) -> Iterator[None]:
     """Mark the enclosed code as `name`: a phase of training (data, forward, backward, step, eval) or an op."""
     if not enabled:
         yield

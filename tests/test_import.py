@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hiddennet import _load, env, trace
 from build_tools.cuda_toolkit import find_toolkit
+from hiddennet import _load, env, trace
 
 ROOT = Path(__file__).resolve().parents[1]
 

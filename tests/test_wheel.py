@@ -1,4 +1,4 @@
-"""One wheel for every torch: built here, it carries no C++ symbol of torch, and loads under another torch's CPU build."""
+"""One wheel for every torch: built here, without C++ symbols of torch, it loads under another torch's CPU build."""
 
 from __future__ import annotations
 

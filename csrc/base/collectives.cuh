@@ -91,7 +91,8 @@ constexpr int kBlockScratch = kThreads / 32;
 template <int kThreads, class T>
 __device__ __forceinline__ T block_sum(T v, T* scratch) {
   constexpr int kWarps = kBlockScratch<kThreads>;
-  static_assert(kThreads % 32 == 0 && kWarps >= 1 && kWarps <= 32, "a block is 1 to 32 whole warps");
+  static_assert(kThreads % 32 == 0 && kWarps >= 1 && kWarps <= 32,
+                "a block is 1 to 32 whole warps");
   v = warp_sum(v);
   if (kWarps == 1) return v;
   __syncthreads();
@@ -106,7 +107,8 @@ __device__ __forceinline__ T block_sum(T v, T* scratch) {
 template <int kThreads, class T>
 __device__ __forceinline__ Scan<T> block_scan(T v, T* scratch) {
   constexpr int kWarps = kBlockScratch<kThreads>;
-  static_assert(kThreads % 32 == 0 && kWarps >= 1 && kWarps <= 32, "a block is 1 to 32 whole warps");
+  static_assert(kThreads % 32 == 0 && kWarps >= 1 && kWarps <= 32,
+                "a block is 1 to 32 whole warps");
   const Scan<T> mine = warp_scan(v);
   if (kWarps == 1) return mine;
   const int warp = int(threadIdx.x / 32);
@@ -138,7 +140,7 @@ __device__ __forceinline__ Selected block_select(const uint32_t* counts, int bin
   uint32_t sum = 0;
   for (int i = begin; i < end; ++i) sum += counts[i];
   uint32_t before = block_scan<kThreads>(sum, scratch).before;
-  if (kThreads == 32) __syncthreads();
+  if (kThreads == 32) __syncthreads();          // block_scan of one warp orders no memory
   if (before <= rank && rank - before < sum) {  // true in one thread at most
     int bin = begin;
     while (rank - before >= counts[bin]) before += counts[bin++];

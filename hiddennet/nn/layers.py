@@ -49,14 +49,16 @@ class HiddenMixin:
     def _add_rule_state(self, device: torch.device) -> None:
         rule = self.rule
         if isinstance(rule, Fixed):
-            if rule.mask.shape != self.weight_shape:
+            if rule.mask is None or rule.mask.shape != self.weight_shape:
                 raise ValueError(
                     f"{type(self).__name__}: expected a mask of shape {tuple(self.weight_shape)}, "
-                    f"got {tuple(rule.mask.shape)}"
+                    f"got {None if rule.mask is None else tuple(rule.mask.shape)}"
                 )
             bits = ops.pack_mask(rule.mask.bool())
             self.register_buffer("mask_bits", bits.to(device))
-            self._kept = int(rule.mask.sum())
+            known = not (rule.mask.is_meta or device.type == "meta")
+            self._kept = int(rule.mask.count_nonzero()) if known else None
+            self.rule = Fixed(None)  # the bits are kept, not the bytes
         if isinstance(rule, Sampled):
             # step 0 is the fixed draw of evaluation; training counts from 1
             self.register_buffer("draw", torch.ones(1, dtype=torch.int64, device=device))
@@ -107,7 +109,7 @@ class HiddenMixin:
         if isinstance(self.rule, TopK):
             return self.rule.density
         if isinstance(self.rule, Fixed):
-            return self._kept / max(1, self.weight_shape.numel())
+            return None if self._kept is None else self._kept / max(1, self.weight_shape.numel())
         return 1.0 if isinstance(self.rule, All) else None
 
     def reset_parameters(self) -> None:
@@ -169,9 +171,10 @@ class HiddenMixin:
         return self._row is not None and not torch.compiler.is_compiling() and self._row_key == self._key()
 
     def _selection_row(self) -> Tensor:
-        if self._selected_by_network or not self.training:
-            if self.selection_is_current() or (self._row is not None and torch.compiler.is_compiling()):
-                return self._row
+        may_reuse = self._selected_by_network or not self.training
+        chosen_in_graph = self._row is not None and torch.compiler.is_compiling()
+        if may_reuse and (chosen_in_graph or self.selection_is_current()):
+            return self._row
         if self.rule.scope == "global":
             raise RuntimeError(
                 f"{type(self).__name__}: expected a selection over the whole model for TopK(scope='global'), got none; "
@@ -247,7 +250,7 @@ class HiddenMixin:
             return self.k
         if isinstance(self.rule, Sampled):
             return float(torch.sigmoid(self.scores.double()).sum())
-        return int(self.mask().sum())
+        return int(self.mask().count_nonzero())
 
     @property
     def density(self) -> float:

@@ -50,13 +50,13 @@ def select(model: nn.Module) -> None:
 
 
 def refresh(model: nn.Module) -> None:
-    """Forget all cached selections: after writing scores behind autograd's back (`.data`), or replaying a CUDA graph."""
+    """Forget all cached selections: after writing scores behind autograd's back (`.data`) or replaying a graph."""
     for layer in hidden_layers(model).values():
         layer.forget_selection()
 
 
 def select_before_forward(model: nn.Module, _inputs) -> None:
-    """Forward pre-hook of a model given to hide(): select at each training forward, and in evaluation when scores moved."""
+    """Forward pre-hook of hide(): select at each training forward, and in evaluation when scores moved."""
     layers = [m for m in model.modules() if isinstance(m, HiddenMixin) and isinstance(m.rule, TopK)]
     if any(layer.training or not layer.selection_is_current() for layer in layers):
         select(model)

@@ -86,9 +86,9 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Fixed:
-    """A mask that does not change: bool of the layer's weight shape."""
+    """A mask that does not change: bool of the layer's weight shape. A layer keeps its bits; its rule holds None."""
 
-    mask: Tensor = field(compare=False)
+    mask: Tensor | None = field(compare=False)
     has_scores = False
 
     def spec(self) -> dict:

@@ -45,7 +45,7 @@ class Generated:
     def scaled(self, shape: torch.Size, density: float | None) -> InitScale:
         """Kind and scale for a weight of this shape; `density` is the layer's kept fraction, used by scale_fan."""
         if self.scale_fan and density is None:
-            raise ValueError("Generated: expected a rule with a density for scale_fan; use TopK or Fixed, or no scale_fan")
+            raise ValueError("Generated: expected a rule with a density for scale_fan; use TopK or Fixed")
         scale_by = density if self.scale_fan else None
         return init_scale(
             tuple(shape), self.init, mode=self.mode, nonlinearity=self.nonlinearity, density=scale_by

@@ -31,13 +31,13 @@ def check_tensor(op: str, name: str, value: object, *, dtypes: Sequence[torch.dt
 def check_same_device(op: str, name: str, value: Tensor, other: str, like: Tensor) -> None:
     """Both tensors on one device."""
     if value.device != like.device:
-        raise ValueError(f"{op}: expected {name} on {like.device} like {other}, got {value.device}; move one with .to()")
+        raise ValueError(f"{op}: expected {name} on {like.device} like {other}, got {value.device}; use .to()")
 
 
 def check_k(op: str, k: object, n: int) -> int:
     """An int in [0, n]: how many are kept."""
     if isinstance(k, bool) or not isinstance(k, int):
-        raise TypeError(f"{op}: expected k to be an int, got {type(k).__name__}; a density is turned into k by hn.nn.TopK")
+        raise TypeError(f"{op}: expected k to be an int, got {type(k).__name__}; hn.nn.TopK takes a density")
     if not 0 <= k <= n:
         raise ValueError(f"{op}: expected k in [0, {n}], got {k}")
     return k

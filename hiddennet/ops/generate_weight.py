@@ -42,7 +42,7 @@ def _(plane, n, seed, layer, redraw) -> None:
 
 
 class InitScale(NamedTuple):
-    """What an initialisation is for one shape: a kind of number ("constant", "signs", "uniform", "normal") times scale."""
+    """An initialisation for one shape: a kind of number ("constant", "signs", "uniform", "normal") times scale."""
 
     kind: str
     scale: float
@@ -105,7 +105,7 @@ KIND_CODES = {"stored": 0, "constant": 1, "signs": 2, "uniform": 3, "normal": 4}
 
 
 def fill(out: Tensor, scaled: InitScale, *, seed: int, layer: int, redraw: int) -> Tensor:
-    """Write the numbers `scaled` names into `out` (float32, bfloat16 or float16; OIHW or channels_last) and return it."""
+    """Write the numbers `scaled` names into `out` (float32, bfloat16, float16; OIHW or channels_last); return it."""
     kind = "constant" if scaled.kind == "signs" else scaled.kind
     signs = scaled.kind == "signs"
     _generate_weight(out, KIND_CODES[kind], signs, scaled.scale, seed, layer, redraw)

@@ -16,7 +16,6 @@ from hiddennet.ops.checks import (
     check_choice,
     check_k,
     check_same_device,
-    check_tensor,
     dense,
     in_layout,
     is_channels_last,
@@ -65,7 +64,7 @@ class _MaskedWeight(torch.autograd.Function):
     def forward(ctx, scores, stored, selection, bits, step, plane, shape, rule, source, dtype):
         channels_last = _layout(scores, stored)
         rule_code, rule_seed = rule
-        source_code, scale, seed, layer, redraw, through = source
+        source_code, scale, seed, layer, redraw, _ = source
         ctx.save_for_backward(scores, stored, selection, bits, step, plane)
         ctx.channels_last, ctx.rule, ctx.source = channels_last, rule, source
         return _masked_weight(

@@ -64,7 +64,7 @@ class Rule:
 
     @classmethod
     def sampled(cls, step: Tensor, seed: int) -> Rule:
-        """Bernoulli(sigmoid(score)), drawn by (seed, layer, index, step); step is int64 of one element on the device."""
+        """Bernoulli(sigmoid(score)), drawn by (seed, layer, index, step); step: int64, one element, on the device."""
         check_tensor("Rule.sampled", "step", step, dtypes=(torch.int64,))
         check_seed("Rule.sampled", "seed", seed, 63)
         return cls("sampled", torch.zeros(4, dtype=torch.int32, device=step.device), step=step, seed=seed)

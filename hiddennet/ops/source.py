@@ -1,4 +1,4 @@
-"""WeightSource: where a layer's weights come from, as the few tensors and numbers an op needs (csrc/base/source.cuh)."""
+"""WeightSource: where a layer's weights come from, as what an op needs of them (csrc/base/source.cuh)."""
 
 from __future__ import annotations
 

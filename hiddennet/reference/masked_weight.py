@@ -1,4 +1,4 @@
-"""The effective weight and its straight-through backward, by their equations (edge-popup eq. 3 to 5; Zhou et al. 2019)."""
+"""The effective weight and its straight-through backward, by equation (edge-popup eq. 3 to 5; Zhou et al. 2019)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def masked_weight(weight: Tensor, mask: Tensor, scores: Tensor | None, rule: str
 def masked_weight_backward(
     grad: Tensor, weight: Tensor, mask: Tensor, scores: Tensor | None, rule: str
 ) -> tuple[Tensor, Tensor]:
-    """(dL/dscore, dL/dweight) for dL/d(effective weight) = grad: straight-through in the scores, masked in the weight."""
+    """(dL/dscore, dL/dweight) for dL/d(effective weight) = grad: straight-through in scores, masked in the weight."""
     if rule in ("sampled", "expectation"):
         p = torch.sigmoid(scores)
         surrogate = p * (1 - p)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def score_key(scores: Tensor, by: str) -> Tensor:
-    """Return int64 keys of the scores, flattened in OIHW order: unsigned order is selection order (csrc/base/key.cuh)."""
+    """int64 keys of the scores, flattened in OIHW order; their order is selection order (csrc/base/key.cuh)."""
     bits = scores.detach().contiguous().flatten().view(torch.int32).to(torch.int64) & 0xFFFFFFFF
     magnitude = bits & 0x7FFFFFFF
     nan = magnitude > 0x7F800000

@@ -244,7 +244,8 @@ class Session:
         progress, key = self.progress, f"{self.split}_top1"
         kept = {name: value for name, value in row.items() if "/" not in name}
         progress.history.append(kept)
-        better = progress.best is None or kept[key] > progress.best[key]
+        # of equally good epochs the latest, which has learned longest: small splits tie often
+        better = progress.best is None or kept[key] >= progress.best[key]
         if better:
             progress.best = kept
         left = self._seconds_after_epoch(progress.seconds)

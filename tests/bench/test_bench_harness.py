@@ -193,12 +193,15 @@ def test_table_lines_up():
     assert lines[-1] == "- longer, y: why"
 
 
+STAGE = {"stage": "build", "status": "ok", "seconds": 3, "said": "7 passed"}
+
+
 def test_results_of_several_benchmarks(capsys, tmp_path):
     path = tmp_path / "part.jsonl"
     part = _report(capsys, path=path)
     part.value("size", "file", 9.9, "MB", at_most=3.5)
     part.close()
-    results = Results("python -m bench", stages=[{"stage": "build", "status": "ok", "seconds": 3}])
+    results = Results("python -m bench", stages=[STAGE])
     results.read(path)
     results.failures.append("step: exit status 1")
     written = results.write(tmp_path / "out", "device")
@@ -209,7 +212,7 @@ def test_results_of_several_benchmarks(capsys, tmp_path):
     assert document["rows"][0]["value"] == 9.9
     text = written.with_suffix(".md").read_text()
     assert "0 of 1 bars hold" in text and "missed: size: file, <= 3.5" in text
-    assert "| build | ok | 3 |" in text and "FAILED step" in text
+    assert "| build | ok | 3 | 7 passed |" in text and "FAILED step" in text
 
 
 def test_files_are_named_after_the_device_and_what_ran():

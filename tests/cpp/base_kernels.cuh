@@ -27,21 +27,27 @@ __global__ void __launch_bounds__(kThreads) row_scan_kernel(const T* in, int n, 
   if (threadIdx.x == kThreads - 1) sum[blockIdx.x] = total;
 }
 
-// Every thread scribbles over the scratch before and after each call: it is the caller's.
+// Every thread scribbles over the scratch before and after each call: it is the caller's. The
+// counts of block_select are written just before by other threads, and its second rank is in no
+// bin.
 template <int kThreads>
 __global__ void __launch_bounds__(kThreads) scribble_kernel(const uint32_t* in, uint32_t* out) {
   HN_SHARED(uint32_t, scratch, kBlockScratch<kThreads> + 2);
+  HN_SHARED(uint32_t, counts, kThreads);
   const uint32_t t = threadIdx.x, at = (t + 32) % (kBlockScratch<kThreads> + 2);
   scratch[at] = t;
   const uint32_t sum = block_sum<kThreads>(in[t], scratch);
   scratch[at] = sum;
   const Scan<uint32_t> scan = block_scan<kThreads>(in[t], scratch);
   scratch[at] = scan.total;
-  const Selected s = block_select<kThreads>(in, kThreads, scan.total - 1, scratch);
+  counts[kThreads - 1 - t] = in[kThreads - 1 - t];
+  const Selected s = block_select<kThreads>(counts, kThreads, scan.total - 1, scratch);
+  scratch[at] = t;
+  const Selected none = block_select<kThreads>(counts, kThreads, scan.total, scratch);
   scratch[at] = t;
   out[4 * t] = sum;
   out[4 * t + 1] = scan.before;
-  out[4 * t + 2] = uint32_t(s.bin);
+  out[4 * t + 2] = none.bin == -1 ? uint32_t(s.bin) : 0xffffffffu;
   out[4 * t + 3] = s.before;
 }
 

@@ -1,4 +1,4 @@
-"""masked_weight: every rule x source x layout x dtype against the reference; the written surrogate gradients exactly."""
+"""masked_weight: every rule x source x layout x dtype against the reference; the surrogate gradients exactly."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_stored_weights_may_get_the_gradient_of_every_weight(device):
 
 
 def test_gradient_of_the_stored_weight_is_a_true_derivative():
-    """The only one that is: gradcheck in float64 has no path here, so a finite difference in float32 of a linear map."""
+    """The only one that is: float64 has no path here, so a finite difference of a linear map."""
     weight, scores = torch.randn(4, 5, requires_grad=True), torch.randn(4, 5)
     direction = torch.randn(4, 5)
     f = lambda w: ops.masked_weight(scores, 11, source=ops.WeightSource.store(w))  # noqa: E731
