@@ -49,9 +49,7 @@ def run(config: str, args: argparse.Namespace, device: torch.device) -> dict[str
     command += ["--fresh"] if args.fresh else []
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(
-            f"{' '.join(command[1:])} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
-        )
+        raise SystemExit(f"{' '.join(command[1:])} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     records = sorted(runs.glob("*/*/run.json"), key=lambda path: path.stat().st_mtime)
     return json.loads(records[-1].read_text())
 
@@ -70,9 +68,7 @@ def measure_group(name: str, report: Report, args: argparse.Namespace, device: t
             f"dense {record['dense_bytes']:,}; {record['device']}, {record['threads']} threads"
         )
         bar = group.bars.get(config)
-        report.value(
-            config, "test accuracy", 100 * record["test_top1"], "%", at_least=bar, note=note
-        )
+        report.value(config, "test accuracy", 100 * record["test_top1"], "%", at_least=bar, note=note)
         report.value(config, "run", seconds, "s")
     if len(configs) > 1:
         report.value(name, "runs together", total, "s", at_most=group.seconds_bar)

@@ -48,9 +48,7 @@ class Timing:
 
     def scaled(self, factor: float) -> Timing:
         """The same samples with every time multiplied by `factor` (say, 1 / inputs in a graph)."""
-        return Timing(
-            tuple(s * factor for s in self.seconds), tuple(c * factor for c in self.cpu), self.calls
-        )
+        return Timing(tuple(s * factor for s in self.seconds), tuple(c * factor for c in self.cpu), self.calls)
 
 
 @dataclass(frozen=True)
@@ -92,9 +90,7 @@ def ratio(above: Timing, below: Timing, *, clock: str = "seconds", draws: int = 
     tick = 1e-9  # a CPU clock that did not advance must not divide by zero
     b = b.clamp_min(tick)
     pairs = a / b
-    rounds = torch.randint(
-        a.numel(), (draws, a.numel()), generator=torch.Generator().manual_seed(0)
-    )
+    rounds = torch.randint(a.numel(), (draws, a.numel()), generator=torch.Generator().manual_seed(0))
     drawn = a[rounds].quantile(0.5, dim=1) / b[rounds].quantile(0.5, dim=1)
     low, high = drawn.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     value = (a.quantile(0.5) / b.quantile(0.5)).item()
@@ -207,9 +203,7 @@ def copy_bandwidth(device: torch.device, *, quick: bool = False) -> float:
     source = torch.empty(size, dtype=torch.uint8, device=device).random_()
     target = torch.empty_like(source)
     effort = Effort.quick() if quick else Effort(rounds=15, budget_s=2.0, sample_s=0.0)
-    times = measure(
-        {"copy": lambda: target.copy_(source)}, check=None, device=device, effort=effort
-    )
+    times = measure({"copy": lambda: target.copy_(source)}, check=None, device=device, effort=effort)
     return 2 * size / min(times["copy"].seconds)
 
 

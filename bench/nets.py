@@ -79,9 +79,7 @@ def dense_twin(model: nn.Module, name: str, device: torch.device) -> nn.Module:
     return twin
 
 
-def original_twin(
-    model: nn.Module, name: str, device: torch.device, layer: Callable[..., nn.Module]
-) -> nn.Module:
+def original_twin(model: nn.Module, name: str, device: torch.device, layer: Callable[..., nn.Module]) -> nn.Module:
     """The original's network with this model's weights and scores."""
     twin = originals.build(name, layer).to(device)
     with torch.no_grad():
@@ -102,9 +100,7 @@ def weighted(model: nn.Module) -> list[nn.Module]:
     return [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
 
 
-def data(
-    name: str, batch: int, device: torch.device, *, channels_last: bool
-) -> tuple[Tensor, Tensor]:
+def data(name: str, batch: int, device: torch.device, *, channels_last: bool) -> tuple[Tensor, Tensor]:
     """A batch of random images of the network's size, and labels."""
     generator = torch.Generator().manual_seed(1)
     size = (1, 28, 28) if name == "fc" else (3, 32, 32)
@@ -116,9 +112,7 @@ def data(
 def sgd(model: nn.Module, *, default: bool = False) -> torch.optim.Optimizer:
     """SGD with momentum on what learns; fused, or torch's default as the originals have it."""
     learning = [p for p in model.parameters() if p.requires_grad]
-    return torch.optim.SGD(
-        learning, RATE, momentum=0.9, weight_decay=1e-4, fused=None if default else True
-    )
+    return torch.optim.SGD(learning, RATE, momentum=0.9, weight_decay=1e-4, fused=None if default else True)
 
 
 def trainees(
@@ -171,9 +165,7 @@ def check_dense(mine: Trainee, dense: Trainee, rtol: float) -> None:
 def check_original(mine: Trainee, theirs: Trainee, rtol: float) -> None:
     """Same masks, loss and score gradients."""
     hn.select(mine.model)
-    for i, (layer, other) in enumerate(
-        zip(hidden_list(mine.model), weighted(theirs.model), strict=True)
-    ):
+    for i, (layer, other) in enumerate(zip(hidden_list(mine.model), weighted(theirs.model), strict=True)):
         want = other.mask().detach().bool()
         same(f"mask of layer {i}", layer.mask().flatten(), want.flatten())
     losses, gradients = _gradients(mine, theirs)

@@ -174,9 +174,7 @@ def build(name: str, layer: Layer = SortConv2d) -> nn.Module:
     if name == "cifar_resnet18":
         return ResNet18(layer)
     if name not in SMALL:
-        raise ValueError(
-            f"originals: expected one of {', '.join(SMALL)} or cifar_resnet18, got {name!r}"
-        )
+        raise ValueError(f"originals: expected one of {', '.join(SMALL)} or cifar_resnet18, got {name!r}")
     return SmallNet(SMALL[name], layer)
 
 

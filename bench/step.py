@@ -34,7 +34,8 @@ DENSE_BAR = 1.05
 CPU_BARS = {"conv2": 2.0, "conv4": 1.5, "cifar_resnet18": 1.4}  # times faster than the original
 GPU_BARS = {"conv2": 6.0, "conv4": 6.0, "cifar_resnet18": 4.0}
 SHARE_BARS = {"conv4": 3.0, "cifar_resnet18": 1.5}  # % of the step: selection and weights
-RTOL = 1e-3  # of float32 gradients whose sums run in another order, through 20 layers
+# of float32 gradients whose sums run in another order, through 20 layers and their ReLUs
+RTOL = {"cpu": 1e-3, "cuda": 2e-2}
 
 
 def autocast() -> AbstractContextManager:
@@ -58,8 +59,8 @@ def on_cpu(report: Report, name: str, batch: int, effort: Effort, channels_last:
     iterand = nets.original_trainee(mine, name, layer=originals.KthvalueConv2d)
 
     def check() -> None:
-        nets.check_dense(mine, dense, RTOL)
-        nets.check_original(mine, theirs, RTOL)
+        nets.check_dense(mine, dense, RTOL[device.type])
+        nets.check_original(mine, theirs, RTOL[device.type])
 
     works: dict[str, Work] = {
         "hiddennet": mine.step,
@@ -80,9 +81,7 @@ def on_cpu(report: Report, name: str, batch: int, effort: Effort, channels_last:
         return
     mine, dense = nets.trainees(name, batch, device, channels_last=True)
     works = {"hiddennet": mine.step, "dense": dense.step}
-    times = measure(
-        works, check=lambda: nets.check_dense(mine, dense, RTOL), device=device, effort=effort
-    )
+    times = measure(works, check=lambda: nets.check_dense(mine, dense, RTOL[device.type]), device=device, effort=effort)
     report.timings(f"{what} channels_last", times)
     claim(report, f"{what} channels_last", times, "hiddennet", "dense", at_most=DENSE_BAR)
 
@@ -94,7 +93,10 @@ def on_gpu(report: Report, name: str, batch: int, effort: Effort) -> None:
     modern = nets.original_trainee(plain, name, cast=autocast, channels_last=True)
     iterand = nets.original_trainee(plain, name, layer=originals.KthvalueConv2d)
     mine, dense = nets.trainees(name, batch, device, channels_last=True, cast=autocast)
-    check = lambda: nets.check_dense(mine, dense, 0.1)  # noqa: E731  (bfloat16, atomics)
+
+    def check() -> None:
+        nets.check_dense(mine, dense, 0.1)  # bfloat16, and sums by atomics
+
     what = f"{name} b{batch}"
     works: dict[str, Work] = {
         "hiddennet eager": mine.step,
@@ -125,16 +127,14 @@ def check_gpu(name: str, batch: int, device: torch.device) -> tuple[nets.Trainee
     torch.backends.cudnn.allow_tf32 = False
     try:
         mine, dense = nets.trainees(name, batch, device, channels_last=False)
-        nets.check_dense(mine, dense, RTOL)
-        nets.check_original(mine, nets.original_trainee(mine, name), RTOL)
+        nets.check_dense(mine, dense, RTOL[device.type])
+        nets.check_original(mine, nets.original_trainee(mine, name), RTOL[device.type])
     finally:
         torch.backends.cudnn.allow_tf32 = allowed
     return mine, dense
 
 
-def share(
-    report: Report, what: str, mine: nets.Trainee, step: Timing, effort: Effort, bar: float | None
-) -> None:
+def share(report: Report, what: str, mine: nets.Trainee, step: Timing, effort: Effort, bar: float | None) -> None:
     """Selection and weight generation of all layers, as a part of the step's graph."""
     layers = nets.hidden_list(mine.model)
 
@@ -149,9 +149,7 @@ def share(
             )
 
     device = torch.device("cuda")
-    times = measure(
-        {"selection + weights": captured([prepare])}, check=None, device=device, effort=effort
-    )
+    times = measure({"selection + weights": captured([prepare])}, check=None, device=device, effort=effort)
     report.timings(what, times)
     part = 100 * times["selection + weights"].median / step.median
     report.value(what, "selection + weights", part, "% of the step", at_most=bar)
@@ -159,9 +157,7 @@ def share(
 
 def add_arguments(flags: argparse.ArgumentParser) -> None:
     flags.add_argument("--nets", nargs="+", metavar="NET", help=f"default: {' '.join(NETS)}")
-    flags.add_argument(
-        "--channels-last", action="store_true", help="on a CPU, the dense comparison there too"
-    )
+    flags.add_argument("--channels-last", action="store_true", help="on a CPU, the dense comparison there too")
 
 
 def main() -> None:

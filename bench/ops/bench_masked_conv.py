@@ -69,9 +69,7 @@ class Layer:
 
     def hidden(self, plan: str) -> tuple[Tensor, ...]:
         """Output, gradients of input and scores."""
-        y = ops.masked_conv2d(
-            self.x, self.scores, self.rule, source=self.source, padding=self.padding, plan=plan
-        )
+        y = ops.masked_conv2d(self.x, self.scores, self.rule, source=self.source, padding=self.padding, plan=plan)
         return (y, *torch.autograd.grad(y, (self.x, self.scores), self.grad))
 
     def dense(self) -> tuple[Tensor, ...]:
@@ -81,7 +79,9 @@ class Layer:
 
     def check(self, plans: list[str]) -> None:
         """Each plan equals the dense layer up to the rounding of its sums."""
-        rtol = 1e-4 if self.dtype is torch.float32 else 2e-2
+        rtol = 2e-2
+        if self.dtype is torch.float32:  # convolutions are TF32 on a GPU, matrix products are not
+            rtol = 1e-4 if self.x.device.type == "cpu" else 2e-3
         y, dx, dw = self.dense()
         with torch.no_grad():
             surrogate = dw * self.source.weight(device=dw.device) * self.scores.sign()
@@ -122,8 +122,7 @@ def main() -> None:
             layer = Layer(case, device, dtype, channels_last)
             plans, chosen = layer.plans()
             works: dict[str, Work] = {
-                p + (" (default)" if p == chosen else ""): lambda p=p, layer=layer: layer.hidden(p)
-                for p in plans
+                p + (" (default)" if p == chosen else ""): lambda p=p, layer=layer: layer.hidden(p) for p in plans
             }
             works["dense"] = layer.dense
             check = partial(layer.check, plans)

@@ -127,9 +127,7 @@ def whole_network(report: Report, device: torch.device, effort: Effort, bandwidt
     works: dict[str, Work] = {
         "hiddennet warm": swinging(search.warm, STATES),
         "hiddennet cold": swinging(search.cold, STATES),
-        "torch.sort a layer": swinging(
-            lambda i: [s.abs().flatten().sort() for s in search.states[i]], STATES
-        ),
+        "torch.sort a layer": swinging(lambda i: [s.abs().flatten().sort() for s in search.states[i]], STATES),
     }
     times = measure(works, check=search.check, device=device, effort=effort)
     moved = {variant: 4 * n for variant in ("hiddennet warm", "hiddennet cold")}

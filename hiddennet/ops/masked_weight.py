@@ -109,10 +109,17 @@ def effective_weight(scores: Tensor | None, rule: Rule, source: WeightSource, dt
         scores = dense(scores)
     if stored is not None:
         stored = dense(stored) if scores is None else in_layout(stored, is_channels_last(scores))
+    scores = scores if rule.reads_scores else None
     rule_code, bits, step, rule_seed = rule.arguments()
     source_code, _, plane, scale, seed, layer, redraw = source.arguments()
+    learns = any(t is not None and t.requires_grad for t in (scores, stored))
+    if not (learns and torch.is_grad_enabled()):  # evaluation: no need to pass through autograd
+        return _masked_weight(
+            scores, rule.selection, list(source.shape), _layout(scores, stored), rule_code, bits, step, rule_seed,
+            source_code, stored, plane, scale, seed, layer, redraw, DTYPE_CODES[dtype],
+        )  # fmt: skip
     return _MaskedWeight.apply(
-        scores if rule.reads_scores else None,
+        scores,
         stored,
         rule.selection,
         bits,

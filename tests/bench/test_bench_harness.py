@@ -223,9 +223,7 @@ def test_files_are_named_after_the_device_and_what_ran():
 
 
 def test_a_benchmark_that_runs_out_of_time_is_named(tmp_path):
-    args = argparse.Namespace(
-        timeout=0.01, deadline=9.0, quick=True, threads=None, root=tmp_path, sets=["digits"]
-    )
+    args = argparse.Namespace(timeout=0.01, deadline=9.0, quick=True, threads=None, root=tmp_path, sets=["digits"])
     assert "not done after" in run("memory", args, "cpu", tmp_path / "x.json", left=5.0)
     assert "no time left of 9 s" in run("memory", args, "cpu", tmp_path / "x.json", left=0.0)
 

@@ -57,9 +57,7 @@ def test_sorted_mask(values, case):
 def test_kthvalue_mask(values, case):
     scores = values[f"getsubnet_{case}_scores"]
     zeros, ones = torch.zeros_like(scores), torch.ones_like(scores)
-    for removed, want in zip(
-        values["faster_sparsity"].tolist(), values[f"faster_{case}_masks"], strict=True
-    ):
+    for removed, want in zip(values["faster_sparsity"].tolist(), values[f"faster_{case}_masks"], strict=True):
         assert torch.equal(KthvalueMask.apply(scores, removed, zeros, ones), want)
 
 

@@ -1,5 +1,5 @@
-// test_generate_weight.cpp: generated weights and sign planes, bit for bit against the one-element functions of rng.cuh
-// and the CPU loops, in every layout and dtype.
+// test_generate_weight.cpp: generated weights and sign planes, bit for bit against the one-element
+// functions of rng.cuh and the CPU loops, in every layout and dtype.
 #include "device.h"
 #include "ops/generate_weight/generate_weight.cu"
 
@@ -34,8 +34,8 @@ TEST(weights_equal_the_one_element_functions) {
     bool signs;
   };
   for (const Layout& layout : layouts()) {
-    for (const Init init : {Init{Source::kConstant, false}, Init{Source::kConstant, true}, Init{Source::kUniform, false},
-                            Init{Source::kNormal, false}}) {
+    for (const Init init : {Init{Source::kConstant, false}, Init{Source::kConstant, true},
+                            Init{Source::kUniform, false}, Init{Source::kNormal, false}}) {
       for (const Dtype dtype : {Dtype::kFloat32, Dtype::kBFloat16, Dtype::kFloat16}) {
         const Context context("n = " + std::to_string(layout.n) + (layout.channels_last ? " OHWI" : " OIHW") +
                               ", source " + std::to_string(int(init.kind)) + (init.signs ? " with signs" : ""));
@@ -85,10 +85,11 @@ TEST(signed_constants_carry_the_plane) {
   Buffer<uint8_t> plane((n + 7) / 8);
   Buffer<float> weights(n);
   CHECK_EQ(cuda::generate_signs({kDraw, n, plane.data()}, nullptr), 0);
-  CHECK_EQ(cuda::generate_weight({{Source::kConstant, nullptr, nullptr, 0.5f, kDraw}, true, flat_layout(n),
-                                  Dtype::kFloat32, weights.data()},
-                                 nullptr),
-           0);
+  CHECK_EQ(
+      cuda::generate_weight(
+          {{Source::kConstant, nullptr, nullptr, 0.5f, kDraw}, true, flat_layout(n), Dtype::kFloat32, weights.data()},
+          nullptr),
+      0);
   const std::vector<uint8_t> bits = plane.read();
   std::vector<float> want;
   for (int i = 0; i < n; ++i) want.push_back(bits[size_t(i / 8)] >> (i % 8) & 1 ? -0.5f : 0.5f);

@@ -1,4 +1,4 @@
-// test_mask.cpp: masks of every rule, packing and unpacking, against plain loops and the CPU loops, in every layout.
+// test_mask.cpp: masks of every rule, packing and unpacking, against plain loops and the CPU loops.
 #include <limits>
 
 #include "device.h"
@@ -33,8 +33,8 @@ std::vector<uint8_t> without(const std::vector<uint8_t>& v, size_t before) {
 }
 
 TEST(masks_of_every_rule) {
-  const float special[] = {0.0f, -0.0f, 0.5f, -0.5f, std::numeric_limits<float>::infinity(),
-                           std::numeric_limits<float>::quiet_NaN()};
+  const float special[] = {
+      0.0f, -0.0f, 0.5f, -0.5f, std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()};
   for (const Layout& layout : layouts()) {
     Random random(uint64_t(layout.n));
     std::vector<float> scores(size_t(layout.n));
@@ -62,10 +62,10 @@ TEST(masks_of_every_rule) {
       for (const size_t before : {0, 3}) {
         const std::vector<uint8_t> got = test::same_in_every_order([&] {
           Buffer<uint8_t> mask(before + want.size());
-          CHECK_EQ(cuda::rule_mask({reads_scores ? device_scores.data() : nullptr, on_device, layout,
-                                    mask.data() + before},
-                                   nullptr),
-                   0);
+          CHECK_EQ(
+              cuda::rule_mask({reads_scores ? device_scores.data() : nullptr, on_device, layout, mask.data() + before},
+                              nullptr),
+              0);
           return mask.read();
         });
         CHECK_EQ(without(got, before), want);

@@ -1,5 +1,6 @@
-// test_masked_weight.cpp: every rule with every source, dtype and layout, forward and backward, against a plain loop
-// over `kept` and `weight_at` and against the CPU loops. Bits must be equal; only GPUs may differ, in expf.
+// test_masked_weight.cpp: every rule with every source, dtype and layout, forward and backward,
+// against a plain loop over `kept` and `weight_at` and against the CPU loops. Bits must be equal;
+// only GPUs may differ, in expf.
 #include <cmath>
 #include <limits>
 
@@ -82,12 +83,18 @@ struct Inputs {
 
   Rule rule(RuleKind kind, bool device) const {
     const size_t row = kind == RuleKind::kValue;
-    return {kind, (device ? device_rows.data() : rows.data()) + row, device ? device_bits.data() : bits.data(),
-            device ? device_step.data() : &step, {11, 12, 3, 0}};
+    return {kind,
+            (device ? device_rows.data() : rows.data()) + row,
+            device ? device_bits.data() : bits.data(),
+            device ? device_step.data() : &step,
+            {11, 12, 3, 0}};
   }
   WeightSource source(Source kind, bool device) const {
-    return {kind, device ? device_stored.data() + before : stored.data(), device ? device_plane.data() : plane.data(),
-            0.0625f * 1.1f, {21, 22, 4, 5}};
+    return {kind,
+            device ? device_stored.data() + before : stored.data(),
+            device ? device_plane.data() : plane.data(),
+            0.0625f * 1.1f,
+            {21, 22, 4, 5}};
   }
   const float* scores_of(RuleKind kind, bool device) const {
     if (!reads_scores(kind)) return nullptr;
@@ -197,8 +204,8 @@ TEST(backward) {
       weights[size_t(p)] = rule == RuleKind::kExpectation ? g * sigmoid(score) : (kept(r, score, i) ? g : 0.0f);
     }
     std::vector<float> cpu_scores(n), cpu_weights(n);
-    cpu::masked_weight_backward({grad, dtype, in.scores_of(rule, false), r, w, in.layout, cpu_scores.data(),
-                                 cpu_weights.data()});
+    cpu::masked_weight_backward(
+        {grad, dtype, in.scores_of(rule, false), r, w, in.layout, cpu_scores.data(), cpu_weights.data()});
     CHECK_EQ(cpu_scores, scores);
     CHECK_EQ(cpu_weights, weights);
     for (const int wanted : {1, 2, 3}) {  // either gradient alone, and both
@@ -215,7 +222,9 @@ TEST(backward) {
         both.insert(both.end(), second.begin(), second.end());
         return both;
       });
-      const auto part = [&](size_t from) { return std::vector<float>(got.begin() + long(from), got.begin() + long(from + n)); };
+      const auto part = [&](size_t from) {
+        return std::vector<float>(got.begin() + long(from), got.begin() + long(from + n));
+      };
       const auto same = [&](const std::vector<float>& a, const std::vector<float>& b) {
         check_same(encoded(a, Dtype::kFloat32), encoded(b, Dtype::kFloat32), Dtype::kFloat32, uses_expf(rule));
       };

@@ -1,4 +1,4 @@
-// test_scale.cpp: the template op's kernel against a plain loop and the CPU loop. Copy it with the op.
+// test_scale.cpp: the template op's kernel against a plain loop and the CPU loop. Copy it, too.
 #include <limits>
 
 #include "device.h"
@@ -19,7 +19,7 @@ std::vector<float> numbers(size_t n) {
   return v;
 }
 
-// `before`: floats between a 256-byte boundary and the data, so that odd ones take the unaligned road.
+// `before`: floats between a 256-byte boundary and the data; 1 takes the unaligned road.
 TEST(scale_equals_a_loop) {
   for (const int n : test::awkward_sizes()) {
     for (const int before : {0, 1, 4}) {

@@ -1,4 +1,5 @@
-// generate_weight.cuh: the kernels that turn (seed, layer, redraw) into weights or a plane of signs. No masking here.
+// generate_weight.cuh: the kernels that turn (seed, layer, redraw) into weights or a plane of
+// signs. No masking here.
 #pragma once
 #include "../masked_weight/weight_unit.cuh"
 #include "generate_weight.h"
@@ -6,8 +7,9 @@
 namespace hn {
 namespace cuda {
 
-// One thread owns eight OIHW neighbours: two Philox blocks of uniforms or normals, or one byte of a block of signs.
-// Sixteen threads make the same block of signs each: cheaper than handing it round, since the stores are what takes time.
+// One thread owns eight OIHW neighbours: two Philox blocks of uniforms or normals, or one byte of a
+// block of signs. Sixteen threads make the same block of signs each: cheaper than handing it round,
+// since the stores are what takes time.
 template <Walk kWalk>
 __global__ void __launch_bounds__(kUnitThreads) generate_weight_kernel(const __grid_constant__ GenerateWeightParams p) {
   static_assert(kWalk != Walk::kPhysical, "Philox blocks hold OIHW neighbours");
@@ -29,7 +31,7 @@ __global__ void __launch_bounds__(kUnitThreads) generate_weight_kernel(const __g
   store_floats(p.out, p.dtype, u, out);
 }
 
-// One thread owns one Philox block: 128 signs, 16 bytes, one store. Only the last block of a layer is cut short.
+// One thread owns one Philox block: 128 signs, 16 bytes, one store. Only the last one is cut short.
 __global__ void __launch_bounds__(kUnitThreads) generate_signs_kernel(const __grid_constant__ GenerateSignsParams p) {
   const int64_t first = (int64_t(blockIdx.x) * kUnitThreads + threadIdx.x) * 128;
   if (first >= p.n) return;

@@ -1,4 +1,4 @@
-// mask.cuh: the kernels that write masks as bytes and as packed bits. Applying a mask belongs to masked_weight.
+// mask.cuh: the kernels that write masks as bytes and as packed bits. masked_weight applies them.
 #pragma once
 #include "../masked_weight/weight_unit.cuh"
 #include "mask.h"
@@ -38,7 +38,7 @@ __device__ __forceinline__ void store_mask(uint8_t* mask, const Unit<kWalk>& u, 
   }
 }
 
-// One thread owns eight weights in each kernel: 32 bytes of scores become 8 of mask, 8 of mask one of bits, and back.
+// One thread owns eight weights in each kernel: 32 bytes of scores, 8 of mask, 1 of packed bits.
 template <Walk kWalk>
 __global__ void __launch_bounds__(kUnitThreads) rule_mask_kernel(const __grid_constant__ RuleMaskParams p) {
   const int64_t first = (int64_t(blockIdx.x) * kUnitThreads + threadIdx.x) * kUnit;
@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(kUnitThreads) rule_mask_kernel(const __grid_co
   store_mask(p.mask, u, kept_bits(p.rule, scores, u));
 }
 
-// Packed bits are in OIHW order, so the thread's eight weights are too: kPhysical has no meaning here.
+// Packed bits are in OIHW order, and so are the thread's eight weights.
 template <Walk kWalk>
 __global__ void __launch_bounds__(kUnitThreads) pack_mask_kernel(const __grid_constant__ PackMaskParams p) {
   static_assert(kWalk != Walk::kPhysical, "a byte of bits is eight OIHW neighbours");

@@ -1,4 +1,4 @@
-// masked_weight.cuh: the kernels that make the effective weight and its straight-through gradients. No selection here.
+// masked_weight.cuh: the kernels that make the effective weight and its straight-through gradients.
 #pragma once
 #include "masked_weight.h"
 #include "weight_unit.cuh"
@@ -6,9 +6,10 @@
 namespace hn {
 namespace cuda {
 
-// One thread owns one unit of eight weights. Scores and stored weights are read once and `out` is written once, 16 bytes
-// at a time; sign and mask planes cost a byte, generated weights nothing. The branches on rule, source and dtype are the
-// same for the whole grid, so a unit pays for them once and one kernel serves all of them.
+// One thread owns one unit of eight weights. Scores and stored weights are read once and `out` is
+// written once, 16 bytes at a time; sign and mask planes cost a byte, generated weights nothing.
+// The branches on rule, source and dtype are the same for the whole grid, so a unit pays for them
+// once and one kernel serves all of them.
 template <Walk kWalk>
 __global__ void __launch_bounds__(kUnitThreads) masked_weight_kernel(const __grid_constant__ MaskedWeightParams p) {
   const int64_t first = (int64_t(blockIdx.x) * kUnitThreads + threadIdx.x) * kUnit;
@@ -23,12 +24,13 @@ __global__ void __launch_bounds__(kUnitThreads) masked_weight_kernel(const __gri
   } else {
     const uint32_t kept = kept_bits(p.rule, scores, u);
 #pragma unroll
-    for (int e = 0; e < kUnit; ++e) out[e] = kept >> e & 1u ? out[e] : 0.0f;  // +0, whatever the weight's sign
+    for (int e = 0; e < kUnit; ++e) out[e] = kept >> e & 1u ? out[e] : 0.0f;
   }
   store_floats(p.out, p.dtype, u, out);
 }
 
-// The same ownership. The weight is made again only when the scores want a gradient, the mask only when the weights do.
+// The same ownership. The weight is made again only for the scores' gradient, the mask only for
+// the weights'.
 template <Walk kWalk>
 __global__ void __launch_bounds__(kUnitThreads)
     masked_weight_backward_kernel(const __grid_constant__ MaskedWeightBackwardParams p) {

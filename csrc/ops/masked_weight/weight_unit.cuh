@@ -1,8 +1,10 @@
-// weight_unit.cuh: the eight weights one thread owns: where they lie, which are kept, what they weigh. Device twin of
-// `kept` and `weight_at`, equal to them bit for bit; reductions and convolutions do not belong here.
+// weight_unit.cuh: the eight weights one thread owns: where they lie, which are kept, what they
+// weigh. Device twin of `kept` and `weight_at`, equal to them bit for bit; reductions and
+// convolutions do not belong here.
 //
-// Eight, because eight sign or mask bits are one byte, and two Philox blocks are eight uniforms, normals or draws. A
-// unit starts at a multiple of eight, so a byte or a Philox block is never shared between two threads.
+// Eight, because eight sign or mask bits are one byte, and two Philox blocks are eight uniforms,
+// normals or draws. A unit starts at a multiple of eight, so a byte or a Philox block is never
+// shared between two threads.
 #pragma once
 #include <type_traits>
 
@@ -22,8 +24,8 @@ constexpr int kUnitThreads = 256;
 // Which eight elements belong together.
 enum class Walk {
   kFlat,      // memory order is OIHW order
-  kPhysical,  // eight neighbours in OHWI memory: vector loads and stores, bits gathered one by one
-  kLogical,   // eight neighbours in OIHW order of OHWI memory: whole Philox blocks, floats gathered one by one
+  kPhysical,  // neighbours in OHWI memory: vectors of floats, bits gathered one by one
+  kLogical,   // OIHW neighbours of OHWI memory: whole Philox blocks, floats gathered one by one
 };
 
 template <Walk kWalk>
@@ -56,7 +58,7 @@ __device__ __forceinline__ Unit<kWalk> make_unit(const Layout& layout, int32_t f
       fast = 0;
       if (++slow == outer) {
         slow = 0;
-        base = e + 1 < u.count ? base + layout.per_filter : 0;  // past the end: any place, not an overflow
+        base = e + 1 < u.count ? base + layout.per_filter : 0;  // past the end: anywhere
       }
     }
   }
@@ -128,7 +130,7 @@ __device__ __forceinline__ uint32_t load_bits(const uint8_t* plane, const Unit<k
   return bits;
 }
 
-// f(e, word) for the eight words of two Philox blocks. OIHW neighbours only: `walk_of` sees to that.
+// f(first element, block) for the unit's two Philox blocks. `walk_of` keeps kPhysical away.
 template <Walk kWalk, class F>
 __device__ __forceinline__ void for_each_word(const Draw& draw, Stream stream, const Unit<kWalk>& u, const F& f) {
   if constexpr (kWalk == Walk::kPhysical) {
@@ -212,7 +214,7 @@ __device__ __forceinline__ void unit_weights(const WeightSource& source, const U
 inline bool draws_words(const WeightSource& s) { return s.kind == Source::kUniform || s.kind == Source::kNormal; }
 inline bool draws_words(const Rule& r) { return r.kind == RuleKind::kSampled; }
 
-// OHWI memory whose order is OIHW order anyway counts as flat. `draws`: a rule or source makes Philox words.
+// OHWI memory in OIHW order anyway counts as flat. `draws`: the rule or source makes Philox words.
 inline Walk walk_of(const Layout& layout, bool draws) {
   if (!layout.channels_last || layout.taps == 1 || layout.channels == 1) return Walk::kFlat;
   return draws ? Walk::kLogical : Walk::kPhysical;

@@ -1,5 +1,5 @@
-// select_finish.cuh: what the block that finishes a group's stage works out alone: the answer among the candidates, the
-// next digit, the place of the cut. Rows and waiting blocks are select_publish.cuh's.
+// select_finish.cuh: what the block that finishes a group's stage works out alone: the answer among
+// the candidates, the next digit, the place of the cut. What is done about it: select_publish.cuh.
 #pragma once
 #include "select_scan.cuh"
 
@@ -13,8 +13,9 @@ constexpr int kFinishWords = kBins + 3 * kThreads;
 template <int kThreads>
 constexpr int kScratchWords = kBlockScratch<kThreads> + 4;
 
-// What the end of a stage says about its group. kDone: the rows can be written. The quota of ties to prune ends in the
-// group's segment `cut_segment`, at `cut`; segments before it lose all their ties, those after it none.
+// What the end of a stage says about its group. kDone: the rows can be written. The quota of ties
+// to prune ends in the group's segment `cut_segment`, at `cut`; segments before it lose all their
+// ties, those after it none.
 struct Verdict {
   Stage next;
   uint32_t threshold;
@@ -30,7 +31,8 @@ __device__ __forceinline__ Verdict settle_trivial(const GroupEntry& group) {
   return {kDone, 0xffffffffu, group.segments, 0};
 }
 
-// The candidates still in question: those whose distance from `low` equals `prefix` above its `open_bits` lowest bits.
+// The candidates still in question: those whose distance from `low` equals `prefix` above its
+// `open_bits` lowest bits.
 struct Narrowed {
   uint32_t low, prefix;
   int open_bits;
@@ -38,8 +40,9 @@ struct Narrowed {
   __device__ __forceinline__ bool holds(uint32_t key) const { return ((key - low) ^ prefix) >> open_bits == 0; }
 };
 
-// f(distance from low, index in the list) for the candidates in question. One block reads the whole list, so what counts
-// is how many loads are in flight: four of 16 bytes a thread. Few match, and those are read once more.
+// f(distance from low, index in the list) for the candidates in question. One block reads the whole
+// list, so what counts is how many loads are in flight: four of 16 bytes a thread. Few match, and
+// those are read once more.
 template <int kThreads, class F>
 __device__ __forceinline__ void for_each_match(const uint32_t* list, uint32_t count, const Narrowed& in, const F& f) {
   constexpr uint32_t kStep = kThreads * 4;
@@ -53,7 +56,8 @@ __device__ __forceinline__ void for_each_match(const uint32_t* list, uint32_t co
     }
 #pragma unroll
     for (uint32_t i = 0; i < 4 * kTogether; ++i) {
-      if (first + i / 4 * kStep < count) matches |= uint32_t(in.holds(keys[i / 4][int(i % 4)])) << i;
+      const bool match = first + i / 4 * kStep < count && in.holds(keys[i / 4][int(i % 4)]);
+      matches |= uint32_t(match) << i;
     }
     for (; matches != 0; matches &= matches - 1) {
       const uint32_t i = uint32_t(__ffs(int(matches))) - 1, at = first + i / 4 * kStep + i % 4;
@@ -82,7 +86,8 @@ __device__ __forceinline__ uint64_t order_of(const SelectTable& t, const GroupEn
   return uint64_t(segment - group.first_segment) << 32 | uint32_t(index);
 }
 
-// The candidates in question are listed in shared memory, one a thread: bisects the open bits, then orders the ties.
+// The candidates in question are listed in shared memory, one a thread: bisects the open bits, then
+// orders the ties.
 template <int kThreads, int kChunk>
 __device__ __forceinline__ Verdict settle_listed(const SelectTable& t, const GroupEntry& group, const Narrowed& in,
                                                  uint32_t count, uint32_t rank, uint32_t* space, uint32_t* scratch) {
@@ -118,8 +123,8 @@ __device__ __forceinline__ Verdict settle_listed(const SelectTable& t, const Gro
   return {kDone, in.low + prefix, int32_t(scratch[0]), int32_t(scratch[1])};
 }
 
-// Ends the first look of a warm group: narrows the candidates, by sub-bin and then by digit, until each thread can have
-// one. With the usual bracket the sub-bin is enough, and the list is read once.
+// Ends the first look of a warm group: narrows the candidates, by sub-bin and then by digit, until
+// each thread can have one. Usually the sub-bin is enough, and the list is read once.
 template <int kThreads, int kChunk>
 __device__ __forceinline__ Verdict settle_bracket(const SelectTable& t, const Item& item, uint32_t* space,
                                                   uint32_t* scratch) {
@@ -127,7 +132,8 @@ __device__ __forceinline__ Verdict settle_bracket(const SelectTable& t, const It
   GroupState* state = t.state + item.group;
   const Bracket bracket = item.bracket;
   const uint32_t candidates = state->candidates, overflowed = state->overflowed;
-  uint32_t rank = group.rank - state->below;  // among the candidates in question; wraps when it lies below the bracket
+  // Rank among the candidates in question. Below the bracket it wraps to more than there are.
+  uint32_t rank = group.rank - state->below;
   if (overflowed != 0 || rank >= candidates) {
     for (int i = int(threadIdx.x); i < kSubBins; i += kThreads) state->bins[i] = 0;
     if (threadIdx.x == 0) {

@@ -1,11 +1,12 @@
-// select_publish.cuh: what the block that settled a group's stage does last: write the rows, and tell the waiting blocks
-// what comes next.
+// select_publish.cuh: what the block that settled a group's stage does last: write the rows, and
+// tell the waiting blocks what comes next.
 #pragma once
 #include "select_finish.cuh"
 
 namespace hn {
 namespace cuda {
 
+// One row a segment, one segment a thread.
 template <int kThreads>
 __device__ __forceinline__ void write_rows(const SelectTable& t, const Item& item, const Verdict& v) {
   const GroupEntry& group = t.group[item.group];
@@ -30,7 +31,7 @@ __device__ __forceinline__ void write_rows(const SelectTable& t, const Item& ite
   }
 }
 
-// The whole block: lists the groups that have work left, those with a missed bracket first, and lets the waiters go.
+// The whole block: lists the groups with work left, missed brackets first, and frees the waiters.
 template <int kThreads>
 __device__ __forceinline__ void open_next_stages(const SelectTable& t, bool pending, uint32_t* scratch) {
   Control* c = t.control;

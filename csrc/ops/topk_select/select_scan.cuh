@@ -1,5 +1,5 @@
-// select_scan.cuh: what a block does with one chunk of scores: collect a bracket, count a digit, or count ties. What is
-// then made of a group's chunks is in select_finish.cuh.
+// select_scan.cuh: what a block does with one chunk of scores: collect a bracket, count a digit, or
+// count ties. What is then made of a group's chunks is in select_finish.cuh.
 #pragma once
 #include "../../base/collectives.cuh"
 #include "../../base/memory.cuh"
@@ -38,7 +38,8 @@ __device__ __forceinline__ Bracket bracket_around(const Selection& hint) {
 
 __device__ __forceinline__ Item make_item(const SelectTable& t, Stage stage, int32_t segment, int32_t chunk) {
   const int32_t group = t.segment[segment].group;
-  Item item{stage, stage == kTieCount ? Work::kTies : Work::kDigit, group, segment, chunk, {0, 0, 0}};
+  const Work work = stage == kTieCount ? Work::kTies : Work::kDigit;
+  Item item{stage, work, group, segment, chunk, {0, 0, 0}};
   if (stage != kFirstLook) return item;
   if (t.group[group].settled()) {
     item.work = Work::kNone;
@@ -69,7 +70,7 @@ constexpr int kTogether = 4;  // 16-byte loads a thread has in flight at a time,
 template <int kThreads, int kChunk>
 constexpr int kBatchVectors = kChunk / kThreads / 4 < kTogether ? kChunk / kThreads / 4 : kTogether;
 
-// Where a chunk's place 0 lies: on a 16-byte boundary, up to three scores before the first of the segment.
+// Where a chunk's place 0 lies: on a 16-byte boundary, which may be before the segment's scores.
 template <int kChunk>
 __device__ __forceinline__ const float* chunk_scores(const SegmentEntry& s, int32_t chunk) {
   return s.scores + (int64_t(chunk - s.first_chunk) * kChunk - int64_t(skew_of(s.scores)));
@@ -119,8 +120,9 @@ __device__ __forceinline__ void for_each_batch_of(const float* scores, ChunkRang
   }
 }
 
-// f(keys, exists, place) for all of a chunk: bit i of `exists` says whether keys[i] is a score, and its place in the
-// chunk is place + i / 4 * kThreads * 4 + i % 4. Reads each score once. All lanes of a warp call f together.
+// f(keys, exists, place) for all of a chunk: bit i of `exists` says whether keys[i] is a score, and
+// its place in the chunk is place + i / 4 * kThreads * 4 + i % 4. Reads each score once. All lanes
+// of a warp call f together.
 template <Order kOrder, int kThreads, int kChunk, class F>
 __device__ __forceinline__ void for_each_batch(const SegmentEntry& s, int32_t chunk, const F& f) {
   const float* scores = chunk_scores<kChunk>(s, chunk);
@@ -136,8 +138,9 @@ __device__ __forceinline__ void for_each_batch(const SegmentEntry& s, int32_t ch
 template <int kChunk>
 constexpr int kScanWords = kSubBins + 2 * kCapacity<kChunk> > kBins ? kSubBins + 2 * kCapacity<kChunk> : kBins;
 
-// First look of a warm group: counts the keys below the bracket, appends those inside to the group's list, and counts
-// them by sub-bin. Their order in the list is left to chance; only counts and keys are used, and ties by their places.
+// First look of a warm group: counts the keys below the bracket, appends those inside to the
+// group's list, and counts them by sub-bin. Their order in the list is left to chance; only counts
+// and keys are used, and ties by their places.
 template <Order kOrder, int kThreads, int kChunk>
 __device__ __forceinline__ void scan_bracket(const SelectTable& t, const Item& item, uint32_t* space,
                                              uint32_t* scratch) {
@@ -171,10 +174,10 @@ __device__ __forceinline__ void scan_bracket(const SelectTable& t, const Item& i
     slot = __shfl_sync(kFullWarp, slot, 0) + rank.before;
     for (; inside != 0 && slot < capacity; inside &= inside - 1, ++slot) {
       const int i = __ffs(int(inside)) - 1, at = place + i / 4 * kThreads * 4 + i % 4;
-      const uint32_t found_key = key_of<kOrder>(scores[at]);  // from L1: key[i] would force `key` into memory
-      keys[slot] = found_key;
+      const uint32_t again = key_of<kOrder>(scores[at]);  // key[i] would put `key` into memory
+      keys[slot] = again;
       places[slot] = uint32_t(at);
-      atomicAdd(&bins[bracket.sub_bin(found_key)], 1u);
+      atomicAdd(&bins[bracket.sub_bin(again)], 1u);
     }
   });
   mine_below = warp_sum(mine_below);
@@ -230,7 +233,8 @@ __device__ __forceinline__ bool is_tie(const SegmentEntry& s, int64_t i, uint32_
   return i < s.layout.n && key_of<kOrder>(s.scores[s.layout.physical(int32_t(i))]) == threshold;
 }
 
-// Counts the ties among the chunk's OIHW indices. Ties are rare in warm steps, so plain loads in OIHW order will do.
+// Counts the ties among the chunk's OIHW indices: in OIHW order, so a warp's loads may be
+// scattered.
 template <Order kOrder, int kThreads, int kChunk>
 __device__ __forceinline__ void count_ties(const SelectTable& t, const Item& item, uint32_t* scratch) {
   const SegmentEntry& s = t.segment[item.segment];
@@ -238,7 +242,9 @@ __device__ __forceinline__ void count_ties(const SelectTable& t, const Item& ite
   const int64_t begin = int64_t(item.chunk - s.first_chunk) * kChunk;
   uint32_t ties = 0;
 #pragma unroll 4
-  for (int i = int(threadIdx.x); i < kChunk; i += kThreads) ties += is_tie<kOrder>(s, begin + i, threshold);
+  for (int i = int(threadIdx.x); i < kChunk; i += kThreads) {
+    ties += is_tie<kOrder>(s, begin + i, threshold);
+  }
   ties = block_sum<kThreads>(ties, scratch);
   if (threadIdx.x == 0) t.ties[item.chunk] = ties;
 }

@@ -1,5 +1,6 @@
-// select_table.cuh: what one launch of topk_select knows: the network's segments and groups as kernel parameters, and
-// the workspace they share. Plain data and its host-side making; the work itself is in the other headers.
+// select_table.cuh: what one launch of topk_select knows: the network's segments and groups as
+// kernel parameters, and the workspace they share. Plain data and its host-side making; the work
+// itself is in the other headers.
 #pragma once
 #include <algorithm>
 #include <cstddef>
@@ -10,14 +11,14 @@
 namespace hn {
 namespace cuda {
 
-constexpr int kMaxSegments = 256;  // of one launch: the table must fit the 32 KB of kernel parameters
+constexpr int kMaxSegments = 256;  // of one launch: the table must fit the kernel parameters
 constexpr int kDigitBits = 11;     // a key is searched 11, 11 and 10 bits at a time
 constexpr int kBins = 1 << kDigitBits;
-constexpr int kSubBits = 9;  // a bracket is divided into this many bits of sub-bins while it is scanned
+constexpr int kSubBits = 9;  // the scan of a bracket counts by the top 9 bits of its width
 constexpr int kSubBins = 1 << kSubBits;
 constexpr int kInvalidValue = 1;  // cudaErrorInvalidValue
 
-// What happens to a group next. A group starts at kFirstLook and goes up, skipping what it does not need.
+// What happens to a group next. It starts at kFirstLook and goes up, past what it does not need.
 enum Stage : uint32_t {
   kFirstLook = 0,  // warm: scan the bracket; cold: count the top digit
   kDigit0 = 1,     // count the top digit after a missed bracket
@@ -44,7 +45,8 @@ struct GroupEntry {
   int32_t first_chunk, chunks;
   uint32_t n, rank;  // elements; how many are pruned, which is the rank of the smallest kept key
 
-  HN_HD bool settled() const { return rank == 0 || rank == n; }  // all or none are kept: nothing to search
+  // All or none are kept: nothing to search.
+  HN_HD bool settled() const { return rank == 0 || rank == n; }
 };
 
 // Zero at the start of a launch.
@@ -65,7 +67,7 @@ struct Control {
   uint32_t ticket;         // next work item
   uint32_t looked;         // groups past their first look; those with work left add 1 << 16 as well
   uint32_t ready;          // all are, and the fields below are valid
-  uint32_t missed_chunks;  // chunks of groups whose bracket missed; they come first in the list of active groups
+  uint32_t missed_chunks;  // of groups whose bracket missed: the first of the active groups
   uint32_t active_chunks;
   uint32_t active_groups;
   uint32_t active_group[kMaxSegments];
@@ -77,12 +79,12 @@ struct SelectTable {
   const Selection* hint;
   Selection* out;
   Control* control;
-  GroupState* state;     // [num_groups]
-  uint32_t* ties;        // [chunks]: keys equal to the threshold
-  uint32_t* candidate;   // [chunks * kCapacity], a group's keys from first_chunk * kCapacity on
-  uint32_t* place;       // where each candidate came from: (chunk - first_chunk) * kChunk + place in the chunk
+  GroupState* state;    // [num_groups]
+  uint32_t* ties;       // [chunks]: keys equal to the threshold
+  uint32_t* candidate;  // [chunks * kCapacity], a group's keys from first_chunk * kCapacity on
+  uint32_t* place;      // of each candidate: (chunk - first_chunk) * kChunk + place in its chunk
   SegmentEntry segment[kMaxSegments];
-  GroupEntry group[kMaxSegments];  // largest first, so that the long finishes overlap the rest of the scan
+  GroupEntry group[kMaxSegments];  // largest first: long finishes overlap the rest of the scan
 };
 static_assert(sizeof(SelectTable) <= 32000, "kernel parameters are limited to 32764 bytes");
 
@@ -90,8 +92,8 @@ static_assert(sizeof(SelectTable) <= 32000, "kernel parameters are limited to 32
 template <int kChunk>
 constexpr int kCapacity = kChunk / 8 + 64;
 
-// Scores before the first 16-byte boundary are counted from the boundary before them, so that every chunk but the first
-// starts aligned.
+// Scores between a 16-byte boundary and the first one. Chunks are cut from that boundary on, so
+// that all their vectors are aligned.
 HN_HD uint32_t skew_of(const float* scores) { return uint32_t(reinterpret_cast<uintptr_t>(scores) / 4 % 4); }
 
 constexpr int64_t chunks_of(int64_t n, int64_t skew, int chunk) {
@@ -150,7 +152,7 @@ size_t select_workspace(const TopkSelectParams& p) {
   return most;
 }
 
-// Fills the table for a batch. An error code where a group does not fit: too many segments, or 2^32 scores.
+// Fills the table for a batch. Refuses a group of more than kMaxSegments segments or 2^32 scores.
 template <int kChunk>
 int make_table(const TopkSelectParams& p, Batch batch, SelectTable* t) {
   t->num_groups = batch.end_group - batch.first_group;

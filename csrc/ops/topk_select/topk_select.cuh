@@ -1,12 +1,13 @@
-// topk_select.cuh: the persistent kernel that finds all thresholds of a network in one launch, and its launch.
+// topk_select.cuh: the persistent kernel that finds all thresholds of a network in one launch.
 //
-// Work is cut into (stage, chunk) items, handed out by one counter in an order in which every item depends on earlier
-// ones only: first a look at every chunk, then, for groups that are not done, digit by digit of a radix search, then a
-// count of ties. A block that takes an item of a later stage waits until its group has got there. Earlier items are
-// all in the hands of running blocks, and the earliest unfinished one waits for nobody: so there is progress whatever
-// number of blocks runs at a time, without a cooperative launch, and a graph can capture the launch.
+// Work is cut into (stage, chunk) items, handed out by one counter in an order in which every item
+// depends on earlier ones only: first a look at every chunk, then, for groups that are not done,
+// digit by digit of a radix search, then a count of ties. A block that takes an item of a later
+// stage waits until its group has got there. Earlier items are all in the hands of running blocks,
+// and the earliest unfinished one waits for nobody: so there is progress whatever number of blocks
+// runs at a time, without a cooperative launch, and a graph can capture the launch.
 //
-// A warm network costs one pass over the scores: 4 bytes read a score, and 8 written and read again a candidate.
+// A warm network costs one pass: 4 bytes read a score, 8 written and 4 read again a candidate.
 #pragma once
 #include "select_publish.cuh"
 
@@ -15,10 +16,10 @@ namespace cuda {
 
 constexpr int kSelectThreads = 256;
 constexpr int kSelectChunk = 8192;  // scores: 32 KB, 8 loads of 16 bytes a thread
-constexpr int kSelectBlocks = 4;    // a multiprocessor; with kTogether loads of 16 bytes a thread, 64 KB in flight
+constexpr int kSelectBlocks = 4;    // a multiprocessor: 64 KB of loads are in flight on each
 
-// One thread: the item of a ticket, or of a later one where its group needs no such stage, waiting until it may be worked
-// on. Stage kDone: there is nothing more to do.
+// One thread: the item of a ticket, or of a later one where its group needs no such stage, waiting
+// until it may be worked on. Stage kDone: there is nothing more to do.
 __device__ __forceinline__ Item next_item(const SelectTable& t, uint32_t ticket) {
   Control* c = t.control;
   for (;; ticket = atomicAdd(&c->ticket, 1u)) {
@@ -54,8 +55,8 @@ __device__ __forceinline__ Item next_item(const SelectTable& t, uint32_t ticket)
   }
 }
 
-// A block owns one item at a time. What it finds goes to the group's counters with one atomic a counter; the block that
-// completes the count of finished chunks sees all of them and settles the stage alone.
+// A block owns one item at a time and adds what it finds to the group's counters. The block that
+// completes the count of finished chunks sees what all of them found, and settles the stage alone.
 template <Order kOrder, int kThreads, int kChunk>
 __global__ void __launch_bounds__(kThreads, kSelectBlocks) topk_select_kernel(const __grid_constant__ SelectTable t) {
   constexpr int kWords = kScanWords<kChunk> > kFinishWords<kThreads> ? kScanWords<kChunk> : kFinishWords<kThreads>;
@@ -80,7 +81,7 @@ __global__ void __launch_bounds__(kThreads, kSelectBlocks) topk_select_kernel(co
     }
     __syncthreads();
     if (threadIdx.x == 0) {
-      const uint32_t next = atomicAdd(&t.control->ticket, 1u);  // both are on their way at the same time
+      const uint32_t next = atomicAdd(&t.control->ticket, 1u);  // on its way during the other
       const uint32_t finished = atomic_add_acq_rel(&t.state[item.group].finished, 1u) + 1;
       scratch[0] = finished == uint32_t(t.group[item.group].chunks);
       *ticket = next;
@@ -105,7 +106,7 @@ __global__ void __launch_bounds__(kThreads, kSelectBlocks) topk_select_kernel(co
   }
 }
 
-// The op with any block and chunk size: one memset and one launch a batch of up to kMaxSegments segments.
+// The op with any block and chunk size: a memset and a launch for each batch of groups.
 template <int kThreads, int kChunk>
 int select_in_chunks(const TopkSelectParams& p, void* stream) {
   int processors = 0;
