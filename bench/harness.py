@@ -110,7 +110,7 @@ class Effort:
 
     @classmethod
     def quick(cls) -> Effort:
-        return cls(rounds=2, min_rounds=2, warmup=1, budget_s=0.2, sample_s=0.0)
+        return cls(rounds=2, min_rounds=2, warmup=0, budget_s=0.2, sample_s=0.0)
 
 
 def measure(

@@ -25,9 +25,7 @@ def _is_home(folder: Path) -> bool:
 
 def _home_by_nvcc(nvcc: str) -> Path | None:
     """The folder nvcc itself works in: `nvcc --dryrun` prints it as TOP, whatever wraps the call."""
-    answer = subprocess.run(
-        [nvcc, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True, check=False
-    )
+    answer = subprocess.run([nvcc, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True, check=False)
     found = re.search(r"^#\$ TOP=(.+)$", answer.stderr, re.MULTILINE)
     return Path(found.group(1).strip()).resolve() if found else None
 

@@ -45,9 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     importing.add_argument("--density", type=float, metavar="D", help="fraction kept in a subnet")
     kinds = ("auto", "subnet", "fixed", "sample")
     importing.add_argument("--kind", choices=kinds, default="auto", help="what has scores")
-    importing.add_argument(
-        "--evaluation", choices=("expectation", "draw"), default="expectation", help="of samples"
-    )
+    importing.add_argument("--evaluation", choices=("expectation", "draw"), default="expectation", help="of samples")
     importing.add_argument("-o", "--output", required=True, metavar="FILE")
     importing.set_defaults(action=_import)
 

@@ -11,14 +11,10 @@ from collections.abc import Callable, Sequence
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of a run."""
     parser.add_argument("config", metavar="CONFIG", help="a file, or a name under configs/")
-    parser.add_argument(
-        "overrides", metavar="key=value", nargs="*", help="such as optimizer.lr=0.05 seed=1"
-    )
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help="such as optimizer.lr=0.05 seed=1")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N; short for train.device=...")
     parser.add_argument("--amp", choices=("bf16",), help="short for train.amp=...")
-    parser.add_argument(
-        "--fresh", action="store_true", help="start again, deleting this config's earlier run"
-    )
+    parser.add_argument("--fresh", action="store_true", help="start again, deleting this config's earlier run")
 
 
 def overrides_of(arguments: argparse.Namespace) -> list[str]:

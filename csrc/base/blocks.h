@@ -184,18 +184,19 @@ class BlockReader {
         return out;
       }
       case RuleKind::kBits: {
-        const float* f = in_memory_order(p0, n, reinterpret_cast<float*>(out),
-                                         [&](uint32_t first, int32_t count, float* to) {
-                                           fill_bits(r.bits, first, count, reinterpret_cast<uint32_t*>(to));
-                                         });
+        const float* f =
+            in_memory_order(p0, n, reinterpret_cast<float*>(out), [&](uint32_t first, int32_t count, float* to) {
+              fill_bits(r.bits, first, count, reinterpret_cast<uint32_t*>(to));
+            });
         return reinterpret_cast<const uint32_t*>(f);
       }
       case RuleKind::kSampled: {
         Draw d = r.draw;
         d.redraw = uint32_t(*r.step);
         logits_.resize(keep_.size());
-        const float* logits = in_memory_order(
-            p0, n, logits_.data(), [&](uint32_t first, int32_t count, float* to) { fill_logits(&d, first, count, to); });
+        const float* logits = in_memory_order(p0, n, logits_.data(), [&](uint32_t first, int32_t count, float* to) {
+          fill_logits(&d, first, count, to);
+        });
         compare_above(scores, logits, n, out);
         return out;
       }

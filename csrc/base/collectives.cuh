@@ -91,8 +91,7 @@ constexpr int kBlockScratch = kThreads / 32;
 template <int kThreads, class T>
 __device__ __forceinline__ T block_sum(T v, T* scratch) {
   constexpr int kWarps = kBlockScratch<kThreads>;
-  static_assert(kThreads % 32 == 0 && kWarps >= 1 && kWarps <= 32,
-                "a block is 1 to 32 whole warps");
+  static_assert(kThreads % 32 == 0 && kWarps >= 1 && kWarps <= 32, "a block is 1 to 32 whole warps");
   v = warp_sum(v);
   if (kWarps == 1) return v;
   __syncthreads();
@@ -107,8 +106,7 @@ __device__ __forceinline__ T block_sum(T v, T* scratch) {
 template <int kThreads, class T>
 __device__ __forceinline__ Scan<T> block_scan(T v, T* scratch) {
   constexpr int kWarps = kBlockScratch<kThreads>;
-  static_assert(kThreads % 32 == 0 && kWarps >= 1 && kWarps <= 32,
-                "a block is 1 to 32 whole warps");
+  static_assert(kThreads % 32 == 0 && kWarps >= 1 && kWarps <= 32, "a block is 1 to 32 whole warps");
   const Scan<T> mine = warp_scan(v);
   if (kWarps == 1) return mine;
   const int warp = int(threadIdx.x / 32);
@@ -130,8 +128,7 @@ struct Selected {
 // counts[0, bins) in shared or global memory, the same answer in every thread. scratch:
 // [kBlockScratch<kThreads> + 2].
 template <int kThreads>
-__device__ __forceinline__ Selected block_select(const uint32_t* counts, int bins, uint32_t rank,
-                                                 uint32_t* scratch) {
+__device__ __forceinline__ Selected block_select(const uint32_t* counts, int bins, uint32_t rank, uint32_t* scratch) {
   uint32_t* const answer = scratch + kBlockScratch<kThreads>;
   const int each = (bins + kThreads - 1) / kThreads;
   const int begin = int(threadIdx.x) * each, end = begin + each < bins ? begin + each : bins;

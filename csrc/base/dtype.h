@@ -22,8 +22,8 @@ HN_HD float from_bfloat16(uint16_t b) { return bits_float(uint32_t(b) << 16); }
 HN_HD uint16_t float16_bits(float x) {
   const uint32_t u = float_bits(x), sign = (u >> 16) & 0x8000u, m = u & 0x7fffffffu;
   if (m > 0x7f800000u) return uint16_t(sign | 0x7e00u);
-  if (m >= 0x477ff000u) return uint16_t(sign | 0x7c00u);                    // rounds to infinity
-  if (m < 0x38800000u) {                                                    // subnormal half: let the adder round
+  if (m >= 0x477ff000u) return uint16_t(sign | 0x7c00u);  // rounds to infinity
+  if (m < 0x38800000u) {                                  // subnormal half: let the adder round
     const uint32_t r = float_bits(add_rn(bits_float(m), 0.5f)) - 0x3f000000u;
     return uint16_t(sign | r);
   }

@@ -40,20 +40,20 @@ inline Isa& isa() {
 
 // Runs `body(args...)`, an always-inline function, compiled once for plain x86-64 and once for AVX2.
 #if defined(HN_X86)
-#define HN_DISPATCH(name, body)                                                       \
-  template <class... A>                                                               \
-  HN_TARGET_AVX2 inline void name##_avx2(A... args) {                                 \
-    body(args...);                                                                    \
-  }                                                                                   \
-  template <class... A>                                                               \
-  inline void name(A... args) {                                                       \
-    if (::hn::isa() == ::hn::Isa::kAvx2) return name##_avx2(args...);                 \
-    body(args...);                                                                    \
+#define HN_DISPATCH(name, body)                                       \
+  template <class... A>                                               \
+  HN_TARGET_AVX2 inline void name##_avx2(A... args) {                 \
+    body(args...);                                                    \
+  }                                                                   \
+  template <class... A>                                               \
+  inline void name(A... args) {                                       \
+    if (::hn::isa() == ::hn::Isa::kAvx2) return name##_avx2(args...); \
+    body(args...);                                                    \
   }
 #else
-#define HN_DISPATCH(name, body)         \
-  template <class... A>                 \
-  inline void name(A... args) {         \
-    body(args...);                      \
+#define HN_DISPATCH(name, body) \
+  template <class... A>         \
+  inline void name(A... args) { \
+    body(args...);              \
   }
 #endif

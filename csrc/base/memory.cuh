@@ -10,8 +10,7 @@ namespace hn {
 // N elements that travel as one access: at most 16 bytes.
 template <class T, int N>
 struct alignas(sizeof(T) * N) Vec {
-  static_assert(sizeof(T) * N <= 16 && (N & (N - 1)) == 0,
-                "Vec: a power of two of elements, 16 bytes at most");
+  static_assert(sizeof(T) * N <= 16 && (N & (N - 1)) == 0, "Vec: a power of two of elements, 16 bytes at most");
   T v[N];
 
   __host__ __device__ T& operator[](int i) { return v[i]; }
@@ -106,20 +105,15 @@ __device__ __forceinline__ void cp_async(void* to, const void* from, bool valid 
   const uint32_t shared = uint32_t(__cvta_generic_to_shared(to));
   const int bytes = valid ? kBytes : 0;
   if constexpr (kBytes == 16) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(from),
-                 "r"(bytes)
-                 : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(from), "r"(bytes) : "memory");
   } else {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared), "l"(from),
-                 "n"(kBytes), "r"(bytes)
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared), "l"(from), "n"(kBytes), "r"(bytes)
                  : "memory");
   }
 }
 
 // Closes this thread's group of copies.
-__device__ __forceinline__ void cp_async_commit() {
-  asm volatile("cp.async.commit_group;" ::: "memory");
-}
+__device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
 // Waits until at most kPending of this thread's groups are in flight. Other threads see the data
 // after a barrier.
@@ -151,10 +145,7 @@ __device__ __forceinline__ void store_release(uint64_t* p, uint64_t v) {
 // Publishes and adds; returns the old value.
 __device__ __forceinline__ uint32_t atomic_add_release(uint32_t* p, uint32_t v) {
   uint32_t old;
-  asm volatile("atom.add.release.gpu.global.u32 %0, [%1], %2;"
-               : "=r"(old)
-               : "l"(p), "r"(v)
-               : "memory");
+  asm volatile("atom.add.release.gpu.global.u32 %0, [%1], %2;" : "=r"(old) : "l"(p), "r"(v) : "memory");
   return old;
 }
 
@@ -162,10 +153,7 @@ __device__ __forceinline__ uint32_t atomic_add_release(uint32_t* p, uint32_t v) 
 // finishes the job".
 __device__ __forceinline__ uint32_t atomic_add_acq_rel(uint32_t* p, uint32_t v) {
   uint32_t old;
-  asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;"
-               : "=r"(old)
-               : "l"(p), "r"(v)
-               : "memory");
+  asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;" : "=r"(old) : "l"(p), "r"(v) : "memory");
   return old;
 }
 

@@ -26,20 +26,12 @@ struct MmaD {
 
 // Where this lane's elements lie. A: word w in [0, 4) starts at (row, col). B: word w in [0, 2)
 // starts at (row, col).
-__host__ __device__ __forceinline__ int mma_a_row(int lane, int w) {
-  return lane / 4 + 8 * (w & 1);
-}
-__host__ __device__ __forceinline__ int mma_a_col(int lane, int w) {
-  return lane % 4 * 2 + 8 * (w >> 1);
-}
+__host__ __device__ __forceinline__ int mma_a_row(int lane, int w) { return lane / 4 + 8 * (w & 1); }
+__host__ __device__ __forceinline__ int mma_a_col(int lane, int w) { return lane % 4 * 2 + 8 * (w >> 1); }
 __host__ __device__ __forceinline__ int mma_b_row(int lane, int w) { return lane % 4 * 2 + 8 * w; }
 __host__ __device__ __forceinline__ int mma_b_col(int lane) { return lane / 4; }
-__host__ __device__ __forceinline__ int mma_d_row(int lane, int i) {
-  return lane / 4 + 8 * (i >> 1);
-}
-__host__ __device__ __forceinline__ int mma_d_col(int lane, int i) {
-  return lane % 4 * 2 + (i & 1);
-}
+__host__ __device__ __forceinline__ int mma_d_row(int lane, int i) { return lane / 4 + 8 * (i >> 1); }
+__host__ __device__ __forceinline__ int mma_d_col(int lane, int i) { return lane % 4 * 2 + (i & 1); }
 
 #if defined(__CUDACC__)
 
@@ -56,8 +48,7 @@ __device__ __forceinline__ void mma_m16n8k16(MmaD& d, const MmaA& a, const MmaB&
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
       "{%0,%1,%2,%3};"
       : "+f"(d.value[0]), "+f"(d.value[1]), "+f"(d.value[2]), "+f"(d.value[3])
-      : "r"(a.word[0]), "r"(a.word[1]), "r"(a.word[2]), "r"(a.word[3]), "r"(b.word[0]),
-        "r"(b.word[1]));
+      : "r"(a.word[0]), "r"(a.word[1]), "r"(a.word[2]), "r"(a.word[3]), "r"(b.word[0]), "r"(b.word[1]));
 }
 
 // Four 8x8 matrices of 16-bit elements from shared memory: lane l gives the address of row l % 8 of

@@ -112,8 +112,7 @@ inline void Block::run(Index3 block_index) {
   alive_ = size();
   at_barrier_ = votes_ = 0;
   spins_ = 0;
-  random_ = (settings().order.seed + 1) * 2654435761u ^
-            (index.x * 40503u + index.y * 9973u + index.z + 1);
+  random_ = (settings().order.seed + 1) * 2654435761u ^ (index.x * 40503u + index.y * 9973u + index.z + 1);
   if (random_ == 0) random_ = 1;
   while (alive_ > 0) {
     bool ran = false;
@@ -142,9 +141,8 @@ inline void Block::deadlock(const char* why) const {
 template <class... P>
 int launch(void (*kernel)(P...), Index3 grid, Index3 shape, size_t dynamic_bytes, P... args) {
   const uint64_t threads = uint64_t(shape.x) * shape.y * shape.z;
-  if (threads == 0 || shape.x > kMaxThreads || shape.y > kMaxThreads || shape.z > 64 ||
-      threads > kMaxThreads || grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu ||
-      grid.y > 65535 || grid.z > 65535) {
+  if (threads == 0 || shape.x > kMaxThreads || shape.y > kMaxThreads || shape.z > 64 || threads > kMaxThreads ||
+      grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) {
     return kInvalidConfiguration;
   }
   if (dynamic_bytes > kMaxShared) return kInvalidValue;
@@ -163,8 +161,7 @@ int launch(void (*kernel)(P...), Index3 grid, Index3 shape, size_t dynamic_bytes
     // reverse.
     uint64_t i = order.kind == Order::kReversed ? blocks - 1 - n : n;
     if (order.kind == Order::kShuffled) i = (turn + (n % 2 ? blocks - 1 - n / 2 : n / 2)) % blocks;
-    b.run({unsigned(i % grid.x), unsigned(i / grid.x % grid.y),
-           unsigned(i / (uint64_t(grid.x) * grid.y))});
+    b.run({unsigned(i % grid.x), unsigned(i / grid.x % grid.y), unsigned(i / (uint64_t(grid.x) * grid.y))});
   }
   return 0;
 }

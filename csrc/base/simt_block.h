@@ -87,8 +87,7 @@ inline SharedArray new_shared(const void* site, size_t bytes) {
   return {site, data, bytes};
 }
 
-inline Block::Block(Index3 grid_size, Index3 block_size, size_t dynamic_bytes,
-                    std::function<void()> body)
+inline Block::Block(Index3 grid_size, Index3 block_size, size_t dynamic_bytes, std::function<void()> body)
     : grid(grid_size),
       shape(block_size),
       body_(std::move(body)),
@@ -123,8 +122,7 @@ inline int Block::barrier(const char* op, bool vote, Site site) {
     leader_ = current_;
   } else if (const Thread& t = threads_[size_t(leader_)];
              !same(t.op, op) || t.site.line != site.line || !same(t.site.file, site.file)) {
-    fail(std::string(op) + " at " + site.file + ":" + std::to_string(site.line) +
-         " while another " + where(t));
+    fail(std::string(op) + " at " + site.file + ":" + std::to_string(site.line) + " while another " + where(t));
   }
   ++at_barrier_;
   votes_ += vote;
@@ -141,8 +139,7 @@ inline void Block::release_barrier() {
   at_barrier_ = votes_ = 0;
 }
 
-inline const Meeting& Block::meet(uint32_t mask, const char* op, const void* deposit, size_t bytes,
-                                  Site site) {
+inline const Meeting& Block::meet(uint32_t mask, const char* op, const void* deposit, size_t bytes, Site site) {
   Thread& t = self();
   if (!(mask >> t.lane & 1u)) fail(std::string(op) + ": the caller's lane is not in its own mask");
   if (bytes) std::memcpy(t.deposit, deposit, bytes);
@@ -211,8 +208,7 @@ inline bool Block::in_shared(const void* p, size_t bytes) const {
 }
 
 inline std::string Block::where(const Thread& t) const {
-  static const char* const kDoing[] = {"is running", "polls in ", "waits in ", "waits in ",
-                                       "has left"};
+  static const char* const kDoing[] = {"is running", "polls in ", "waits in ", "waits in ", "has left"};
   std::string s = "thread " + text(t.index) + " " + kDoing[int(t.state)];
   if (t.state == State::kReady || t.state == State::kDone) return s;
   s += std::string(t.op) + " at " + t.site.file + ":" + std::to_string(t.site.line);
@@ -224,8 +220,7 @@ inline std::string Block::where(const Thread& t) const {
       if (!(t.mask >> lane & 1u) || t.warp * kWarp + lane >= size()) continue;
       const Thread& other = thread(t.warp, lane);
       if (other.state == State::kAtWarp && other.mask == t.mask) continue;
-      return s + " for lane " + std::to_string(lane) +
-             (other.state == State::kDone ? ", which has left" : "");
+      return s + " for lane " + std::to_string(lane) + (other.state == State::kDone ? ", which has left" : "");
     }
   }
   return s;

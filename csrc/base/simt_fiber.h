@@ -101,8 +101,7 @@ constexpr size_t kStackBytes = 256 * 1024;  // instrumented frames are large
 #else
 constexpr size_t kStackBytes = 64 * 1024;
 #endif
-constexpr size_t kRedZoneWords =
-    128;  // the low end of a stack: once written, the stack is too small
+constexpr size_t kRedZoneWords = 128;  // the low end of a stack: once written, the stack is too small
 constexpr uint64_t kCanary = 0x5afe57acc0ffee00u;
 
 // Equal stacks in one mapping, an inaccessible page below each.
@@ -118,8 +117,7 @@ class StackPool {
     release();
     page_ = size_t(sysconf(_SC_PAGESIZE));
     bytes_ = size_t(count) * stride();
-    void* p = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* p = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) throw std::bad_alloc();
     base_ = static_cast<char*>(p);
     count_ = count;
@@ -194,8 +192,7 @@ inline void arm_context(Context& c, char* low, void (*entry)()) {
   c.machine.uc_link = nullptr;
   makecontext(&c.machine, entry, 0);
 #elif defined(__x86_64__)
-  void** top =
-      reinterpret_cast<void**>(low + kStackBytes);  // 16-byte aligned; a callee expects 8 off
+  void** top = reinterpret_cast<void**>(low + kStackBytes);  // 16-byte aligned; a callee expects 8 off
   *--top = nullptr;
   *--top = reinterpret_cast<void*>(entry);
   for (int i = 0; i < 6; ++i) *--top = nullptr;

@@ -14,8 +14,7 @@ namespace hn {
 namespace detail {
 inline void expect_aligned(const char* what, const void* p, size_t bytes) {
   if (reinterpret_cast<uintptr_t>(p) % bytes == 0) return;
-  simt::block->fail(std::string(what) + ": expected an address aligned to " +
-                    std::to_string(bytes) + " bytes, got " +
+  simt::block->fail(std::string(what) + ": expected an address aligned to " + std::to_string(bytes) + " bytes, got " +
                     std::to_string(reinterpret_cast<uintptr_t>(p) % bytes) + " past one");
 }
 }  // namespace detail
@@ -54,8 +53,7 @@ void cp_async(void* to, const void* from, bool valid = true) {
   static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16, "cp_async copies 4, 8 or 16 bytes");
   detail::expect_aligned("cp_async to", to, kBytes);
   detail::expect_aligned("cp_async from", from, kBytes);
-  if (!simt::block->in_shared(to, kBytes))
-    simt::block->fail("cp_async: expected a destination in shared memory");
+  if (!simt::block->in_shared(to, kBytes)) simt::block->fail("cp_async: expected a destination in shared memory");
   simt::block->self().copies.back().push_back({to, valid ? from : nullptr, kBytes});
 }
 

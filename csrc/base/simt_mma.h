@@ -15,16 +15,13 @@ inline uint32_t pack_bf16(float low, float high) {
   return uint32_t(__float2bfloat16_rn(high).bits) << 16 | __float2bfloat16_rn(low).bits;
 }
 
-inline void mma_m16n8k16(MmaD& d, const MmaA& a, const MmaB& b,
-                         simt::Site site = simt::Site::here()) {
+inline void mma_m16n8k16(MmaD& d, const MmaA& a, const MmaB& b, simt::Site site = simt::Site::here()) {
   struct Fragments {
     MmaA a;
     MmaB b;
   };
   const simt::Meeting& m = simt::meet(0xffffffffu, "mma_m16n8k16", Fragments{a, b}, site);
-  const auto half = [](uint32_t word, int high) {
-    return double(from_bfloat16(uint16_t(word >> (16 * high))));
-  };
+  const auto half = [](uint32_t word, int high) { return double(from_bfloat16(uint16_t(word >> (16 * high)))); };
   const int lane = simt::lane(), column = lane % 4 * 2;
   double sum[4] = {d.value[0], d.value[1], d.value[2], d.value[3]};
   for (int t = 0; t < 4; ++t) {  // columns 2t, 2t+1, 2t+8, 2t+9 of A
@@ -42,17 +39,14 @@ inline void mma_m16n8k16(MmaD& d, const MmaA& a, const MmaB& b,
 
 namespace detail {
 template <int kMatrices>
-void load_matrices(uint32_t (&word)[kMatrices], const void* row, bool transposed, const char* op,
-                   simt::Site site) {
+void load_matrices(uint32_t (&word)[kMatrices], const void* row, bool transposed, const char* op, simt::Site site) {
   struct Row {
     unsigned char bytes[16];
   } mine = {};
   const int lane = simt::lane();
   if (lane < 8 * kMatrices) {
-    if (reinterpret_cast<uintptr_t>(row) % 16)
-      simt::block->fail(std::string(op) + ": expected 16-byte aligned rows");
-    if (!simt::block->in_shared(row, 16))
-      simt::block->fail(std::string(op) + ": expected a row in shared memory");
+    if (reinterpret_cast<uintptr_t>(row) % 16) simt::block->fail(std::string(op) + ": expected 16-byte aligned rows");
+    if (!simt::block->in_shared(row, 16)) simt::block->fail(std::string(op) + ": expected a row in shared memory");
     std::memcpy(mine.bytes, row, 16);
   }
   const simt::Meeting& m = simt::meet(0xffffffffu, op, mine, site);
@@ -63,26 +57,22 @@ void load_matrices(uint32_t (&word)[kMatrices], const void* row, bool transposed
   };
   const int g = lane / 4, t = lane % 4 * 2;
   for (int i = 0; i < kMatrices; ++i) {
-    word[i] = transposed ? element(i, t, g) | element(i, t + 1, g) << 16
-                         : element(i, g, t) | element(i, g, t + 1) << 16;
+    word[i] =
+        transposed ? element(i, t, g) | element(i, t + 1, g) << 16 : element(i, g, t) | element(i, g, t + 1) << 16;
   }
 }
 }  // namespace detail
 
-inline void ldmatrix_x4(uint32_t (&word)[4], const void* row,
-                        simt::Site site = simt::Site::here()) {
+inline void ldmatrix_x4(uint32_t (&word)[4], const void* row, simt::Site site = simt::Site::here()) {
   detail::load_matrices(word, row, false, "ldmatrix_x4", site);
 }
-inline void ldmatrix_x2(uint32_t (&word)[2], const void* row,
-                        simt::Site site = simt::Site::here()) {
+inline void ldmatrix_x2(uint32_t (&word)[2], const void* row, simt::Site site = simt::Site::here()) {
   detail::load_matrices(word, row, false, "ldmatrix_x2", site);
 }
-inline void ldmatrix_x4_transposed(uint32_t (&word)[4], const void* row,
-                                   simt::Site site = simt::Site::here()) {
+inline void ldmatrix_x4_transposed(uint32_t (&word)[4], const void* row, simt::Site site = simt::Site::here()) {
   detail::load_matrices(word, row, true, "ldmatrix_x4_transposed", site);
 }
-inline void ldmatrix_x2_transposed(uint32_t (&word)[2], const void* row,
-                                   simt::Site site = simt::Site::here()) {
+inline void ldmatrix_x2_transposed(uint32_t (&word)[2], const void* row, simt::Site site = simt::Site::here()) {
   detail::load_matrices(word, row, true, "ldmatrix_x2_transposed", site);
 }
 

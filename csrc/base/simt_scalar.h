@@ -20,8 +20,7 @@ using Value = typename Same<T>::type;  // not deduced: atomicAdd(uint32_t*, 1) i
 template <class T, class F>
 T exchange(T* p, F f) {
   static_assert(sizeof(T) == 4 || sizeof(T) == 8, "atomics take 32- and 64-bit words");
-  if (reinterpret_cast<uintptr_t>(p) % sizeof(T))
-    block->fail("atomic: expected an aligned address");
+  if (reinterpret_cast<uintptr_t>(p) % sizeof(T)) block->fail("atomic: expected an aligned address");
   const T old = *p;
   *p = f(old);
   return old;
@@ -55,8 +54,7 @@ T atomicAdd(T* p, simt::Value<T> v) {
 template <class T>
 T atomicSub(T* p, simt::Value<T> v) {
   static_assert(std::is_integral<T>::value, "atomicSub takes integers");
-  return simt::exchange(
-      p, [=](T old) { return T(std::make_unsigned_t<T>(old) - std::make_unsigned_t<T>(v)); });
+  return simt::exchange(p, [=](T old) { return T(std::make_unsigned_t<T>(old) - std::make_unsigned_t<T>(v)); });
 }
 template <class T>
 T atomicMax(T* p, simt::Value<T> v) {
@@ -91,8 +89,7 @@ T atomicCAS(T* p, simt::Value<T> expected, simt::Value<T> v) {
 }
 template <class T>
 T __ldg(const T* p) {
-  if (reinterpret_cast<uintptr_t>(p) % alignof(T))
-    simt::block->fail("__ldg: expected an aligned address");
+  if (reinterpret_cast<uintptr_t>(p) % alignof(T)) simt::block->fail("__ldg: expected an aligned address");
   return *p;
 }
 
@@ -101,9 +98,7 @@ inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline int __ffsll(long long x) { return __builtin_ffsll(x); }
 inline int __clz(int x) { return x ? __builtin_clz(uint32_t(x)) : 32; }
-inline int __clzll(long long x) {
-  return x ? __builtin_clzll(static_cast<unsigned long long>(x)) : 64;
-}
+inline int __clzll(long long x) { return x ? __builtin_clzll(static_cast<unsigned long long>(x)) : 64; }
 inline uint32_t __brev(uint32_t x) {
   uint32_t r = 0;
   for (int i = 0; i < 32; ++i) r |= (x >> i & 1u) << (31 - i);

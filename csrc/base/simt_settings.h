@@ -10,9 +10,8 @@ namespace simt {
 constexpr int kWarp = 32;
 constexpr int kMaxThreads = 1024;
 constexpr size_t kMaxStaticShared = 48 * 1024, kMaxShared = 227 * 1024, kOptInShared = 32 * 1024;
-constexpr size_t kDepositBytes = 32;  // the most a lane hands to its warp at one meeting
-constexpr int64_t kSpinLimit =
-    4'000'000;  // polls in a row, by all threads together, without any other progress
+constexpr size_t kDepositBytes = 32;       // the most a lane hands to its warp at one meeting
+constexpr int64_t kSpinLimit = 4'000'000;  // polls in a row, by all threads together, without any other progress
 constexpr int kInvalidValue = 1, kInvalidConfiguration = 9;  // cudaError_t
 
 struct Error : std::runtime_error {
@@ -43,9 +42,7 @@ inline void set_multiprocessors(int count) { settings().multiprocessors = count;
 // What every byte of shared memory is at the start of a block. 0xff: NaN to floats, -1 to integers.
 inline uint8_t poison_byte() {
   const Order o = settings().order;
-  return o.kind == Order::kForward    ? 0xff
-         : o.kind == Order::kReversed ? 0xa5
-                                      : uint8_t(0x80u | (o.seed * 37u + 11u));
+  return o.kind == Order::kForward ? 0xff : o.kind == Order::kReversed ? 0xa5 : uint8_t(0x80u | (o.seed * 37u + 11u));
 }
 
 }  // namespace simt

@@ -14,9 +14,7 @@ namespace simt {
 struct Site {
   const char* file;
   int line;
-  static constexpr Site here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
-    return {file, line};
-  }
+  static constexpr Site here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) { return {file, line}; }
 };
 
 enum class State : uint8_t { kReady, kSpinning, kAtBarrier, kAtWarp, kDone };
@@ -43,8 +41,7 @@ struct Thread {
   Site site;
   Meeting* meeting;
   alignas(16) unsigned char deposit[kDepositBytes];
-  std::vector<std::vector<PendingCopy>>
-      copies;  // committed groups, oldest first; the last one is open
+  std::vector<std::vector<PendingCopy>> copies;  // committed groups, oldest first; the last one is open
 };
 
 struct Warp {

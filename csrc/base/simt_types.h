@@ -35,9 +35,7 @@ struct alignas(4) __half2 {
 };
 
 // Both CUDA conversions answer any NaN with 0x7fff.
-inline __nv_bfloat16 __float2bfloat16_rn(float x) {
-  return {x == x ? hn::bfloat16_bits(x) : uint16_t(0x7fff)};
-}
+inline __nv_bfloat16 __float2bfloat16_rn(float x) { return {x == x ? hn::bfloat16_bits(x) : uint16_t(0x7fff)}; }
 inline __nv_bfloat16 __float2bfloat16(float x) { return __float2bfloat16_rn(x); }
 inline float __bfloat162float(__nv_bfloat16 x) { return hn::from_bfloat16(x.bits); }
 inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) {
@@ -49,8 +47,6 @@ inline __nv_bfloat16 __ushort_as_bfloat16(uint16_t bits) { return {bits}; }
 inline __half __float2half_rn(float x) { return {x == x ? hn::float16_bits(x) : uint16_t(0x7fff)}; }
 inline __half __float2half(float x) { return __float2half_rn(x); }
 inline float __half2float(__half x) { return hn::from_float16(x.bits); }
-inline __half2 __floats2half2_rn(float x, float y) {
-  return {__float2half_rn(x), __float2half_rn(y)};
-}
+inline __half2 __floats2half2_rn(float x, float y) { return {__float2half_rn(x), __float2half_rn(y)}; }
 inline uint16_t __half_as_ushort(__half x) { return x.bits; }
 inline __half __ushort_as_half(uint16_t bits) { return {bits}; }

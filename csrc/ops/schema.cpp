@@ -23,6 +23,7 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
         ", " HN_SOURCE ", bool want_scores, bool want_weight) -> (Tensor, Tensor)");
   m.def("masked_conv_forward(Tensor x, Tensor? scores, Tensor selection, int[] shape, bool channels_last, " HN_RULE
         ", " HN_SOURCE ", " HN_CONV ") -> Tensor");
-  m.def("masked_conv_input_gradient(Tensor dy, int[] input_shape, Tensor? scores, Tensor selection, int[] shape, "
-        "bool channels_last, " HN_RULE ", " HN_SOURCE ", " HN_CONV ") -> Tensor");
+  m.def(
+      "masked_conv_input_gradient(Tensor dy, int[] input_shape, Tensor? scores, Tensor selection, int[] shape, "
+      "bool channels_last, " HN_RULE ", " HN_SOURCE ", " HN_CONV ") -> Tensor");
 }

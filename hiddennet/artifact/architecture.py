@@ -23,9 +23,7 @@ class undrawn(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
-def check_architecture(
-    model: nn.Module, layers: list[dict[str, Any]], state: dict[str, Tensor]
-) -> None:
+def check_architecture(model: nn.Module, layers: list[dict[str, Any]], state: dict[str, Tensor]) -> None:
     """Compare names and shapes of the artifact's hidden layers and state with the model's.
 
     Raises ArtifactError that names the first difference and both shapes.
@@ -63,8 +61,7 @@ def expose(model: nn.Module) -> None:
 
 def _refuse(wanted: str, got: str) -> None:
     raise ArtifactError(
-        f"artifact: expected a model with {wanted}, got {got}; load it into the architecture it "
-        "was exported from"
+        f"artifact: expected a model with {wanted}, got {got}; load it into the architecture it was exported from"
     )
 
 

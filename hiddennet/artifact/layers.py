@@ -63,8 +63,7 @@ class Streams:
         self.position[name] = start + count
         if self.position[name] > tensor.numel():
             raise ArtifactError(
-                f"artifact: expected at least {self.position[name]} numbers in {name}, got "
-                f"{tensor.numel()}"
+                f"artifact: expected at least {self.position[name]} numbers in {name}, got {tensor.numel()}"
             )
         return tensor[start : start + count]
 

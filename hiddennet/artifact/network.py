@@ -28,9 +28,7 @@ from hiddennet.ops.generate_weight import InitScale
 _STATE = "state."  # prefix of the tensors that are not of hidden layers
 
 
-def export(
-    model: nn.Module, path: str | os.PathLike, *, metadata: dict[str, Any] | None = None
-) -> None:
+def export(model: nn.Module, path: str | os.PathLike, *, metadata: dict[str, Any] | None = None) -> None:
     """Write the model's hidden network to `path`, atomically.
 
     Args:
@@ -52,9 +50,7 @@ def export(
     facts = dict(metadata or {})
     streams = Streams()
     revealed = masks(model)
-    layers = [
-        encode(name, layer, revealed[name], streams) for name, layer in hidden_layers(model).items()
-    ]
+    layers = [encode(name, layer, revealed[name], streams) for name, layer in hidden_layers(model).items()]
     state = _state(model)
     weights = sum(layer.weight_shape.numel() for layer in hidden_layers(model).values())
     header = {
@@ -136,8 +132,7 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
             continue
         if not isinstance(value, Tensor):
             raise TypeError(
-                f"artifact: expected tensors in the model's state dict, got {type(value).__name__} "
-                f"for {key}"
+                f"artifact: expected tensors in the model's state dict, got {type(value).__name__} for {key}"
             )
         state[key] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
     return state

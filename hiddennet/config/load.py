@@ -30,9 +30,7 @@ _NOT_IDENTITY = (
 def folders() -> list[Path]:
     """The folders whose files are configs by name: the checkout's, or the installed package's."""
     package = Path(__file__).resolve().parents[1]
-    return [
-        folder for folder in (package.parent / "configs", package / "configs") if folder.is_dir()
-    ]
+    return [folder for folder in (package.parent / "configs", package / "configs") if folder.is_dir()]
 
 
 def find(config: str | Path) -> Path:
@@ -50,9 +48,7 @@ def find(config: str | Path) -> Path:
     if len(same) == 1:
         return same[0].resolve()
     names = [path.stem for path in named]
-    names += [
-        str(path.relative_to(f).with_suffix("")) for f in folders() for path in f.rglob("*.yml")
-    ]
+    names += [str(path.relative_to(f).with_suffix("")) for f in folders() for path in f.rglob("*.yml")]
     mistake = f"expected a config file or a name under configs/, found none{nearest(stem, names)}"
     raise ConfigError(str(config), [mistake])
 
@@ -68,9 +64,7 @@ def read(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
     try:
         document = yaml.parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(
-            str(chain[-1]), [f"extends: expected a file at {path}, got none"]
-        ) from None
+        raise ConfigError(str(chain[-1]), [f"extends: expected a file at {path}, got none"]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(str(path), [f"expected a readable text file, got {error}"]) from None
     except pyyaml.YAMLError as error:
@@ -89,9 +83,7 @@ def read(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
     return merge(read((path.parent / base).resolve(), (*chain, path)), document)
 
 
-def merge(
-    base: Mapping[str, Any], over: Mapping[str, Any], *, leave: bool = True
-) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], over: Mapping[str, Any], *, leave: bool = True) -> dict[str, Any]:
     """Return `base` with the keys of `over`; maps merge key by key.
 
     Where, with `leave`, `over` gives method, optimizer or schedule another name, the keys of
@@ -214,17 +206,13 @@ def _section(key: str, value: Any, mistakes: list[str]) -> BaseModel | None:
         name = value.get("name", getattr(default, "name", None))
         if name not in section:
             got = "none" if name is None else repr(name)
-            mistakes.append(
-                f"{key}.name: expected {one_of(section)}, got {got}{nearest(name, section)}"
-            )
+            mistakes.append(f"{key}.name: expected {one_of(section)}, got {got}{nearest(name, section)}")
             return None
         section, value = section[name], {"name": name, **value}
     unknown = [name for name in value if name not in section.model_fields]
     for name in unknown:
         allowed = section.model_fields
-        mistakes.append(
-            unknown_key(f"{key}.{name}", value[name], section.title, allowed, _home(str(name), key))
-        )
+        mistakes.append(unknown_key(f"{key}.{name}", value[name], section.title, allowed, _home(str(name), key)))
     known = {name: item for name, item in value.items() if name not in unknown}
     try:
         checked = section.model_validate(known)

@@ -24,9 +24,7 @@ def _known(names: Callable[[], Iterable[str]]) -> AfterValidator:
 
 def _device(name: str) -> str:
     kind, _, index = name.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (
-        ":" in name and not (kind == "cuda" and index.isdigit())
-    ):
+    if kind not in ("auto", "cpu", "cuda") or (":" in name and not (kind == "cuda" and index.isdigit())):
         raise ValueError(f"expected one of auto, cpu, cuda, cuda:N, got {name!r}")
     return name
 
@@ -42,9 +40,7 @@ class ModelSection(Section):
 
     title: ClassVar[str] = "model"
     name: Annotated[str, _known(models.names)] = Field(description="the network's name")
-    width: Number = Field(
-        1.0, gt=0.0, description="factor on every layer's channels; above 0, 1 = the paper's"
-    )
+    width: Number = Field(1.0, gt=0.0, description="factor on every layer's channels; above 0, 1 = the paper's")
     batch_norm: Literal["affine", "non_affine", "none"] = Field(
         "non_affine",
         description="batch norm with a trained scale and shift, without them, or no batch norm; "
@@ -53,12 +49,8 @@ class ModelSection(Section):
     num_classes: Positive | None = Field(
         None, description="logits of the classifier; null: as many as the data has classes"
     )
-    first_layer: Literal["dense"] | None = Field(
-        None, description="dense: the first layer is not hidden"
-    )
-    last_layer: Literal["dense"] | None = Field(
-        None, description="dense: the classifier is not hidden"
-    )
+    first_layer: Literal["dense"] | None = Field(None, description="dense: the first layer is not hidden")
+    last_layer: Literal["dense"] | None = Field(None, description="dense: the classifier is not hidden")
 
 
 class DataSection(Section):
@@ -80,12 +72,9 @@ class DataSection(Section):
     workers: Count = Field(4, description="processes that decode images of a large data set")
     limit: Positive | None = Field(
         None,
-        description="at most so many training images, and as much less of the test images; "
-        "null: all",
+        description="at most so many training images, and as much less of the test images; null: all",
     )
-    image_size: Positive | None = Field(
-        None, description="side of the images in pixels; null: the data set's own"
-    )
+    image_size: Positive | None = Field(None, description="side of the images in pixels; null: the data set's own")
     download: bool = Field(False, description="fetch a data set that is missing")
 
 
@@ -98,9 +87,7 @@ class SgdSection(Section):
     momentum: Number = Field(0.9, ge=0.0, lt=1.0, description="momentum")
     weight_decay: Number = Field(1e-4, ge=0.0, description="L2 term, of the scores too")
     nesterov: bool = Field(False, description="Nesterov's momentum; needs momentum above 0")
-    batch_norm_decay: bool = Field(
-        True, description="false: no weight decay of batch-norm parameters and biases"
-    )
+    batch_norm_decay: bool = Field(True, description="false: no weight decay of batch-norm parameters and biases")
 
 
 class AdamSection(Section):
@@ -114,9 +101,7 @@ class AdamSection(Section):
     )
     eps: Number = Field(1e-8, gt=0.0, description="added to the denominator")
     weight_decay: Number = Field(0.0, ge=0.0, description="L2 term added to the gradient")
-    batch_norm_decay: bool = Field(
-        True, description="false: no weight decay of batch-norm parameters and biases"
-    )
+    batch_norm_decay: bool = Field(True, description="false: no weight decay of batch-norm parameters and biases")
 
 
 class AdamWSection(AdamSection):
@@ -157,28 +142,20 @@ class TrainSection(Section):
 
     title: ClassVar[str] = "train"
     epochs: Count = Field(100, description="passes over the training set")
-    label_smoothing: Number = Field(
-        0.0, ge=0.0, lt=1.0, description="weight of the uniform distribution in the target"
-    )
+    label_smoothing: Number = Field(0.0, ge=0.0, lt=1.0, description="weight of the uniform distribution in the target")
     amp: Literal["bf16"] | None = Field(
         None, description="bf16: forward and backward in bfloat16 where that is safe (a GPU)"
     )
-    amp_on_cpu: bool = Field(
-        False, description="use bfloat16 on a CPU too, where it is mostly slower"
-    )
+    amp_on_cpu: bool = Field(False, description="use bfloat16 on a CPU too, where it is mostly slower")
     channels_last: bool | Literal["auto"] = Field(
         "auto", description="memory format of images and weights; auto: where it is faster"
     )
-    accumulate: Positive = Field(
-        1, description="parts that a batch is split into; same gradient, memory of one part"
-    )
+    accumulate: Positive = Field(1, description="parts that a batch is split into; same gradient, memory of one part")
     selection: Literal["validation", "test"] = Field(
         "validation",
         description="the split whose accuracy chooses the best epoch; papers often choose on test",
     )
-    deterministic: bool = Field(
-        False, description="only algorithms with reproducible bits; slower on a GPU"
-    )
+    deterministic: bool = Field(False, description="only algorithms with reproducible bits; slower on a GPU")
     save_every: Count = Field(0, description="keep a checkpoint every n epochs; 0: none")
     device: Annotated[str, AfterValidator(_device)] = Field(
         "auto", description="auto, cpu, cuda or cuda:N; auto: a GPU if there is one"
@@ -220,9 +197,7 @@ class Config(Section):
     name: Annotated[str, AfterValidator(_folder_name)] = Field(
         description="name of the run's folder; default: the file's name"
     )
-    seed: int = Field(
-        0, ge=0, lt=2**63, description="of weights, scores, masks, data order and augmentation"
-    )
+    seed: int = Field(0, ge=0, lt=2**63, description="of weights, scores, masks, data order and augmentation")
     model: ModelSection = Field(description="the network")
     data: DataSection = Field(description="the data set")
     method: _union(METHODS) = Field(description="the method")  # type: ignore[valid-type]
@@ -248,13 +223,11 @@ class Config(Section):
             )
         if train.accumulate > data.batch_size:
             found.append(
-                f"train.accumulate: expected at most data.batch_size ({data.batch_size}), "
-                f"got {train.accumulate}"
+                f"train.accumulate: expected at most data.batch_size ({data.batch_size}), got {train.accumulate}"
             )
         if 0 < train.epochs < schedule.warmup_epochs:
             found.append(
-                f"schedule.warmup_epochs: expected at most train.epochs ({train.epochs}), "
-                f"got {schedule.warmup_epochs}"
+                f"schedule.warmup_epochs: expected at most train.epochs ({train.epochs}), got {schedule.warmup_epochs}"
             )
         if getattr(optimizer, "nesterov", False) and optimizer.momentum == 0.0:
             found.append("optimizer.nesterov: expected a momentum above 0 with it, got 0.0")
@@ -265,8 +238,5 @@ class Config(Section):
                     f"milestones={schedule.milestones} and interval={schedule.interval}"
                 )
             if schedule.milestones != sorted(set(schedule.milestones)):
-                found.append(
-                    "schedule.milestones: expected epochs in rising order, "
-                    f"got {schedule.milestones}"
-                )
+                found.append(f"schedule.milestones: expected epochs in rising order, got {schedule.milestones}")
         return found

@@ -36,9 +36,7 @@ class Augmentation:
         return bool(self.pad or self.flip or self.resized_crop)
 
 
-def draw(
-    augmentation: Augmentation, num_images: int, side: int, generator: torch.Generator
-) -> torch.Tensor:
+def draw(augmentation: Augmentation, num_images: int, side: int, generator: torch.Generator) -> torch.Tensor:
     """One epoch's random numbers for square images of ``side`` pixels: int64 (num_images, 5), the
     columns top, left, height, width of the crop and flip (0 or 1). With ``pad``, top and left
     count from the corner of the padded image."""
@@ -54,9 +52,7 @@ def draw(
     return torch.stack([top, left, height, width, flip], dim=1)
 
 
-def _draw_resized_crops(
-    num_images: int, side: int, generator: torch.Generator
-) -> tuple[torch.Tensor, ...]:
+def _draw_resized_crops(num_images: int, side: int, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
     """Crops by area and log-uniform ratio: the first of ten attempts that fits, else the whole."""
     unit = torch.rand(4, num_images, CROP_ATTEMPTS, generator=generator, dtype=torch.float64)
     area = side * side * (CROP_AREA[0] + (CROP_AREA[1] - CROP_AREA[0]) * unit[0])
@@ -105,20 +101,14 @@ def resized_crop_flip(images: torch.Tensor, draws: torch.Tensor, size: int) -> t
     y = positions(top, height, images.shape[2])
     x = positions(left, width, images.shape[3])
     x = torch.where(flip.bool(), x.flip(1), x)
-    grid = torch.stack(
-        [x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1
-    )
-    return F.grid_sample(
-        images.to(torch.float32), grid, mode="bilinear", padding_mode="border", align_corners=True
-    )
+    grid = torch.stack([x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1)
+    return F.grid_sample(images.to(torch.float32), grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
 def resize(images: torch.Tensor, size: int) -> torch.Tensor:
     """Bilinear with a low-pass filter where it gets smaller; (B, C, H, W) to float32
     (B, C, size, size)."""
-    return F.interpolate(
-        images.to(torch.float32), size=(size, size), mode="bilinear", antialias=True
-    )
+    return F.interpolate(images.to(torch.float32), size=(size, size), mode="bilinear", antialias=True)
 
 
 def normalise(

@@ -108,9 +108,7 @@ def build(
     files.
     """
     _check(name, image_size, limit, workers, in_channels, num_classes)
-    source = Source(
-        Path(root), seed, workers, download, image_size, in_channels, num_classes, limit
-    )
+    source = Source(Path(root), seed, workers, download, image_size, in_channels, num_classes, limit)
     loading = _Loading(batch_size, torch.device(device), seed, rank, world_size, channels_last)
     make = _listed if name in LISTED else _small
     return make(name, source, loading, validation, augment)
@@ -126,9 +124,7 @@ def _check(
 ) -> None:
     if name not in names():
         near = difflib.get_close_matches(str(name).lower(), names(), n=1, cutoff=0.0)
-        raise ValueError(
-            f"data: expected one of {', '.join(names())}, got {name!r}; did you mean {near[0]!r}?"
-        )
+        raise ValueError(f"data: expected one of {', '.join(names())}, got {name!r}; did you mean {near[0]!r}?")
     shape = {"in_channels": in_channels, "num_classes": num_classes}
     for key, value in {"image_size": image_size, "limit": limit, **shape}.items():
         if value is not None and (not isinstance(value, int) or value < 1):
@@ -157,9 +153,7 @@ def _parts(
     return np.setdiff1d(pool, held), held, test
 
 
-def _small(
-    name: str, source: Source, loading: _Loading, validation: float | int, augment: bool
-) -> Data:
+def _small(name: str, source: Source, loading: _Loading, validation: float | int, augment: bool) -> Data:
     entry = SMALL[name]
     train, test, num_classes = entry.read(source)
     chosen, held, tested = _parts(train.labels, test.labels, validation, source.limit, source.seed)
@@ -169,9 +163,7 @@ def _small(
     size = source.image_size or entry.image_size or images.shape[-1]
     mean, std = ((m * channels if len(m) == 1 else m) for m in (entry.mean, entry.std))
     augmentation = entry.augmentation if augment else Augmentation()
-    common = partial(
-        ResidentLoader, size=size, mean=mean, std=std, channels_last=loading.channels_last
-    )
+    common = partial(ResidentLoader, size=size, mean=mean, std=std, channels_last=loading.channels_last)
 
     device = loading.device
     images, test_images = images.to(device), test_images.to(device)
@@ -204,9 +196,7 @@ def _small(
     )
 
 
-def _listed(
-    name: str, source: Source, loading: _Loading, validation: float | int, augment: bool
-) -> Data:
+def _listed(name: str, source: Source, loading: _Loading, validation: float | int, augment: bool) -> Data:
     listed = list_images(name, source)
     own = listed.validation if validation else None
     chosen, held, tested = _parts(

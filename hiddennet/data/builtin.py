@@ -24,9 +24,7 @@ def read_digits() -> Arrays:
     return Arrays(images[train], labels[train], images[test], labels[test], 10)
 
 
-def make_synthetic(
-    *, channels: int, size: int, num_classes: int, num_train: int, num_test: int, seed: int
-) -> Arrays:
+def make_synthetic(*, channels: int, size: int, num_classes: int, num_train: int, num_test: int, seed: int) -> Arrays:
     """Random images that can be learned: a random pattern for each class, half covered by noise.
     Labels run through the classes in turn."""
     random = np.random.RandomState(derived_seed(seed, "synthetic"))

@@ -41,9 +41,7 @@ def _read_batch(path: Path, label_key: str, num_classes: int) -> tuple[np.ndarra
         images = np.asarray(batch["data"])
         labels = np.asarray(batch[label_key], dtype=np.int64)
     except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{path}: expected a batch of CIFAR, got no file; unpack the archive again"
-        ) from error
+        raise FileNotFoundError(f"{path}: expected a batch of CIFAR, got no file; unpack the archive again") from error
     except Exception as error:  # a damaged pickle raises nearly anything
         raise _corrupt(path, f"{type(error).__name__}: {error}") from error
     if images.dtype != np.uint8 or images.shape != (len(labels), PIXELS):

@@ -37,9 +37,7 @@ class ImageList:
             with Image.open(path) as image:
                 return image.convert("RGB")
         except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(
-                f"{path}: expected an image, got {error}; replace or delete the file"
-            ) from error
+            raise ValueError(f"{path}: expected an image, got {error}; replace or delete the file") from error
 
 
 def class_folders(folder: Path) -> list[str]:
@@ -69,14 +67,11 @@ def scan(folder: Path, classes: list[str]) -> ImageList:
         for where, _, inside in sorted(os.walk(folder / name, followlinks=True)):
             relative = os.path.relpath(where, folder)
             files += [
-                (os.path.join(relative, file), label)
-                for file in sorted(inside)
-                if file.lower().endswith(EXTENSIONS)
+                (os.path.join(relative, file), label) for file in sorted(inside) if file.lower().endswith(EXTENSIONS)
             ]
     if not files:
         raise ValueError(
-            f"{folder}: expected images in folders named by class, got none; put "
-            f"<class>/<image>{EXTENSIONS[0]} there"
+            f"{folder}: expected images in folders named by class, got none; put <class>/<image>{EXTENSIONS[0]} there"
         )
     return image_list(folder, files)
 

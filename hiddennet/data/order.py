@@ -61,9 +61,7 @@ class Order:
         """This rank's images in ``epoch``, in order; int64 on the CPU."""
         if not self.shuffle:
             return self.share(torch.arange(self.num_images))
-        order = torch.randperm(
-            self.num_images, generator=generator(self.seed, "order", epoch), dtype=torch.int64
-        )
+        order = torch.randperm(self.num_images, generator=generator(self.seed, "order", epoch), dtype=torch.int64)
         return self.share(order)
 
     def share(self, of_epoch: torch.Tensor) -> torch.Tensor:

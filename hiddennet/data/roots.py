@@ -51,9 +51,7 @@ def _download(name: str, root: Path, torchvision: str, remedy: str) -> None:
         getattr(datasets, torchvision)(str(root), download=True)
     except Exception as error:  # torchvision lets through whatever the network raised
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise FileNotFoundError(
-            f"{name}: expected to download it into {root}, got {reason[:200]}; {remedy}"
-        ) from error
+        raise FileNotFoundError(f"{name}: expected to download it into {root}, got {reason[:200]}; {remedy}") from error
 
 
 @contextlib.contextmanager

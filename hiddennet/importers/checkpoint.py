@@ -59,9 +59,7 @@ def read_checkpoint(path: str | os.PathLike) -> Any:
     tensors, numbers and plain containers.
     """
     if not Path(path).is_file():
-        raise CheckpointError(
-            f"import: expected a checkpoint at {path}, got no file; check the path"
-        )
+        raise CheckpointError(f"import: expected a checkpoint at {path}, got no file; check the path")
     try:
         with torch.serialization.safe_globals(_ADMITTED):
             return torch.load(path, map_location="cpu", weights_only=True)

@@ -91,9 +91,7 @@ def read(
 
 def _read(path, arch, density, kind, evaluation) -> tuple[nn.Module, dict[str, Any]]:
     if kind not in KINDS:
-        raise CheckpointError(
-            f"import: expected kind to be one of {', '.join(KINDS)}, got {kind!r}"
-        )
+        raise CheckpointError(f"import: expected kind to be one of {', '.join(KINDS)}, got {kind!r}")
     checkpoint = read_checkpoint(path)
     state = _state(checkpoint, path)
     name = _architecture(arch, checkpoint, path)
@@ -113,14 +111,11 @@ def _state(checkpoint: Any, path: str | os.PathLike) -> dict[str, Tensor]:
     """The state dict, without the prefix that parallel training leaves on every key."""
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
     if not isinstance(state, Mapping) or not state:
-        raise CheckpointError(
-            f"import: expected a dict with `state_dict` in {path}, got {type(checkpoint).__name__}"
-        )
+        raise CheckpointError(f"import: expected a dict with `state_dict` in {path}, got {type(checkpoint).__name__}")
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise CheckpointError(
-                f"import: expected only tensors in the state dict of {path}, got "
-                f"{type(value).__name__} for {key}"
+                f"import: expected only tensors in the state dict of {path}, got {type(value).__name__} for {key}"
             )
     prefix = "module." if all(key.startswith("module.") for key in state) else ""
     return {key.removeprefix(prefix): value for key, value in state.items()}
@@ -132,13 +127,9 @@ def _architecture(arch: str | None, checkpoint: Mapping, path: str | os.PathLike
     names = {name.lower(): name for name in ARCHITECTURES}
     wanted = arch if arch is not None else said
     if not isinstance(wanted, str) or wanted.lower() not in names:
-        raise CheckpointError(
-            f"import: expected arch to be one of {', '.join(ARCHITECTURES)}, got {wanted!r}"
-        )
+        raise CheckpointError(f"import: expected arch to be one of {', '.join(ARCHITECTURES)}, got {wanted!r}")
     if isinstance(said, str) and said.lower() != wanted.lower():
-        raise CheckpointError(
-            f"import: expected a checkpoint of {wanted} in {path}, got one that says {said}"
-        )
+        raise CheckpointError(f"import: expected a checkpoint of {wanted} in {path}, got one that says {said}")
     return names[wanted.lower()]
 
 
@@ -200,9 +191,7 @@ def _take(left: dict[str, Tensor], key: str, shape: tuple[int, ...], name: str) 
 
 
 def _refuse(name: str, wanted: str, got: str) -> None:
-    raise CheckpointError(
-        f"import: expected a checkpoint of {name} with {wanted}, got {got}; check the architecture"
-    )
+    raise CheckpointError(f"import: expected a checkpoint of {name} with {wanted}, got {got}; check the architecture")
 
 
 def _is_mask(scores: Tensor) -> bool:
@@ -241,9 +230,7 @@ def _hide(
             layer.scores.data.copy_(scores[name])
 
 
-def _facts(
-    checkpoint: Mapping, path: str | os.PathLike, name: str, density: float | None
-) -> dict[str, Any]:
+def _facts(checkpoint: Mapping, path: str | os.PathLike, name: str, density: float | None) -> dict[str, Any]:
     """What is known about the checkpoint, for the artifact's header."""
     facts = {"from": "hidden-networks", "file": os.path.basename(path), "arch": name}
     if density is not None:

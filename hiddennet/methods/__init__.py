@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from hiddennet.config import Config
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method
-    for method in (Dense, RandomMask, EdgePopup, SampledMask, FineTune, MagnitudeTopK)
+    method.name: method for method in (Dense, RandomMask, EdgePopup, SampledMask, FineTune, MagnitudeTopK)
 }
 
 __all__ = ["METHODS", "Method", "MethodSection", "create"]

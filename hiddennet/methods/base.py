@@ -38,12 +38,8 @@ class MethodSection(Section):
 class DrawnSection(MethodSection):
     """Keys of a method whose weights are drawn from the seed."""
 
-    init: Init = Field(
-        "signed_constant", description="distribution of the weights, see hiddennet.ops.init_scale"
-    )
-    mode: Literal["fan_in", "fan_out"] = Field(
-        "fan_in", description="the fan that the weights' variance is divided by"
-    )
+    init: Init = Field("signed_constant", description="distribution of the weights, see hiddennet.ops.init_scale")
+    mode: Literal["fan_in", "fan_out"] = Field("fan_in", description="the fan that the weights' variance is divided by")
     nonlinearity: Literal["relu", "leaky_relu", "tanh", "sigmoid", "selu", "linear"] = Field(
         "relu", description="whose gain the weights are multiplied by"
     )
@@ -51,10 +47,7 @@ class DrawnSection(MethodSection):
     def mistakes(self, config: Config) -> list[str]:
         found = super().mistakes(config)
         if getattr(self, "scale_fan", False) and self.init not in FAN_SCALED:
-            found.append(
-                f"method.scale_fan: expected an init of {', '.join(FAN_SCALED)} with it, "
-                f"got {self.init!r}"
-            )
+            found.append(f"method.scale_fan: expected an init of {', '.join(FAN_SCALED)} with it, got {self.init!r}")
         return found
 
 

@@ -18,9 +18,7 @@ class DenseSection(DrawnSection):
     title: ClassVar[str] = "method 'dense'"
     name: Literal["dense"]
     init: Init = Field("kaiming_normal", description="distribution of the weights at the start")
-    weights: str | None = Field(
-        None, description="start from these weights: a checkpoint, a run, or torchvision:NAME"
-    )
+    weights: str | None = Field(None, description="start from these weights: a checkpoint, a run, or torchvision:NAME")
 
 
 class Dense(Method):

@@ -25,9 +25,7 @@ class EdgePopupSection(DrawnSection):
 
     title: ClassVar[str] = "method 'edge_popup'"
     name: Literal["edge_popup"]
-    density: Density = Field(
-        0.5, description="fraction revealed; n - int((1 - density) n) of a layer's n weights"
-    )
+    density: Density = Field(0.5, description="fraction revealed; n - int((1 - density) n) of a layer's n weights")
     by: Literal["magnitude", "value"] = Field(
         "magnitude", description="rank scores by magnitude (the paper) or by value"
     )
@@ -43,12 +41,8 @@ class EdgePopupSection(DrawnSection):
         description="frozen weights to hide in, in place of drawn ones: a checkpoint, a run, an "
         "artifact, or torchvision:NAME",
     )
-    dense_epochs: Count = Field(
-        0, description="epochs of ordinary training of the weights before they are frozen"
-    )
-    train_batch_norm: bool = Field(
-        True, description="batch norm's scale and shift learn, where the model has them"
-    )
+    dense_epochs: Count = Field(0, description="epochs of ordinary training of the weights before they are frozen")
+    train_batch_norm: bool = Field(True, description="batch norm's scale and shift learn, where the model has them")
     freeze_dense: bool = Field(False, description="layers that are not hidden stay as drawn")
     exclude: Patterns
 
@@ -66,8 +60,7 @@ class EdgePopupSection(DrawnSection):
             )
         if self.scale_fan and (self.weights or self.dense_epochs):
             found.append(
-                "method.scale_fan: expected false with trained weights, got true; it scales drawn "
-                "weights only"
+                "method.scale_fan: expected false with trained weights, got true; it scales drawn weights only"
             )
         return found
 

@@ -19,9 +19,7 @@ class FineTuneSection(MethodSection):
     title: ClassVar[str] = "method 'fine_tune'"
     name: Literal["fine_tune"]
     subnet: str = Field(description="the sub-network: an artifact file, or the folder of a run")
-    train_batch_norm: bool = Field(
-        True, description="batch norm's scale and shift learn, where the model has them"
-    )
+    train_batch_norm: bool = Field(True, description="batch norm's scale and shift learn, where the model has them")
 
 
 class FineTune(Method):

@@ -26,11 +26,7 @@ Patterns = Annotated[
 
 def plain_layers(model: nn.Module) -> dict[str, nn.Module]:
     """The layers that can be hidden, by name, in module order."""
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if type(module) in (nn.Conv2d, nn.Linear)
-    }
+    return {name: module for name, module in model.named_modules() if type(module) in (nn.Conv2d, nn.Linear)}
 
 
 def dense_names(model: nn.Module, config: Config, exclude: Iterable[str] = ()) -> list[str]:
@@ -52,10 +48,7 @@ def dense_names(model: nn.Module, config: Config, exclude: Iterable[str] = ()) -
             )
         dense.update(met)
     if not layers.keys() - dense:
-        raise ValueError(
-            f"method: expected a layer to hide, got {len(dense)} dense layers and no other; "
-            "exclude fewer"
-        )
+        raise ValueError(f"method: expected a layer to hide, got {len(dense)} dense layers and no other; exclude fewer")
     return [name for name in layers if name in dense]
 
 
@@ -125,9 +118,7 @@ def is_batch_norm(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.batchnorm._BatchNorm)
 
 
-def learn(
-    model: nn.Module, *, hidden: bool = True, batch_norm: bool = True, dense: bool = True
-) -> None:
+def learn(model: nn.Module, *, hidden: bool = True, batch_norm: bool = True, dense: bool = True) -> None:
     """Set which parameters require gradients.
 
     hidden: scores, and stored weights whose source is trainable. batch_norm: scales and shifts.

@@ -29,9 +29,7 @@ class MagnitudeTopKSection(DrawnSection):
 
     title: ClassVar[str] = "method 'magnitude_topk'"
     name: Literal["magnitude_topk"]
-    density: Density = Field(
-        0.5, description="fraction revealed; n - int((1 - density) n) of a layer's n weights"
-    )
+    density: Density = Field(0.5, description="fraction revealed; n - int((1 - density) n) of a layer's n weights")
     scope: Literal["layer", "global"] = Field(
         "layer", description="rank each layer by itself, or all hidden layers together"
     )

@@ -33,9 +33,7 @@ class RandomSection(DrawnSection):
     init: Init = Field("kaiming_normal", description="distribution of the weights at the start")
     scale_fan: bool = Field(False, description="multiply the fan by the density")
     train_weights: bool = Field(True, description="false: the weights stay as they were drawn")
-    mask_seed: int | None = Field(
-        None, ge=0, lt=2**63, description="of the masks; null: made from the run's seed"
-    )
+    mask_seed: int | None = Field(None, ge=0, lt=2**63, description="of the masks; null: made from the run's seed")
     exclude: Patterns
 
 

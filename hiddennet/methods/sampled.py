@@ -26,9 +26,7 @@ class SampledSection(DrawnSection):
         "expectation",
         description="evaluate with weights times their probabilities, or with one fixed draw",
     )
-    train_batch_norm: bool = Field(
-        True, description="batch norm's scale and shift learn, where the model has them"
-    )
+    train_batch_norm: bool = Field(True, description="batch norm's scale and shift learn, where the model has them")
     freeze_dense: bool = Field(False, description="layers that are not hidden stay as drawn")
     exclude: Patterns
 

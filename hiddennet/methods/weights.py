@@ -56,9 +56,7 @@ def _torchvision(name: str) -> dict[str, Tensor]:
     try:
         weights = torchvision.models.get_model_weights(name).DEFAULT
     except (ValueError, AttributeError):
-        raise ValueError(
-            f"method.weights: expected a classification model of torchvision, got {name!r}"
-        ) from None
+        raise ValueError(f"method.weights: expected a classification model of torchvision, got {name!r}") from None
     try:
         return weights.get_state_dict(progress=False, check_hash=True)
     except OSError as error:
@@ -77,11 +75,7 @@ def _state_dict(document: object, where: str) -> dict[str, Tensor]:
             break
     found = {}
     if isinstance(document, dict):
-        found = {
-            str(key).removeprefix("module."): value
-            for key, value in document.items()
-            if torch.is_tensor(value)
-        }
+        found = {str(key).removeprefix("module."): value for key, value in document.items() if torch.is_tensor(value)}
     if not found:
         raise ValueError(f"method.weights: expected a state dict in {where}, got no tensors")
     return found
@@ -163,9 +157,7 @@ def read_subnet(where: str, model: nn.Module) -> Subnet:
 
     path = run_artifact(where) if Path(where).is_dir() else Path(where)
     if path is None or not path.is_file():
-        raise FileNotFoundError(
-            f"method.subnet: expected an artifact or the folder of a finished run, got {where!r}"
-        )
+        raise FileNotFoundError(f"method.subnet: expected an artifact or the folder of a finished run, got {where!r}")
     known = artifact.read_header(path)["model"] is not None
     found = artifact.load(path) if known else artifact.load(path, copy.deepcopy(model))
     layers = hidden_layers(found)

@@ -46,9 +46,7 @@ def _small(plan: tuple[int | str, ...], hidden: tuple[int, ...], request: Reques
     )
 
 
-def _resnet(
-    blocks: tuple[int, ...], bottleneck: bool, stem: str, inner: int, request: Request
-) -> nn.Module:
+def _resnet(blocks: tuple[int, ...], bottleneck: bool, stem: str, inner: int, request: Request) -> nn.Module:
     return ResNet(
         blocks,
         bottleneck=bottleneck,
@@ -125,9 +123,7 @@ def build(
     """
     if name not in _ENTRIES:
         near = difflib.get_close_matches(str(name).lower(), _ENTRIES, n=1, cutoff=0.0)
-        raise ValueError(
-            f"model: expected one of {', '.join(names())}, got {name!r}; did you mean {near[0]!r}?"
-        )
+        raise ValueError(f"model: expected one of {', '.join(names())}, got {name!r}; did you mean {near[0]!r}?")
     entry = _ENTRIES[name]
     request = Request(
         name=name,
@@ -144,9 +140,7 @@ def build(
     if not 0 < width < float("inf"):
         raise ValueError(f"width: expected a positive number, got {width!r}")
     if batch_norm not in BATCH_NORMS:
-        raise ValueError(
-            f"batch_norm: expected one of {', '.join(BATCH_NORMS)}, got {batch_norm!r}"
-        )
+        raise ValueError(f"batch_norm: expected one of {', '.join(BATCH_NORMS)}, got {batch_norm!r}")
     model = entry.make(request)
     model.architecture = dict(vars(request))
     return model

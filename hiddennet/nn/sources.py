@@ -47,9 +47,7 @@ class Generated:
         if self.scale_fan and density is None:
             raise ValueError("Generated: expected a rule with a density for scale_fan; use TopK or Fixed")
         scale_by = density if self.scale_fan else None
-        return init_scale(
-            tuple(shape), self.init, mode=self.mode, nonlinearity=self.nonlinearity, density=scale_by
-        )
+        return init_scale(tuple(shape), self.init, mode=self.mode, nonlinearity=self.nonlinearity, density=scale_by)
 
     def spec(self) -> dict:
         """A plain dict that tells this source from another."""

@@ -36,10 +36,7 @@ def _(
     x, scores, selection, shape, channels_last, rule, bits, step, rule_seed,
     source, stored, plane, scale, seed, layer, redraw, stride, padding, dilation,
 ) -> Tensor:  # fmt: skip
-    size = [
-        (x.shape[2 + d] + 2 * padding[d] - dilation[d] * (shape[2 + d] - 1) - 1) // stride[d] + 1
-        for d in range(2)
-    ]
+    size = [(x.shape[2 + d] + 2 * padding[d] - dilation[d] * (shape[2 + d] - 1) - 1) // stride[d] + 1 for d in range(2)]
     out = (x.shape[0], shape[0], *size)
     return torch.empty(out, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 

@@ -140,9 +140,7 @@ def resolve_rule(op: str, scores: Tensor | None, rule: int | Rule, by: str, sour
     if needs_scores:
         s = _check_scores(op, scores)
         if s.shape != source.shape:
-            raise ValueError(
-                f"{op}: expected scores of the weight's shape {tuple(source.shape)}, got {tuple(s.shape)}"
-            )
+            raise ValueError(f"{op}: expected scores of the weight's shape {tuple(source.shape)}, got {tuple(s.shape)}")
         for name, part in (("the source's weight", source.stored), ("the source's signs", source.plane)):
             if part is not None:
                 check_same_device(op, "scores", s, name, part)
@@ -187,5 +185,3 @@ def masked_weight(
         raise TypeError(f"{op}: expected dtype float32, bfloat16 or float16, got {dtype}")
     rule = resolve_rule(op, scores, k, by, source)
     return effective_weight(scores, rule, source, dtype)
-
-

@@ -94,9 +94,7 @@ def rule_mask(scores: Tensor | None, rule: Rule, shape: torch.Size, *, layer: in
     if scores is not None:
         scores = dense(check_tensor("rule_mask", "scores", scores, dtypes=(torch.float32,)).detach())
         channels_last = is_channels_last(scores)
-    return _rule_mask(
-        scores, rule.selection, list(shape), channels_last, *rule.arguments(), layer
-    )
+    return _rule_mask(scores, rule.selection, list(shape), channels_last, *rule.arguments(), layer)
 
 
 def topk_mask(scores: Tensor, k: int, *, by: str = "value") -> Tensor:

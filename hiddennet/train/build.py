@@ -21,8 +21,7 @@ def build_data(config: Config, device: torch.device, ranks: Ranks) -> Data:
     section = config.data
     if section.batch_size % ranks.world:
         raise ValueError(
-            f"data.batch_size: expected a multiple of the {ranks.world} processes, "
-            f"got {section.batch_size}"
+            f"data.batch_size: expected a multiple of the {ranks.world} processes, got {section.batch_size}"
         )
     return data.build(
         section.name,
@@ -46,10 +45,7 @@ def build_plain(config: Config, num_classes: int, in_channels: int, image_size: 
     """Return the config's network before any method has touched it, seeded, on the CPU."""
     section = config.model
     if section.num_classes is not None and section.num_classes < num_classes:
-        raise ValueError(
-            f"model.num_classes: expected at least the data's {num_classes}, "
-            f"got {section.num_classes}"
-        )
+        raise ValueError(f"model.num_classes: expected at least the data's {num_classes}, got {section.num_classes}")
     machine.seed_all(config.seed)
     return models.build(
         section.name,
@@ -61,9 +57,7 @@ def build_plain(config: Config, num_classes: int, in_channels: int, image_size: 
     )
 
 
-def build_model(
-    config: Config, num_classes: int, in_channels: int, image_size: int
-) -> tuple[nn.Module, Method]:
+def build_model(config: Config, num_classes: int, in_channels: int, image_size: int) -> tuple[nn.Module, Method]:
     """Return the config's model, made its method's, on the CPU, and the method."""
     method = methods.create(config)
     return method.build(build_plain(config, num_classes, in_channels, image_size)), method

@@ -43,14 +43,11 @@ def load(path: Path) -> dict[str, Any]:
     except Exception as error:  # zipfile and torch answer damage with many types
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"checkpoint: expected a complete checkpoint at {path}, got a damaged one ({reason}); "
-            f"{way_out}"
+            f"checkpoint: expected a complete checkpoint at {path}, got a damaged one ({reason}); {way_out}"
         ) from None
     found = document.get("format") if isinstance(document, dict) else None
     if found != FORMAT:
-        raise CheckpointError(
-            f"checkpoint: expected format {FORMAT} in {path}, got {found}; {way_out}"
-        )
+        raise CheckpointError(f"checkpoint: expected format {FORMAT} in {path}, got {found}; {way_out}")
     return document
 
 

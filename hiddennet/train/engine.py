@@ -110,9 +110,7 @@ class Engine:
         return bool(torch.stack([norm.float() for norm in norms]).isfinite().all())
 
     @torch.no_grad()
-    def evaluate(
-        self, loader: Iterable[tuple[Tensor, Tensor]], stop=lambda: False
-    ) -> Scores | None:
+    def evaluate(self, loader: Iterable[tuple[Tensor, Tensor]], stop=lambda: False) -> Scores | None:
         """Return the model's scores on all images of a split, or None once `stop()` says so."""
         self.ranks.share_buffers(self.model)
         was_training = self.model.training

@@ -137,15 +137,12 @@ def _check_fits(made: dict[str, Any], images: data.Data) -> None:
         )
     if classes is not None and classes < images.num_classes:
         raise ValueError(
-            f"eval: expected at most the network's {classes} classes, "
-            f"got {images.num_classes} in {images.name}"
+            f"eval: expected at most the network's {classes} classes, got {images.num_classes} in {images.name}"
         )
 
 
 @torch.no_grad()
-def score(
-    model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], device: torch.device
-) -> Scores:
+def score(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> Scores:
     """Return the scores of a model in evaluation mode on all images of a loader."""
     model.eval()
     meter = Meter(device)

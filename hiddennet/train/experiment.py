@@ -56,9 +56,7 @@ def _finished_before(record: dict[str, Any], folder: RunFolder) -> str:
     return f"{said}--fresh starts it again\n{summary(record)}"
 
 
-def _run(
-    config: Config, device: torch.device, ranks: Ranks, folder: RunFolder, console: Console
-) -> dict[str, Any]:
+def _run(config: Config, device: torch.device, ranks: Ranks, folder: RunFolder, console: Console) -> dict[str, Any]:
     begun = time.perf_counter()
     if config.train.amp and machine.autocast_dtype("bf16", config.train.amp_on_cpu, device) is None:
         console.say(
@@ -209,8 +207,7 @@ def summary(record: dict[str, Any]) -> str:
     rows = {
         "method": f"{record['method']}, {record['model']} on {record['data']}",
         "density": f"{record['density']:.4f}",
-        "best epoch": f"{record['best_epoch']} of {record['epochs']}, "
-        f"chosen by {record['selection']} accuracy",
+        "best epoch": f"{record['best_epoch']} of {record['epochs']}, chosen by {record['selection']} accuracy",
         "validation accuracy": f"{percent(record['validation_top1'])} top-1",
         "test accuracy": f"{percent(record['test_top1'])} top-1, "
         f"{percent(record['test_top5'])} top-5, at the best epoch",

@@ -104,9 +104,7 @@ def commit() -> str | None:
     here = Path(hiddennet.__file__).resolve().parents[1]
 
     def git(*arguments: str) -> str:
-        answer = subprocess.run(
-            ["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10
-        )
+        answer = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10)
         return answer.stdout.strip() if answer.returncode == 0 else ""
 
     try:

@@ -22,8 +22,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     index = device.index if device.index is not None else local_rank
     if index >= found:
         raise ValueError(
-            f"train.device: expected a GPU number below {found}, got {name} (GPU {index}); "
-            "use train.device=cpu"
+            f"train.device: expected a GPU number below {found}, got {name} (GPU {index}); use train.device=cpu"
             if found
             else f"train.device: expected a GPU that torch sees, got {name}; use train.device=cpu"
         )

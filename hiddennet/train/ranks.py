@@ -35,9 +35,7 @@ class Ranks:
         """Join the group that torchrun announced: nccl on GPUs, gloo on CPUs."""
         if self.world > 1 and not dist.is_initialized():
             on_gpu = device.type == "cuda"
-            dist.init_process_group(
-                "nccl" if on_gpu else "gloo", device_id=device if on_gpu else None
-            )
+            dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
             self._own_group = True
 
     def stop(self) -> None:

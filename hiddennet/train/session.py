@@ -201,9 +201,7 @@ class Session:
         rate = scores.images / max(progress.seconds, 1e-9)
         epoch_seconds = progress.seconds * total / progress.batch
         left = epoch_seconds - progress.seconds + self._seconds_after_epoch(epoch_seconds)
-        self.console.progress(
-            progress.epoch, progress.batch, total, scores, self.density, rate, left
-        )
+        self.console.progress(progress.epoch, progress.batch, total, scores, self.density, rate, left)
 
     def _seconds_after_epoch(self, epoch_seconds: float) -> float:
         epochs_left = self.config.train.epochs - self.progress.epoch - 1

@@ -80,9 +80,7 @@ def test_missing_file_is_named(tmp_path):
         read(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\x80\x04", b"PK\x03\x04" + bytes(100), b"hello " * 50, bytes(64)]
-)
+@pytest.mark.parametrize("content", [b"", b"\x80\x04", b"PK\x03\x04" + bytes(100), b"hello " * 50, bytes(64)])
 def test_other_files_are_refused(tmp_path, content):
     (tmp_path / "other").write_bytes(content)
     with pytest.raises(ArtifactError, match="expected a safetensors file"):

@@ -52,9 +52,7 @@ def path(tmp_path):
             r"linear layer linear\.0 of shape \(32, 1024\), got no such layer",
         ),
         (
-            lambda: nn.ModuleDict(
-                {"convs": conv4().convs, "linear": conv4().linear, "more": nn.BatchNorm2d(3)}
-            ),
+            lambda: nn.ModuleDict({"convs": conv4().convs, "linear": conv4().linear, "more": nn.BatchNorm2d(3)}),
             r"no more\.weight, got one of shape \(3,\)",
         ),
         (lambda: nn.Linear(3, 3), r"convs\.0 of shape \(8, 3, 3, 3\), got no such layer"),
@@ -131,9 +129,7 @@ def test_kept_count_must_fit_the_mask(tmp_path):
     net = hn.hide(conv4(), hn.Stored(), hn.TopK(0.5))
     hn.export(net, tmp_path / "net")
     damaged(tmp_path / "net", lambda h, t: h["layers"][0].update(kept=3))
-    with pytest.raises(
-        ArtifactError, match=r"expected 3 weights revealed in layer convs\.0, got 1"
-    ):
+    with pytest.raises(ArtifactError, match=r"expected 3 weights revealed in layer convs\.0, got 1"):
         hn.load(tmp_path / "net")
 
 

@@ -39,9 +39,7 @@ def table(heading: str) -> list[Row]:
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if line.startswith("|") and cells[0].endswith((".yml", ".yaml")):
             original, ours, add, notes = cells
-            rows.append(
-                Row(original, ours, add.strip("`"), tuple(notes.split(", ") if notes else ()))
-            )
+            rows.append(Row(original, ours, add.strip("`"), tuple(notes.split(", ") if notes else ())))
     return rows
 
 

@@ -53,8 +53,7 @@ __global__ void __launch_bounds__(kThreads) scribble_kernel(const uint32_t* in, 
 
 // Per thread of one warp: [ballot before, ballot total, reserved place or -1], [scan, sum, max].
 template <class T>
-__global__ void warp_kernel(const T* in, const int* votes, uint32_t* counter, int32_t* ranks,
-                            T* values) {
+__global__ void warp_kernel(const T* in, const int* votes, uint32_t* counter, int32_t* ranks, T* values) {
   const int i = int(threadIdx.x);
   const Rank r = ballot_rank(votes[i] != 0);
   ranks[3 * i] = r.before;
@@ -69,8 +68,7 @@ __global__ void warp_kernel(const T* in, const int* votes, uint32_t* counter, in
 // One block finds the bins of many ranks; every thread must have the same answer.
 template <int kThreads>
 __global__ void __launch_bounds__(kThreads)
-    select_kernel(const uint32_t* counts, int bins, const uint32_t* rank, int ranks, int32_t* bin,
-                  uint32_t* before) {
+    select_kernel(const uint32_t* counts, int bins, const uint32_t* rank, int ranks, int32_t* bin, uint32_t* before) {
   HN_SHARED(uint32_t, scratch, kBlockScratch<kThreads> + 2);
   for (int r = 0; r < ranks; ++r) {
     const Selected s = block_select<kThreads>(counts, bins, rank[r], scratch);
@@ -82,8 +80,7 @@ __global__ void __launch_bounds__(kThreads)
 // Copies n elements as vectors of N, the rest one at a time.
 template <int N, class T>
 __global__ void copy_kernel(const T* in, T* out, int n, int how) {
-  const int threads = int(gridDim.x * blockDim.x),
-            first = int(blockIdx.x * blockDim.x + threadIdx.x);
+  const int threads = int(gridDim.x * blockDim.x), first = int(blockIdx.x * blockDim.x + threadIdx.x);
   for (int i = first; i < n / N; i += threads) {
     const Vec<T, N> v = how == 0   ? load_vec<N>(in + N * i)
                         : how == 1 ? load_vec_readonly<N>(in + N * i)
@@ -116,8 +113,7 @@ __global__ void __launch_bounds__(64) async_sum_kernel(const uint32_t* in, int n
     fetch(tile + 1);
     cp_async_wait<kWait>();
     __syncthreads();
-    for (int i = 0; i < kEach; ++i)
-      sum += ring[tile % 2 * kTile + (at + kEach + i) % kTile];  // a neighbour's
+    for (int i = 0; i < kEach; ++i) sum += ring[tile % 2 * kTile + (at + kEach + i) % kTile];  // a neighbour's
     __syncthreads();
   }
   cp_async_wait<0>();
@@ -125,8 +121,7 @@ __global__ void __launch_bounds__(64) async_sum_kernel(const uint32_t* in, int n
 }
 
 // Each block adds its value; the one that comes last publishes the total.
-__global__ void last_block_kernel(const uint32_t* in, uint32_t* partial, uint32_t* ticket,
-                                  uint32_t* out) {
+__global__ void last_block_kernel(const uint32_t* in, uint32_t* partial, uint32_t* ticket, uint32_t* out) {
   if (threadIdx.x != 0) return;
   partial[blockIdx.x] = in[blockIdx.x];
   if (atomic_add_acq_rel(ticket, 1) + 1 < gridDim.x) return;
@@ -136,8 +131,7 @@ __global__ void last_block_kernel(const uint32_t* in, uint32_t* partial, uint32_
 }
 
 // Blocks in the order of their tickets: each adds to the sum of the one before and hands it on.
-__global__ void chained_scan_kernel(const uint32_t* in, uint32_t* ticket, uint64_t* state,
-                                    uint32_t* out) {
+__global__ void chained_scan_kernel(const uint32_t* in, uint32_t* ticket, uint64_t* state, uint32_t* out) {
   HN_SHARED(uint32_t, place, 1);
   if (threadIdx.x == 0) *place = atomicAdd(ticket, 1u);
   __syncthreads();

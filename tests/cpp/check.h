@@ -69,20 +69,18 @@ inline std::string shown(const char* v) { return shown(std::string(v)); }
 template <class A, class B>
 void check_equal(const A& a, const B& b, const char* text, const char* file, int line) {
   if (a == b) return;
-  fail(file, line,
-       std::string("CHECK_EQ(") + text + "): got " + shown(a) + ", expected " + shown(b));
+  fail(file, line, std::string("CHECK_EQ(") + text + "): got " + shown(a) + ", expected " + shown(b));
 }
 
 // Equal lengths and equal bytes: NaN equals itself and -0 differs from 0.
 template <class T>
-void check_equal(const std::vector<T>& a, const std::vector<T>& b, const char* text,
-                 const char* file, int line) {
+void check_equal(const std::vector<T>& a, const std::vector<T>& b, const char* text, const char* file, int line) {
   check_equal(a.size(), b.size(), text, file, line);
   for (size_t i = 0; i < a.size(); ++i) {
     if (std::memcmp(&a[i], &b[i], sizeof(T)) == 0) continue;
     fail(file, line,
-         std::string("CHECK_EQ(") + text + "): at " + std::to_string(i) + " of " +
-             std::to_string(a.size()) + " got " + shown(a[i]) + ", expected " + shown(b[i]));
+         std::string("CHECK_EQ(") + text + "): at " + std::to_string(i) + " of " + std::to_string(a.size()) + " got " +
+             shown(a[i]) + ", expected " + shown(b[i]));
   }
 }
 
@@ -92,8 +90,7 @@ void check_throws(const std::function<void()>& run, const char* part, const char
     run();
   } catch (const E& e) {
     if (std::strstr(e.what(), part)) return;
-    fail(file, line,
-         std::string("expected an error that says \"") + part + "\", got \"" + e.what() + "\"");
+    fail(file, line, std::string("expected an error that says \"") + part + "\", got \"" + e.what() + "\"");
   }
   fail(file, line, std::string("expected an error that says \"") + part + "\", got none");
 }
@@ -127,12 +124,10 @@ inline int run_all(const char* only) {
     if (!(condition)) ::hn::test::fail(__FILE__, __LINE__, "CHECK(" #condition ") is false"); \
   } while (false)
 
-#define CHECK_EQ(got, expected) \
-  ::hn::test::check_equal((got), (expected), #got ", " #expected, __FILE__, __LINE__)
+#define CHECK_EQ(got, expected) ::hn::test::check_equal((got), (expected), #got ", " #expected, __FILE__, __LINE__)
 
 // The statement throws an Error whose message contains `part`.
-#define CHECK_THROWS(Error, part, ...) \
-  ::hn::test::check_throws<Error>([&] { __VA_ARGS__; }, part, __FILE__, __LINE__)
+#define CHECK_THROWS(Error, part, ...) ::hn::test::check_throws<Error>([&] { __VA_ARGS__; }, part, __FILE__, __LINE__)
 
 // An argument runs only the tests whose names contain it.
 int main(int argc, char** argv) { return ::hn::test::run_all(argc > 1 ? argv[1] : nullptr); }

@@ -48,8 +48,8 @@ struct Shape {
   int32_t weights() const { return out * in * taps(); }
   std::string text() const {
     return std::to_string(batch) + "x" + std::to_string(in) + "x" + std::to_string(image.h) + "x" +
-           std::to_string(image.w) + " to " + std::to_string(out) + " channels by " +
-           std::to_string(kernel.h) + "x" + std::to_string(kernel.w);
+           std::to_string(image.w) + " to " + std::to_string(out) + " channels by " + std::to_string(kernel.h) + "x" +
+           std::to_string(kernel.w);
   }
 };
 
@@ -68,8 +68,8 @@ struct Recipe {
   uint64_t seed = 1;
 
   std::string text() const {
-    return "source " + std::to_string(int(source)) + ", rule " + std::to_string(int(rule)) +
-           ", density " + std::to_string(density) + (channels_last ? ", OHWI" : ", OIHW");
+    return "source " + std::to_string(int(source)) + ", rule " + std::to_string(int(rule)) + ", density " +
+           std::to_string(density) + (channels_last ? ", OHWI" : ", OIHW");
   }
 };
 
@@ -90,8 +90,7 @@ struct Layer {
 // that states it.
 inline std::vector<bool> select(const Layer& l, Order order, int32_t k, Selection* row) {
   std::vector<uint32_t> keys;
-  for (int32_t i = 0; i < l.layout.n; ++i)
-    keys.push_back(key_of(order, l.scores[size_t(l.layout.physical(i))]));
+  for (int32_t i = 0; i < l.layout.n; ++i) keys.push_back(key_of(order, l.scores[size_t(l.layout.physical(i))]));
   std::vector<int32_t> ranked(keys.size());
   std::iota(ranked.begin(), ranked.end(), 0);
   std::stable_sort(ranked.begin(), ranked.end(),
@@ -111,16 +110,14 @@ inline std::vector<bool> select(const Layer& l, Order order, int32_t k, Selectio
 }
 
 inline float drawn(Random* random, bool integer, int32_t range) {
-  return integer ? float(int32_t(random->below(uint32_t(2 * range + 1))) - range)
-                 : random->symmetric();
+  return integer ? float(int32_t(random->below(uint32_t(2 * range + 1))) - range) : random->symmetric();
 }
 
 inline float drawn_score(Random* random, int levels) {
   if (levels == kContinuous) return random->symmetric();
   if (levels > 0) return float(int(random->below(uint32_t(levels))) - levels / 2);
-  const uint32_t special[] = {0x00000000u, 0x80000000u, 0x7f800000u, 0xff800000u,
-                              0x7fc00000u, 0xffc00001u, 0x00000001u, 0x80000001u,
-                              0x3f800000u, 0xbf800000u, 0x7f7fffffu, 0xff7fffffu};
+  const uint32_t special[] = {0x00000000u, 0x80000000u, 0x7f800000u, 0xff800000u, 0x7fc00000u, 0xffc00001u,
+                              0x00000001u, 0x80000001u, 0x3f800000u, 0xbf800000u, 0x7f7fffffu, 0xff7fffffu};
   return bits_float(special[random->below(12)]);
 }
 
@@ -165,29 +162,25 @@ struct Expected {
 
 // Visits every (output pixel, tap) of the forward convolution; the gradient scatters along the same
 // edges.
-inline Expected expect(const Shape& shape, const Layer& l, const std::vector<uint16_t>& input,
-                       bool gradient) {
+inline Expected expect(const Shape& shape, const Layer& l, const std::vector<uint16_t>& input, bool gradient) {
   const ConvShape s = shape.conv();
-  const size_t outputs =
-      size_t(s.batch) * size_t(gradient ? s.in_height * s.in_width * s.in_channels
-                                        : s.out_height * s.out_width * s.out_channels);
+  const size_t outputs = size_t(s.batch) * size_t(gradient ? s.in_height * s.in_width * s.in_channels
+                                                           : s.out_height * s.out_width * s.out_channels);
   Expected e = {std::vector<double>(outputs), std::vector<double>(outputs)};
   for (int32_t n = 0; n < s.batch; ++n) {
     for (int32_t pixel = 0; pixel < s.out_height * s.out_width; ++pixel) {
       for (int32_t tap = 0; tap < shape.taps(); ++tap) {
-        const int32_t y = pixel / s.out_width * s.stride_height - s.padding_height +
-                          tap / s.kernel_width * s.dilation_height;
-        const int32_t x = pixel % s.out_width * s.stride_width - s.padding_width +
-                          tap % s.kernel_width * s.dilation_width;
+        const int32_t y =
+            pixel / s.out_width * s.stride_height - s.padding_height + tap / s.kernel_width * s.dilation_height;
+        const int32_t x =
+            pixel % s.out_width * s.stride_width - s.padding_width + tap % s.kernel_width * s.dilation_width;
         if (y < 0 || y >= s.in_height || x < 0 || x >= s.in_width) continue;
         const size_t in_at = size_t((n * s.in_height + y) * s.in_width + x) * size_t(s.in_channels);
-        const size_t out_at =
-            size_t(n * s.out_height * s.out_width + pixel) * size_t(s.out_channels);
+        const size_t out_at = size_t(n * s.out_height * s.out_width + pixel) * size_t(s.out_channels);
         for (int32_t o = 0; o < s.out_channels; ++o) {
           for (int32_t c = 0; c < s.in_channels; ++c) {
             const size_t in = in_at + size_t(c), out = out_at + size_t(o);
-            const double w =
-                from_bfloat16(l.effective[size_t((o * s.in_channels + c) * shape.taps() + tap)]);
+            const double w = from_bfloat16(l.effective[size_t((o * s.in_channels + c) * shape.taps() + tap)]);
             const double product = double(from_bfloat16(input[gradient ? out : in])) * w;
             e.sum[gradient ? in : out] += product;
             e.magnitude[gradient ? in : out] += std::fabs(product);

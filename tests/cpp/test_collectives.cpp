@@ -32,8 +32,7 @@ void check_rows(int n) {
   }
   const std::vector<T> got = same_in_every_order([&] {
     Buffer<T> in(x), scan(x.size()), sum(rows);
-    CHECK_EQ(launch(row_scan_kernel<kThreads, T>, rows, kThreads, 0, nullptr, in.data(), n,
-                    scan.data(), sum.data()),
+    CHECK_EQ(launch(row_scan_kernel<kThreads, T>, rows, kThreads, 0, nullptr, in.data(), n, scan.data(), sum.data()),
              0);
     std::vector<T> joined;
     const std::vector<T> scans = scan.read(), sums = sum.read();
@@ -64,9 +63,7 @@ TEST(float_sums_have_one_order) {
   for (float& v : x) v = random.symmetric() * 1e3f;
   const auto sums = same_in_every_order([&] {
     Buffer<float> in(x), scan(x.size()), sum(1);
-    CHECK_EQ(launch(row_scan_kernel<256, float>, 1, 256, 0, nullptr, in.data(), 4099, scan.data(),
-                    sum.data()),
-             0);
+    CHECK_EQ(launch(row_scan_kernel<256, float>, 1, 256, 0, nullptr, in.data(), 4099, scan.data(), sum.data()), 0);
     return sum.read();
   });
   double exact = 0;
@@ -88,8 +85,7 @@ TEST(warp_ranks_scans_and_places) {
       largest = std::max(largest, x[size_t(i)]);
     }
     for (int i = 0; i < 32; ++i) {
-      for (int32_t r : {before, total, votes[size_t(i)] != 0 ? 100 + before : -1})
-        ranks.push_back(r);
+      for (int32_t r : {before, total, votes[size_t(i)] != 0 ? 100 + before : -1}) ranks.push_back(r);
       before += votes[size_t(i)] != 0;
       scan += x[size_t(i)];
       for (int v : {scan, sum, largest}) values.push_back(v);
@@ -98,8 +94,8 @@ TEST(warp_ranks_scans_and_places) {
       Buffer<int> in(x), vote(votes), value(96);
       Buffer<uint32_t> counter(std::vector<uint32_t>(1, 100));
       Buffer<int32_t> rank(96);
-      CHECK_EQ(launch(warp_kernel<int>, 1, 32, 0, nullptr, in.data(), vote.data(), counter.data(),
-                      rank.data(), value.data()),
+      CHECK_EQ(launch(warp_kernel<int>, 1, 32, 0, nullptr, in.data(), vote.data(), counter.data(), rank.data(),
+                      value.data()),
                0);
       CHECK_EQ(counter.read()[0], uint32_t(100 + total));
       CHECK_EQ(value.read(), values);
@@ -137,8 +133,8 @@ void check_select(const std::vector<uint32_t>& counts) {
   const auto got = same_in_every_order([&] {
     Buffer<uint32_t> count(counts), rank(ranks), before(befores.size());
     Buffer<int32_t> bin(bins.size());
-    CHECK_EQ(launch(select_kernel<kThreads>, 1, kThreads, 0, nullptr, count.data(),
-                    int(counts.size()), rank.data(), int(ranks.size()), bin.data(), before.data()),
+    CHECK_EQ(launch(select_kernel<kThreads>, 1, kThreads, 0, nullptr, count.data(), int(counts.size()), rank.data(),
+                    int(ranks.size()), bin.data(), before.data()),
              0);
     CHECK_EQ(before.read(), befores);
     return bin.read();
@@ -173,9 +169,7 @@ void check_scribble() {
   }
   CHECK_EQ(same_in_every_order([&] {
              Buffer<uint32_t> in(x), out(expected.size());
-             CHECK_EQ(
-                 launch(scribble_kernel<kThreads>, 1, kThreads, 0, nullptr, in.data(), out.data()),
-                 0);
+             CHECK_EQ(launch(scribble_kernel<kThreads>, 1, kThreads, 0, nullptr, in.data(), out.data()), 0);
              return out.read();
            }),
            expected);

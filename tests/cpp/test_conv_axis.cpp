@@ -33,8 +33,7 @@ TEST(phases_are_the_convolution) {
                 for (int j = 0; j < a.taps; ++j) {
                   const int from = a.read_first + q * a.read_step + j * a.tap_step;
                   if (from < 0 || from >= a.read_size) continue;
-                  const int h = a.write_first + q * a.write_step,
-                            k = a.kernel_first + j * a.kernel_step;
+                  const int h = a.write_first + q * a.write_step, k = a.kernel_first + j * a.kernel_step;
                   CHECK(h < size && k < kernel);
                   CHECK_EQ(got[size_t(h * kernel + k)], -1);
                   got[size_t(h * kernel + k)] = from;
@@ -62,8 +61,7 @@ void check_tile_offset() {
     }
     for (int other = row / 8 * 8; other < row; ++other) {
       for (int column = 0; column < kWidth; column += 8) {
-        CHECK(cuda::tile_offset<kWidth>(row, column) / 8 % 8 !=
-              cuda::tile_offset<kWidth>(other, column) / 8 % 8);
+        CHECK(cuda::tile_offset<kWidth>(row, column) / 8 % 8 != cuda::tile_offset<kWidth>(other, column) / 8 % 8);
       }
     }
   }

@@ -16,8 +16,7 @@ double value_of(uint16_t bits, int fraction) {
   const int exponents = 15 - fraction, bias = (1 << (exponents - 1)) - 1;
   const int e = bits >> fraction & ((1 << exponents) - 1), m = bits & ((1 << fraction) - 1);
   if (e == (1 << exponents) - 1) return m ? NAN : (bits & 0x8000u ? -INFINITY : INFINITY);
-  const double v =
-      e ? std::ldexp((1 << fraction) + m, e - bias - fraction) : std::ldexp(m, 1 - bias - fraction);
+  const double v = e ? std::ldexp((1 << fraction) + m, e - bias - fraction) : std::ldexp(m, 1 - bias - fraction);
   return bits & 0x8000u ? -v : v;
 }
 
@@ -33,9 +32,8 @@ uint16_t nearest(float x, int fraction) {
     (value_of(uint16_t(middle), fraction) <= v ? low : high) = middle;
   }
   const double below = value_of(uint16_t(low), fraction);
-  const double above =
-      high == infinity ? 2 * below - value_of(uint16_t(low - 1), fraction)  // what would come next
-                       : value_of(uint16_t(high), fraction);
+  const double above = high == infinity ? 2 * below - value_of(uint16_t(low - 1), fraction)  // what would come next
+                                        : value_of(uint16_t(high), fraction);
   if (v == INFINITY) return uint16_t(sign | infinity);
   const double half = (below + above) / 2;
   return uint16_t(sign | (v < half || (v == half && low % 2 == 0) ? low : high));
@@ -43,19 +41,16 @@ uint16_t nearest(float x, int fraction) {
 
 std::vector<float> hard_floats() {
   std::vector<float> x;
-  for (uint32_t top = 0; top < 65536;
-       ++top) {  // each bfloat16, the middle above it, and both sides of the middle
+  for (uint32_t top = 0; top < 65536; ++top) {  // each bfloat16, the middle above it, and both sides of the middle
     if ((top & 0x7f80u) == 0x7f80u && (top & 0x7fu)) continue;
     x.push_back(hn::bits_float(top << 16));
     if ((top & 0x7fffu) == 0x7f80u) continue;
     for (uint32_t low : {0x7fffu, 0x8000u, 0x8001u}) x.push_back(hn::bits_float(top << 16 | low));
   }
   for (uint32_t h = 0; h < 0x7c00u; ++h) {  // the same for each half
-    const double a = value_of(uint16_t(h), 10),
-                 b = h == 0x7bffu ? 65536.0 : value_of(uint16_t(h + 1), 10);
+    const double a = value_of(uint16_t(h), 10), b = h == 0x7bffu ? 65536.0 : value_of(uint16_t(h + 1), 10);
     const float middle = float((a + b) / 2);
-    for (float v :
-         {float(a), middle, std::nextafter(middle, 0.0f), std::nextafter(middle, 1e30f)}) {
+    for (float v : {float(a), middle, std::nextafter(middle, 0.0f), std::nextafter(middle, 1e30f)}) {
       x.push_back(v);
       x.push_back(-v);
     }

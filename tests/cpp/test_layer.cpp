@@ -36,9 +36,8 @@ TEST(keys_by_eye) {
 }
 
 TEST(keys_are_ordered_as_scores) {
-  std::vector<float> x = {
-      -kInf, -1e30f, -1.0f, -kTiny, -0.0f, 0.0f, kTiny, 1.0f, std::nextafter(1.0f, 2.0f),
-      1e30f, kInf};
+  std::vector<float> x = {-kInf, -1e30f, -1.0f, -kTiny, -0.0f, 0.0f, kTiny, 1.0f, std::nextafter(1.0f, 2.0f),
+                          1e30f, kInf};
   Random random(6);
   while (x.size() < 1200) {
     const float v = hn::bits_float(uint32_t(random.bits()));
@@ -49,12 +48,9 @@ TEST(keys_are_ordered_as_scores) {
     CHECK(hn::key_of(hn::Order::kMagnitude, a) < hn::kNanKey);
     for (float b : x) {
       const uint32_t va = hn::key_of<hn::Order::kValue>(a), vb = hn::key_of(hn::Order::kValue, b);
-      const uint32_t ma = hn::key_of<hn::Order::kMagnitude>(a),
-                     mb = hn::key_of(hn::Order::kMagnitude, b);
+      const uint32_t ma = hn::key_of<hn::Order::kMagnitude>(a), mb = hn::key_of(hn::Order::kMagnitude, b);
       if ((va < vb) != (a < b) || (va == vb) != (a == b)) CHECK_EQ(a, b);
-      if ((ma < mb) != (std::fabs(a) < std::fabs(b)) ||
-          (ma == mb) != (std::fabs(a) == std::fabs(b)))
-        CHECK_EQ(a, b);
+      if ((ma < mb) != (std::fabs(a) < std::fabs(b)) || (ma == mb) != (std::fabs(a) == std::fabs(b))) CHECK_EQ(a, b);
     }
   }
 }
@@ -64,8 +60,8 @@ TEST(keys_are_ordered_as_scores) {
 std::vector<Layout> layouts() {
   std::vector<Layout> all;
   for (const bool last : {false, true}) {
-    for (const auto& s : std::vector<std::vector<int>>{
-             {1, 1, 1}, {4, 3, 9}, {5, 7, 1}, {64, 1, 25}, {33, 31, 4}, {2, 600, 9}}) {
+    for (const auto& s :
+         std::vector<std::vector<int>>{{1, 1, 1}, {4, 3, 9}, {5, 7, 1}, {64, 1, 25}, {33, 31, 4}, {2, 600, 9}}) {
       all.push_back({s[0] * s[1] * s[2], s[1] * s[2], s[1], s[2], last});
     }
   }
@@ -102,8 +98,7 @@ struct Layer {
     Random random(seed);
     const size_t n = size_t(l.n);
     for (size_t i = 0; i < n; ++i) {
-      scores.push_back(random.below(4) ? random.symmetric() * 3
-                                       : float(int(random.below(3)) - 1));  // with ties
+      scores.push_back(random.below(4) ? random.symmetric() * 3 : float(int(random.below(3)) - 1));  // with ties
       stored.push_back(random.symmetric());
     }
     for (size_t i = 0; i < (n + 7) / 8; ++i) {
@@ -117,16 +112,13 @@ struct Layer {
     hn::Rule r = {kind, &selection, bits.data(), &step, {11, 12, 3, 0}};
     return r;
   }
-  hn::WeightSource source(hn::Source kind) const {
-    return {kind, stored.data(), plane.data(), 0.75f, {21, 22, 4, 1}};
-  }
+  hn::WeightSource source(hn::Source kind) const { return {kind, stored.data(), plane.data(), 0.75f, {21, 22, 4, 1}}; }
 };
 
-const hn::RuleKind kRules[] = {hn::RuleKind::kAll,     hn::RuleKind::kMagnitude,
-                               hn::RuleKind::kValue,   hn::RuleKind::kBits,
-                               hn::RuleKind::kSampled, hn::RuleKind::kExpectation};
-const hn::Source kSources[] = {hn::Source::kStored, hn::Source::kConstant, hn::Source::kSigns,
-                               hn::Source::kUniform, hn::Source::kNormal};
+const hn::RuleKind kRules[] = {hn::RuleKind::kAll,  hn::RuleKind::kMagnitude, hn::RuleKind::kValue,
+                               hn::RuleKind::kBits, hn::RuleKind::kSampled,   hn::RuleKind::kExpectation};
+const hn::Source kSources[] = {hn::Source::kStored, hn::Source::kConstant, hn::Source::kSigns, hn::Source::kUniform,
+                               hn::Source::kNormal};
 
 TEST(kept_by_eye) {
   CHECK(hn::kept_by_selection(5, 3, 6, 0));
@@ -140,11 +132,9 @@ TEST(kept_by_eye) {
   for (int32_t i = 0; i < 64; ++i) {
     const float s = layer.scores[size_t(i)], m = std::fabs(s);
     CHECK_EQ(hn::kept(layer.rule(hn::RuleKind::kMagnitude), s, i), m > 1 || (m == 1 && i >= 32));
-    CHECK_EQ(hn::kept(layer.rule(hn::RuleKind::kBits), s, i),
-             (layer.bits[size_t(i / 8)] >> (i % 8) & 1) != 0);
+    CHECK_EQ(hn::kept(layer.rule(hn::RuleKind::kBits), s, i), (layer.bits[size_t(i / 8)] >> (i % 8) & 1) != 0);
     const hn::Draw now = {11, 12, 3, 5};  // the step's low word
-    CHECK_EQ(hn::kept(layer.rule(hn::RuleKind::kSampled), s, i),
-             s > hn::bernoulli_logit(now, uint32_t(i)));
+    CHECK_EQ(hn::kept(layer.rule(hn::RuleKind::kSampled), s, i), s > hn::bernoulli_logit(now, uint32_t(i)));
     CHECK(hn::kept(layer.rule(hn::RuleKind::kAll), s, i));
     CHECK(hn::kept(layer.rule(hn::RuleKind::kExpectation), s, i));
   }
@@ -175,15 +165,12 @@ TEST(weights_by_eye) {
     const bool negative = layer.plane[size_t(i / 8)] >> (i % 8) & 1;
     CHECK_EQ(hn::weight_at(layer.source(hn::Source::kSigns), 0, i), negative ? -0.75f : 0.75f);
     const hn::Draw d = {21, 22, 4, 1};
-    CHECK_EQ(hn::weight_at(layer.source(hn::Source::kUniform), 0, i),
-             hn::uniform(d, uint32_t(i)) * 0.75f);
-    CHECK_EQ(hn::weight_at(layer.source(hn::Source::kNormal), 0, i),
-             hn::normal(d, uint32_t(i)) * 0.75f);
+    CHECK_EQ(hn::weight_at(layer.source(hn::Source::kUniform), 0, i), hn::uniform(d, uint32_t(i)) * 0.75f);
+    CHECK_EQ(hn::weight_at(layer.source(hn::Source::kNormal), 0, i), hn::normal(d, uint32_t(i)) * 0.75f);
   }
 }
 
-__global__ void layer_kernel(hn::Rule rule, hn::WeightSource source, Layout layout,
-                             const float* scores, float* out) {
+__global__ void layer_kernel(hn::Rule rule, hn::WeightSource source, Layout layout, const float* scores, float* out) {
   const int32_t p = int32_t(blockIdx.x * blockDim.x + threadIdx.x);
   if (p >= layout.n) return;
   const int32_t i = layout.logical(p);
@@ -194,9 +181,7 @@ std::vector<float> expected_weights(const Layer& l, hn::RuleKind rule, hn::Sourc
   std::vector<float> w;
   for (int32_t p = 0; p < l.layout.n; ++p) {
     const int32_t i = l.layout.logical(p);
-    w.push_back(hn::kept(l.rule(rule), l.scores[size_t(p)], i)
-                    ? hn::weight_at(l.source(source), p, i)
-                    : 0.0f);
+    w.push_back(hn::kept(l.rule(rule), l.scores[size_t(p)], i) ? hn::weight_at(l.source(source), p, i) : 0.0f);
   }
   return w;
 }
@@ -217,8 +202,7 @@ TEST(device_layers_are_host_layers) {
       hn::WeightSource w = l.source(source);
       w.stored = stored.data();
       w.plane = plane.data();
-      CHECK_EQ(launch(layer_kernel, (layout.n + 127) / 128, 128, 0, nullptr, r, w, layout,
-                      scores.data(), out.data()),
+      CHECK_EQ(launch(layer_kernel, (layout.n + 127) / 128, 128, 0, nullptr, r, w, layout, scores.data(), out.data()),
                0);
       CHECK_EQ(out.read(), expected_weights(l, kind, source));
     }

@@ -20,8 +20,8 @@ struct Placement {
   size_t input_shift = 0, score_shift = 0, output_shift = 0;  // elements off an aligned address
 };
 
-std::vector<uint16_t> run(const Shape& shape, const Layer& l, const std::vector<uint16_t>& input,
-                          size_t outputs, bool gradient, const Placement& at) {
+std::vector<uint16_t> run(const Shape& shape, const Layer& l, const std::vector<uint16_t>& input, size_t outputs,
+                          bool gradient, const Placement& at) {
   Buffer<uint16_t> in(input.size() + at.input_shift), out(outputs + at.output_shift);
   Buffer<float> scores(l.scores.size() + at.score_shift), stored(l.stored);
   Buffer<uint8_t> plane(l.plane), bits(l.bits);
@@ -56,15 +56,13 @@ std::vector<uint16_t> run(const Shape& shape, const Layer& l, const std::vector<
 // The kernel under every order against the loop. Integers: equal bits. Otherwise: bfloat16's
 // rounding of the result, and for each of the sums in float a rounding of at most 2^-23 of what has
 // been added.
-void check_direction(const Shape& shape, const Recipe& recipe, bool gradient,
-                     const Placement& at = {}) {
+void check_direction(const Shape& shape, const Recipe& recipe, bool gradient, const Placement& at = {}) {
   const Context in(shape.text() + ", " + recipe.text() + (gradient ? ", gradient" : ", forward"));
   const Layer layer = make_layer(shape, recipe);
   const ConvShape s = shape.conv();
   Random random(recipe.seed + 100);
-  std::vector<uint16_t> input(size_t(s.batch) *
-                              size_t(gradient ? s.out_height * s.out_width * s.out_channels
-                                              : s.in_height * s.in_width * s.in_channels));
+  std::vector<uint16_t> input(size_t(s.batch) * size_t(gradient ? s.out_height * s.out_width * s.out_channels
+                                                                : s.in_height * s.in_width * s.in_channels));
   for (uint16_t& v : input) v = bfloat16_bits(drawn(&random, recipe.integers, 4));
   if (recipe.infinity) input[input.size() / 2] = bfloat16_bits(INFINITY);
   const Expected expected = expect(shape, layer, input, gradient);
@@ -78,8 +76,7 @@ void check_direction(const Shape& shape, const Recipe& recipe, bool gradient,
       CHECK_EQ(got[i], bfloat16_bits(float(expected.sum[i])));
     } else {
       const double error = std::fabs(double(from_bfloat16(got[i])) - expected.sum[i]);
-      CHECK(error <= std::ldexp(std::fabs(expected.sum[i]), -8) +
-                         std::ldexp(depth * expected.magnitude[i], -23));
+      CHECK(error <= std::ldexp(std::fabs(expected.sum[i]), -8) + std::ldexp(depth * expected.magnitude[i], -23));
     }
   }
 }
@@ -124,8 +121,7 @@ TEST(shapes) {
   for (const Shape& shape : shapes) {
     for (bool channels_last : {true, false}) {
       const Source source = turn % 3 ? Source::kSigns : Source::kConstant;
-      check_both(shape,
-                 recipe(source, turn % 2 ? RuleKind::kValue : RuleKind::kMagnitude, channels_last));
+      check_both(shape, recipe(source, turn % 2 ? RuleKind::kValue : RuleKind::kMagnitude, channels_last));
       ++turn;
     }
   }
@@ -148,12 +144,10 @@ TEST(both_tiles) {
 }
 
 TEST(every_source_and_rule) {
-  const Shape vectors = {1, 8, 8, {3, 4}, {3, 3}, {1, 1}, {1, 1}},
-              scalars = {1, 3, 5, {3, 4}, {3, 3}, {1, 1}, {1, 1}};
-  for (Source source :
-       {Source::kStored, Source::kConstant, Source::kSigns, Source::kUniform, Source::kNormal}) {
-    for (RuleKind rule : {RuleKind::kAll, RuleKind::kMagnitude, RuleKind::kValue, RuleKind::kBits,
-                          RuleKind::kSampled}) {
+  const Shape vectors = {1, 8, 8, {3, 4}, {3, 3}, {1, 1}, {1, 1}}, scalars = {1, 3, 5, {3, 4}, {3, 3}, {1, 1}, {1, 1}};
+  for (Source source : {Source::kStored, Source::kConstant, Source::kSigns, Source::kUniform, Source::kNormal}) {
+    for (RuleKind rule :
+         {RuleKind::kAll, RuleKind::kMagnitude, RuleKind::kValue, RuleKind::kBits, RuleKind::kSampled}) {
       for (bool channels_last : {true, false}) {
         Recipe r = recipe(source, rule, channels_last);
         r.integers = false;
@@ -194,16 +188,11 @@ TEST(special_scores) {
 
 TEST(random_shapes) {
   Random random(5);
-  const auto between = [&](int low, int high) {
-    return low + int(random.below(uint32_t(high - low + 1)));
-  };
+  const auto between = [&](int low, int high) { return low + int(random.below(uint32_t(high - low + 1))); };
   const int32_t channels[] = {1, 2, 3, 7, 8, 12, 16, 24, 33, 40};
   for (int trial = 0; trial < 80; ++trial) {
-    Shape s = {between(1, 3),
-               channels[random.below(10)],
-               channels[random.below(10)],
-               {},
-               {between(1, 4), between(1, 4)}};
+    Shape s = {
+        between(1, 3), channels[random.below(10)], channels[random.below(10)], {}, {between(1, 4), between(1, 4)}};
     s.stride = {between(1, 3), between(1, 3)};
     s.dilation = {between(1, 2), between(1, 2)};
     s.padding = {between(0, 2), between(0, 2)};
@@ -212,9 +201,8 @@ TEST(random_shapes) {
     };
     s.image = {smallest(s.kernel.h, s.dilation.h, s.padding.h) + between(0, 6),
                smallest(s.kernel.w, s.dilation.w, s.padding.w) + between(0, 6)};
-    Recipe r =
-        recipe(random.below(2) ? Source::kSigns : Source::kConstant,
-               random.below(2) ? RuleKind::kMagnitude : RuleKind::kValue, random.below(3) != 0);
+    Recipe r = recipe(random.below(2) ? Source::kSigns : Source::kConstant,
+                      random.below(2) ? RuleKind::kMagnitude : RuleKind::kValue, random.below(3) != 0);
     r.seed = uint64_t(trial);
     r.density = double(random.uniform());
     check_direction(s, r, random.below(2) != 0);
@@ -262,8 +250,7 @@ TEST(refuses_and_empty) {
   p.layout = layer.layout;
   p.shape = shape.conv();
   const auto refused = [](const MaskedConvParams& wrong) {
-    return cuda::masked_conv_forward(wrong, nullptr) == 1 &&
-           cuda::masked_conv_input_gradient(wrong, nullptr) == 1;
+    return cuda::masked_conv_forward(wrong, nullptr) == 1 && cuda::masked_conv_input_gradient(wrong, nullptr) == 1;
   };
   MaskedConvParams wrong = p;
   wrong.rule.kind = RuleKind::kExpectation;

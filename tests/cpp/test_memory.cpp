@@ -10,8 +10,7 @@ namespace {
 
 template <int N, class T>
 void check_copy() {
-  static_assert(sizeof(hn::Vec<T, N>) == N * sizeof(T) && alignof(hn::Vec<T, N>) == N * sizeof(T),
-                "Vec is dense");
+  static_assert(sizeof(hn::Vec<T, N>) == N * sizeof(T) && alignof(hn::Vec<T, N>) == N * sizeof(T), "Vec is dense");
   for (int n : awkward_sizes()) {
     Random random{uint64_t(n)};
     std::vector<T> x{};
@@ -53,8 +52,8 @@ std::vector<uint32_t> async_sums(const std::vector<uint32_t>& x) {
   constexpr int kTile = 64 * kBytes / 4;
   return same_in_every_order([&] {
     Buffer<uint32_t> in(x), out(64);
-    CHECK_EQ(launch(async_sum_kernel<kBytes, kWait>, 1, 64, 2 * kTile * sizeof(uint32_t), nullptr,
-                    in.data(), int(x.size()), out.data()),
+    CHECK_EQ(launch(async_sum_kernel<kBytes, kWait>, 1, 64, 2 * kTile * sizeof(uint32_t), nullptr, in.data(),
+                    int(x.size()), out.data()),
              0);
     return out.read();
   });
@@ -63,8 +62,7 @@ std::vector<uint32_t> async_sums(const std::vector<uint32_t>& x) {
 template <int kBytes>
 void check_async() {
   constexpr size_t kEach = kBytes / 4, kTile = 64 * kEach;
-  for (size_t n :
-       {size_t(0), kEach, kTile - kEach, kTile, kTile + kEach, 5 * kTile, 7 * kTile + 3 * kEach}) {
+  for (size_t n : {size_t(0), kEach, kTile - kEach, kTile, kTile + kEach, 5 * kTile, 7 * kTile + 3 * kEach}) {
     Random random(n);
     std::vector<uint32_t> x(n), expected(64, 0);
     for (uint32_t& v : x) v = uint32_t(random.bits());
@@ -113,9 +111,8 @@ TEST(the_last_block_sees_what_all_published) {
       for (int b = 0; b < blocks; ++b) x[size_t(b)] = uint32_t(b * b + 1);
       Buffer<uint32_t> in(x), partial(x.size()), ticket(1), total(1);
       CHECK_EQ(hn::fill_zero(ticket.data(), ticket.bytes(), nullptr), 0);
-      CHECK_EQ(launch(last_block_kernel, blocks, 32, 0, nullptr, in.data(), partial.data(),
-                      ticket.data(), total.data()),
-               0);
+      CHECK_EQ(
+          launch(last_block_kernel, blocks, 32, 0, nullptr, in.data(), partial.data(), ticket.data(), total.data()), 0);
       return total.read();
     });
     uint32_t expected = 0;
@@ -127,11 +124,9 @@ TEST(the_last_block_sees_what_all_published) {
 TEST(tickets_make_a_chain_of_blocks_safe_in_any_order) {
   const int blocks = 100;
   const auto out = same_in_every_order([&] {
-    Buffer<uint32_t> in(std::vector<uint32_t>(blocks, 3)), ticket(std::vector<uint32_t>(1, 0)),
-        scan(blocks);
+    Buffer<uint32_t> in(std::vector<uint32_t>(blocks, 3)), ticket(std::vector<uint32_t>(1, 0)), scan(blocks);
     Buffer<uint64_t> state(std::vector<uint64_t>(blocks, 0));
-    CHECK_EQ(launch(chained_scan_kernel, blocks, 32, 0, nullptr, in.data(), ticket.data(),
-                    state.data(), scan.data()),
+    CHECK_EQ(launch(chained_scan_kernel, blocks, 32, 0, nullptr, in.data(), ticket.data(), state.data(), scan.data()),
              0);
     return scan.read();
   });
@@ -140,8 +135,7 @@ TEST(tickets_make_a_chain_of_blocks_safe_in_any_order) {
 
 TEST(released_words_arrive) {
   const auto seen = same_in_every_order([&] {
-    Buffer<uint32_t> counter(std::vector<uint32_t>(1, 37)), flag(std::vector<uint32_t>(1, 0)),
-        out(2);
+    Buffer<uint32_t> counter(std::vector<uint32_t>(1, 37)), flag(std::vector<uint32_t>(1, 0)), out(2);
     CHECK_EQ(launch(release_kernel, 1, 32, 0, nullptr, counter.data(), flag.data(), out.data()), 0);
     CHECK_EQ(counter.read()[0], 42u);
     return out.read();

@@ -17,22 +17,19 @@ std::vector<uint16_t> small_integers(size_t n, uint64_t seed) {
   return v;
 }
 
-std::vector<float> product(const std::vector<uint16_t>& a, const std::vector<uint16_t>& b, int k,
-                           float start) {
+std::vector<float> product(const std::vector<uint16_t>& a, const std::vector<uint16_t>& b, int k, float start) {
   std::vector<float> d(128, start);
   for (int r = 0; r < 16; ++r) {
     for (int c = 0; c < 8; ++c) {
       for (int i = 0; i < k; ++i) {
-        d[size_t(r * 8 + c)] +=
-            hn::from_bfloat16(a[size_t(r * k + i)]) * hn::from_bfloat16(b[size_t(i * 8 + c)]);
+        d[size_t(r * 8 + c)] += hn::from_bfloat16(a[size_t(r * k + i)]) * hn::from_bfloat16(b[size_t(i * 8 + c)]);
       }
     }
   }
   return d;
 }
 
-std::vector<float> run_mma(const std::vector<uint16_t>& a, const std::vector<uint16_t>& b, int k,
-                           float start) {
+std::vector<float> run_mma(const std::vector<uint16_t>& a, const std::vector<uint16_t>& b, int k, float start) {
   return same_in_every_order([&] {
     Buffer<uint16_t> da(a), db(b);
     Buffer<float> d(std::vector<float>(128, start));
@@ -49,8 +46,7 @@ TEST(mma_is_a_matrix_product) {
 }
 
 TEST(mma_moves_each_element_to_its_place) {
-  for (int i = 0; i < 16;
-       ++i) {  // a single one in A against distinct numbers in B, and the reverse
+  for (int i = 0; i < 16; ++i) {  // a single one in A against distinct numbers in B, and the reverse
     for (int j = 0; j < 16; ++j) {
       std::vector<uint16_t> a(256, 0), b(128);
       a[size_t(16 * i + j)] = hn::bfloat16_bits(1.0f);
@@ -79,8 +75,7 @@ TEST(ldmatrix_feeds_mma_from_either_layout_of_b) {
     const auto got = same_in_every_order([&] {
       Buffer<uint16_t> da(a), db(major ? k_major : b);
       Buffer<float> d(128);
-      CHECK_EQ(
-          launch(mma_ldmatrix_kernel, 1, 32, 0, nullptr, da.data(), db.data(), d.data(), major), 0);
+      CHECK_EQ(launch(mma_ldmatrix_kernel, 1, 32, 0, nullptr, da.data(), db.data(), d.data(), major), 0);
       return d.read();
     });
     CHECK_EQ(got, product(a, b, 16, 0.0f));
@@ -112,10 +107,8 @@ TEST(ldmatrix_gives_row_and_column_neighbours) {
 TEST(pack_bf16_rounds_to_nearest_even) {
   Random random(11);
   std::vector<float> x;
-  for (int i = 0; i < 2000; ++i)
-    x.push_back(hn::bits_float(uint32_t(random.bits()) & 0xff7fffffu));  // finite
-  for (uint32_t u : {0x3f808000u, 0x3f818000u, 0x3f808001u, 0x3f807fffu, 0x7f7fffffu, 0x80000000u,
-                     0x00000001u, 0u}) {
+  for (int i = 0; i < 2000; ++i) x.push_back(hn::bits_float(uint32_t(random.bits()) & 0xff7fffffu));  // finite
+  for (uint32_t u : {0x3f808000u, 0x3f818000u, 0x3f808001u, 0x3f807fffu, 0x7f7fffffu, 0x80000000u, 0x00000001u, 0u}) {
     x.push_back(hn::bits_float(u));
   }
   std::vector<uint32_t> expected;
@@ -144,12 +137,9 @@ __global__ void bad_ldmatrix_kernel(const uint16_t* in, int kind) {
 
 TEST(ldmatrix_refuses_what_the_hardware_does_not_do) {
   Buffer<uint16_t> in(8);
-  CHECK_THROWS(simt::Error, "16-byte aligned rows",
-               launch(bad_ldmatrix_kernel, 1, 32, 0, nullptr, in.data(), 0));
-  CHECK_THROWS(simt::Error, "row in shared memory",
-               launch(bad_ldmatrix_kernel, 1, 32, 0, nullptr, in.data(), 1));
-  CHECK_THROWS(simt::Error, "has left",
-               launch(bad_ldmatrix_kernel, 1, 32, 0, nullptr, in.data(), 2));
+  CHECK_THROWS(simt::Error, "16-byte aligned rows", launch(bad_ldmatrix_kernel, 1, 32, 0, nullptr, in.data(), 0));
+  CHECK_THROWS(simt::Error, "row in shared memory", launch(bad_ldmatrix_kernel, 1, 32, 0, nullptr, in.data(), 1));
+  CHECK_THROWS(simt::Error, "has left", launch(bad_ldmatrix_kernel, 1, 32, 0, nullptr, in.data(), 2));
 }
 
 #endif

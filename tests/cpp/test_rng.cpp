@@ -19,11 +19,10 @@ TEST(philox_known_answers) {
   struct Vector {
     uint32_t in[6], out[4];
   };
-  const Vector vectors[] = {
-      {{0, 0, 0, 0, 0, 0}, {0x6627e8d5u, 0xe169c58du, 0xbc57ac4cu, 0x9b00dbd8u}},
-      {{f, f, f, f, f, f}, {0x408f276du, 0x41c83b0eu, 0xa20bc7c6u, 0x6d5451fdu}},
-      {{0x243f6a88u, 0x85a308d3u, 0x13198a2eu, 0x03707344u, 0xa4093822u, 0x299f31d0u},
-       {0xd16cfe09u, 0x94fdccebu, 0x5001e420u, 0x24126ea1u}}};
+  const Vector vectors[] = {{{0, 0, 0, 0, 0, 0}, {0x6627e8d5u, 0xe169c58du, 0xbc57ac4cu, 0x9b00dbd8u}},
+                            {{f, f, f, f, f, f}, {0x408f276du, 0x41c83b0eu, 0xa20bc7c6u, 0x6d5451fdu}},
+                            {{0x243f6a88u, 0x85a308d3u, 0x13198a2eu, 0x03707344u, 0xa4093822u, 0x299f31d0u},
+                             {0xd16cfe09u, 0x94fdccebu, 0x5001e420u, 0x24126ea1u}}};
   for (const Vector& v : vectors) {
     const hn::Philox4 got = hn::philox4x32(v.in[0], v.in[1], v.in[2], v.in[3], v.in[4], v.in[5]);
     for (int i = 0; i < 4; ++i) CHECK_EQ(got.word[i], v.out[i]);
@@ -39,10 +38,8 @@ TEST(mul_hi_is_the_high_word) {
 TEST(blocks_are_named_by_every_part_of_the_draw) {
   const Draw d = {1, 2, 3, 4};
   std::set<uint32_t> words;
-  for (const Draw& e :
-       {d, Draw{9, 2, 3, 4}, Draw{1, 9, 3, 4}, Draw{1, 2, 9, 4}, Draw{1, 2, 3, 9}}) {
-    for (const hn::Stream s :
-         {hn::kSignStream, hn::kUniformStream, hn::kNormalStream, hn::kBernoulliStream}) {
+  for (const Draw& e : {d, Draw{9, 2, 3, 4}, Draw{1, 9, 3, 4}, Draw{1, 2, 9, 4}, Draw{1, 2, 3, 9}}) {
+    for (const hn::Stream s : {hn::kSignStream, hn::kUniformStream, hn::kNormalStream, hn::kBernoulliStream}) {
       for (uint32_t block : {0u, 1u, 0xffffffffu}) {
         const hn::Philox4 p = hn::philox_block(e, s, block);
         words.insert(p.word, p.word + 4);
@@ -84,10 +81,8 @@ TEST(symmetric_unit_is_odd_and_never_zero) {
 
 TEST(log_unit_is_the_logarithm) {
   Random random(2);
-  std::vector<uint32_t> xs = {
-      1, 3, 5, 7, (1u << 24) - 1, (1u << 24) - 3, (1u << 23) + 1, (1u << 23) - 1};
-  for (int i = 0; i < 20000; ++i)
-    xs.push_back(((uint32_t(random.bits()) >> random.below(24)) & 0xffffffu) | 1u);
+  std::vector<uint32_t> xs = {1, 3, 5, 7, (1u << 24) - 1, (1u << 24) - 3, (1u << 23) + 1, (1u << 23) - 1};
+  for (int i = 0; i < 20000; ++i) xs.push_back(((uint32_t(random.bits()) >> random.below(24)) & 0xffffffu) | 1u);
   for (uint32_t x : xs) {
     const double exact = std::log(std::ldexp(double(x), -24));
     const double got = hn::log_unit(x);
@@ -104,13 +99,11 @@ TEST(normal_pair_is_box_muller) {
     const double u = std::ldexp(double(2 * (a >> 9) + 1), -24);
     const uint32_t turn = b >> 8;
     const double angle =
-        1.5707963267948966 * (turn >> 22) +
-        1.5707963267948966 * (double(2 * (turn & 0x3fffffu) + 1) / (1 << 23) - 0.5);
+        1.5707963267948966 * (turn >> 22) + 1.5707963267948966 * (double(2 * (turn & 0x3fffffu) + 1) / (1 << 23) - 0.5);
     const double r = std::sqrt(-2.0 * std::log(u));
     float c, s;
     hn::normal_pair(a, b, &c, &s);
-    const double error =
-        std::max(std::fabs(c - r * std::cos(angle)), std::fabs(s - r * std::sin(angle)));
+    const double error = std::max(std::fabs(c - r * std::cos(angle)), std::fabs(s - r * std::sin(angle)));
     if (error > 2e-6) CHECK_EQ(error, 0.0);
   }
 }
@@ -140,8 +133,7 @@ void check_moments(F f, double mean, double variance, double fourth) {
     previous = x;
   }
   CHECK(std::fabs(sum / n) < 5 * std::sqrt(variance / n));
-  CHECK(std::fabs(squares / n - variance) <
-        5 * std::sqrt((fourth - variance * variance) / n) + 1e-9);
+  CHECK(std::fabs(squares / n - variance) < 5 * std::sqrt((fourth - variance * variance) / n) + 1e-9);
   CHECK(std::fabs(lagged / n) < 5 * variance / std::sqrt(double(n)));
 }
 
@@ -151,8 +143,8 @@ TEST(moments) {
   check_moments([&](uint32_t i) { return double(hn::uniform(d, i)); }, 0, 1.0 / 3, 0.2);
   check_moments([&](uint32_t i) { return double(hn::normal(d, i)); }, 0, 1, 3);
   const double p = 1 / (1 + std::exp(-0.7));  // kept iff score > logit, with score 0.7
-  check_moments([&](uint32_t i) { return double(0.7f > hn::bernoulli_logit(d, i)); }, p,
-                p * (1 - p), p * (1 - p) * (1 - 3 * p * (1 - p)));
+  check_moments([&](uint32_t i) { return double(0.7f > hn::bernoulli_logit(d, i)); }, p, p * (1 - p),
+                p * (1 - p) * (1 - 3 * p * (1 - p)));
 }
 
 __global__ void draw_kernel(Draw d, uint32_t first, uint32_t n, float* out) {
@@ -170,8 +162,7 @@ TEST(device_bits_are_host_bits) {
     const uint32_t n = 16411;
     std::vector<float> expected;
     for (uint32_t i = first; i < first + n; ++i) {
-      for (float v : {float(hn::sign_bit(d, i)), hn::uniform(d, i), hn::normal(d, i),
-                      hn::bernoulli_logit(d, i)}) {
+      for (float v : {float(hn::sign_bit(d, i)), hn::uniform(d, i), hn::normal(d, i), hn::bernoulli_logit(d, i)}) {
         expected.push_back(v);
       }
     }

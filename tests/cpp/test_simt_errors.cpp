@@ -67,7 +67,7 @@ TEST(a_deadlock_names_block_threads_and_lines) {
   try {
     meet_wrongly(3);
   } catch (const simt::Error& e) {
-    for (const char* part : {"block (0,0,0)", "thread (3,0,0) waits in __syncwarp at ", "test_simt.cpp:",
+    for (const char* part : {"block (0,0,0)", "thread (3,0,0) waits in __syncwarp at ", "test_simt_errors.cpp:",
                              "with mask 0xffffffff for lane 0", "thread (0,0,0) waits in __syncthreads"}) {
       const std::string what = e.what();
       if (what.find(part) == std::string::npos) CHECK_EQ(what, std::string(part));

@@ -1,10 +1,8 @@
-// test_words.cpp: what one CUDA thread does on its own: atomics, bits, rounded arithmetic, against their definitions. In the shim this
-// tests the shim; on a GPU it tests that the definitions are CUDA's.
+// test_words.cpp: what a CUDA thread does on its own (atomics, bits, rounded arithmetic) against its definition. In the
+// shim this tests the shim; on a GPU it tests that the definitions are CUDA's.
 #include <cmath>
-#include <functional>
-#include <limits>
+#include <utility>
 
-#include "base/dtype.h"
 #include "base/launch.cuh"
 #include "device.h"
 

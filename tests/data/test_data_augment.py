@@ -34,9 +34,7 @@ def crop_flip_slowly(image, top, left, flip, pad):
     return out
 
 
-@pytest.mark.parametrize(
-    ("channels", "side", "pad"), [(3, 32, 4), (1, 28, 4), (2, 5, 1), (1, 3, 0)]
-)
+@pytest.mark.parametrize(("channels", "side", "pad"), [(3, 32, 4), (1, 28, 4), (2, 5, 1), (1, 3, 0)])
 def test_crop_and_flip_image_by_image(channels, side, pad):
     images = pictures(12, channels, side)
     drawn = draws(Augmentation(pad=pad, flip=True), 12, side)
@@ -132,9 +130,7 @@ def test_normalise(channels_last):
     images = pictures(2, 3, 7)
     mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
     shape = (1, 3, 1, 1)
-    found = augment.normalise(
-        images, mean.view(shape), std.view(shape), channels_last=channels_last
-    )
+    found = augment.normalise(images, mean.view(shape), std.view(shape), channels_last=channels_last)
     expected = (images.double() / 255 - mean.view(shape)) / std.view(shape)
     torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)
     layout = torch.channels_last if channels_last else torch.contiguous_format

@@ -174,13 +174,9 @@ def test_image_size_resizes_after_the_augmentation(cifar10, size):
     assert found.image_size == size
     native = cifar10()
     for part in ("train", "test"):
-        for (images, _), (small, _) in zip(
-            getattr(found, part), getattr(native, part), strict=True
-        ):
+        for (images, _), (small, _) in zip(getattr(found, part), getattr(native, part), strict=True):
             assert images.shape[2:] == (size, size)
-            expected = torch.nn.functional.interpolate(
-                small, size=(size, size), mode="bilinear", antialias=True
-            )
+            expected = torch.nn.functional.interpolate(small, size=(size, size), mode="bilinear", antialias=True)
             torch.testing.assert_close(images, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -229,9 +225,7 @@ def test_names_are_complete():
 def test_a_gpu_gets_the_same_batches(cifar10, augment):
     here, there = (cifar10(augment=augment, device=device) for device in ("cpu", "cuda"))
     for part in ("train", "validation", "test"):
-        for (images, labels), (found, numbers) in zip(
-            getattr(here, part), getattr(there, part), strict=True
-        ):
+        for (images, labels), (found, numbers) in zip(getattr(here, part), getattr(there, part), strict=True):
             assert found.is_cuda and numbers.is_cuda
             assert torch.equal(found.cpu(), images)
             assert torch.equal(numbers.cpu(), labels)

@@ -107,9 +107,7 @@ def test_a_damaged_idx_file_is_refused(tmp_path, write, part, change, message):
         build("mnist", tmp_path)
 
 
-@pytest.mark.parametrize(
-    "change", [lambda b: b[:-9], lambda b: b"no gzip", lambda b: b[:99] + b[:9]]
-)
+@pytest.mark.parametrize("change", [lambda b: b[:-9], lambda b: b"no gzip", lambda b: b[:99] + b[:9]])
 def test_a_damaged_gzip_file_is_refused(tmp_path, write, change):
     folder = tmp_path / "MNIST" / "raw"
     write.mnist(folder, packed=True)

@@ -49,26 +49,20 @@ def test_cifar10(tmp_path, write, below):
     found = build("cifar10", tmp_path)
     assert (found.num_classes, found.in_channels, found.image_size) == (10, 3, 32)
     assert (found.mean, found.std) == ((0.491, 0.482, 0.447), (0.247, 0.243, 0.262))
-    assert_reads(
-        found, (files.train_images, files.test_images), (files.train_labels, files.test_labels)
-    )
+    assert_reads(found, (files.train_images, files.test_images), (files.train_labels, files.test_labels))
 
 
 def test_cifar100_takes_the_fine_labels(tmp_path, write):
     files = write.cifar(tmp_path, classes=100, per_batch=200, num_test=100)
     found = build("cifar100", tmp_path)
     assert found.num_classes == 100
-    assert_reads(
-        found, (files.train_images, files.test_images), (files.train_labels, files.test_labels)
-    )
+    assert_reads(found, (files.train_images, files.test_images), (files.train_labels, files.test_labels))
 
 
 def test_cifar10_as_torchvision_reads_it(tmp_path, write, monkeypatch):
     datasets = pytest.importorskip("torchvision.datasets")
     files = write.cifar(tmp_path)
-    (files.folder / "batches.meta").write_bytes(
-        pickle.dumps({"label_names": list("abcdefghij")}, protocol=2)
-    )
+    (files.folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}, protocol=2))
 
     def listed(name):
         return [name, hashlib.md5((files.folder / name).read_bytes()).hexdigest()]

@@ -163,9 +163,7 @@ def test_imagenet_layout_never_reads_its_unlabelled_test_folder(tmp_path, write)
     write.images(root / "train", [f"n{c}/{i}.JPEG" for c in (1, 2) for i in range(5)])
     write.images(root / "val", [f"n{c}/{i}.JPEG" for c in (1, 2) for i in range(2)], seed=1)
     write.images(root / "test", ["1.JPEG"], seed=2)
-    found = data.build(
-        "imagenet", root=tmp_path, batch_size=4, device="cpu", seed=0, workers=0, validation=0.2
-    )
+    found = data.build("imagenet", root=tmp_path, batch_size=4, device="cpu", seed=0, workers=0, validation=0.2)
     assert found.image_size == 224
     counts = found.train.num_images, found.validation.num_images, found.test.num_images
     assert counts == (8, 2, 4)

@@ -76,17 +76,13 @@ def test_code_is_refused(tmp_path, zipped, function, arguments):
     path = tmp_path / "evil.pth"
     if function is getattr:
         arguments = [Payload(int, 3), "real"]
-    torch.save(
-        {"state_dict": Payload(function, *arguments)}, path, _use_new_zipfile_serialization=zipped
-    )
+    torch.save({"state_dict": Payload(function, *arguments)}, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(CheckpointError, match=r"cannot be read safely \(it calls [\w.]+\)"):
         read_checkpoint(path)
     assert not mark.exists()
 
 
-@pytest.mark.parametrize(
-    "value", [np.arange(3.0), np.array("text")[()], np.array([object()], dtype=object)]
-)
+@pytest.mark.parametrize("value", [np.arange(3.0), np.array("text")[()], np.array([object()], dtype=object)])
 def test_other_numpy_values_are_refused(tmp_path, value):
     torch.save({"value": value}, tmp_path / "checkpoint.pth")
     with pytest.raises(CheckpointError):

@@ -36,9 +36,7 @@ def test_edge_popup_on_the_weights_of_a_run(make, trained):
             assert not layer.weight.requires_grad
             want = torch.where(layer.mask(), layer.weight, 0.0)
             assert torch.equal(layer.effective_weight(), want), name
-    assert torch.equal(
-        trained("edge_popup", weights=folder).model.bn1.running_var, dense.bn1.running_var
-    )
+    assert torch.equal(trained("edge_popup", weights=folder).model.bn1.running_var, dense.bn1.running_var)
 
 
 def test_edge_popup_after_dense_epochs(make):
@@ -87,9 +85,7 @@ def test_a_fine_tuned_run_ends_with_the_subnets_density(make):
 
 
 def test_fine_tune_needs_a_subnet(make, tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"method.subnet: expected an artifact or the folder"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"method.subnet: expected an artifact or the folder"):
         build_model(make("fine_tune", subnet=str(tmp_path / "none")), 10, 1, 8)
     dense, _ = run_of(make, "dense")
     with pytest.raises(ValueError, match=r"method.subnet: expected a sub-network in .* no hidden"):
@@ -123,13 +119,9 @@ def test_weights_that_do_not_fit_are_refused(make, tmp_path):
 
     state = plain(make).state_dict()
     without = {k: v for k, v in state.items() if k != "layer1.0.conv1.weight"}
-    with pytest.raises(
-        ValueError, match=r"method.weights: expected layer1.0.conv1.weight in .* none"
-    ):
+    with pytest.raises(ValueError, match=r"method.weights: expected layer1.0.conv1.weight in .* none"):
         load_weights(plain(make), saved(without))
-    with pytest.raises(
-        ValueError, match=r"expected conv1.weight of shape \(16, 1, 3, 3\), got \(8"
-    ):
+    with pytest.raises(ValueError, match=r"expected conv1.weight of shape \(16, 1, 3, 3\), got \(8"):
         load_weights(plain(make, width=0.25), saved(state))
     affine = plain(make, batch_norm="affine").state_dict()
     with pytest.raises(ValueError, match=r"model.batch_norm=affine"):
@@ -181,9 +173,7 @@ def test_torchvision_without_a_network_says_where_the_file_goes(monkeypatch):
 
     weights = torchvision.models.get_model_weights("resnet18")
     monkeypatch.setattr(weights, "get_state_dict", offline)
-    with pytest.raises(
-        ValueError, match=r"expected torchvision's weights of resnet18 in .*no route"
-    ):
+    with pytest.raises(ValueError, match=r"expected torchvision's weights of resnet18 in .*no route"):
         read_weights("torchvision:resnet18")
     with pytest.raises(ValueError, match="expected a classification model of torchvision, got 'x'"):
         read_weights("torchvision:x")

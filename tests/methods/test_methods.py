@@ -30,9 +30,7 @@ def test_scores_learn_and_no_weight_changes(trained, name, options):
     layers = hn.hidden_layers(run.model)
     before = {key: source_weight(layer).clone() for key, layer in layers.items()}
     old = masks(run.model)
-    assert [n for n, p in run.model.named_parameters() if p.requires_grad] == [
-        f"{key}.scores" for key in layers
-    ]
+    assert [n for n, p in run.model.named_parameters() if p.requires_grad] == [f"{key}.scores" for key in layers]
     losses = run.steps()
     assert losses[-1] < losses[0]
     hn.select(run.model)

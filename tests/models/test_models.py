@@ -197,9 +197,7 @@ def test_batch_norm_kinds(kind):
     assert isinstance(model.layer1[0].bn1, nn.Identity) == (kind == "none")
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [("digits_mlp", 8), ("conv4", 32), ("cifar_resnet18", 32), ("resnet50", 32)]
-)
+@pytest.mark.parametrize(("name", "size"), [("digits_mlp", 8), ("conv4", 32), ("cifar_resnet18", 32), ("resnet50", 32)])
 def test_gradients_reach_every_parameter(name, size):
     torch.manual_seed(1)
     model = models.build(name, num_classes=4, width=0.125, image_size=size)

@@ -43,9 +43,7 @@ def test_avx2_equals_scalar():
     digests = []
     for isa in ("", "scalar"):
         environment = {**os.environ, "HIDDENNET_ISA": isa}
-        run = subprocess.run(
-            [sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=False
-        )
+        run = subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=False)
         assert run.returncode == 0, run.stderr
         digests.append(run.stdout)
     assert digests[0] == digests[1]

@@ -203,9 +203,7 @@ def test_opcheck_and_meta(device):
     s = torch.randn(64, 8, device=device)
     torch.library.opcheck(torch.ops.hiddennet.topk_select.default, ([s, s * 2], [9, 100], True, False, None))
     row = ops.topk_select([s], [9])[0]
-    torch.library.opcheck(
-        torch.ops.hiddennet.rule_mask.default, (s, row, list(s.shape), False, 1, None, None, 0, 0)
-    )
+    torch.library.opcheck(torch.ops.hiddennet.rule_mask.default, (s, row, list(s.shape), False, 1, None, None, 0, 0))
     assert ops.topk_mask(torch.empty(3, 4, device="meta"), 2).shape == (3, 4)
 
 

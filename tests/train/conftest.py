@@ -37,9 +37,7 @@ def make(tmp_path: Path) -> Callable[..., Config]:
     """Return the config of a small run with overrides, its runs below tmp_path."""
 
     def build(*overrides: str) -> Config:
-        document = merge(
-            {**DOCUMENT, "runs": str(tmp_path / "runs")}, overrides_document(overrides)
-        )
+        document = merge({**DOCUMENT, "runs": str(tmp_path / "runs")}, overrides_document(overrides))
         return config.parse(document)
 
     return build

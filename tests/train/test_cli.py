@@ -91,9 +91,7 @@ def test_errors_of_ours_are_a_sentence_and_others_keep_their_traceback(monkeypat
     assert run.guarded(raising(torch.OutOfMemoryError("CUDA out of memory\nand")), "hiddennet") == 1
     first, second = capsys.readouterr().err.splitlines()
     assert first == "hiddennet: x: expected y"
-    assert second.startswith(
-        "hiddennet: the GPU's memory is full (CUDA out of memory); raise train."
-    )
+    assert second.startswith("hiddennet: the GPU's memory is full (CUDA out of memory); raise train.")
     with pytest.raises(RuntimeError, match="a bug"):
         run.guarded(raising(RuntimeError("a bug")), "hiddennet")
     monkeypatch.setenv("HIDDENNET_TRACEBACK", "1")

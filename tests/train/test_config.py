@@ -79,9 +79,7 @@ def test_required_keys():
         config.parse({"name": "x"})
     assert [m.split(":")[0] for m in refused.value.mistakes] == ["model", "data", "method"]
     document = {"name": "x", "model": {}, "data": {"name": "digits"}, "method": {"name": "dense"}}
-    with pytest.raises(
-        ConfigError, match=r"model\.name: expected a value, got none; it is the net"
-    ):
+    with pytest.raises(ConfigError, match=r"model\.name: expected a value, got none; it is the net"):
         config.parse(document)
 
 
@@ -179,9 +177,7 @@ def test_yaml_not_a_number_survives():
 
 
 def test_a_missing_config_suggests_the_nearest():
-    with pytest.raises(
-        ConfigError, match="did you mean 'edge_popup/cifar10-conv4-signed-constant'"
-    ):
+    with pytest.raises(ConfigError, match="did you mean 'edge_popup/cifar10-conv4-signed-constant'"):
         config.load("edge_popup/cifar10-conv4-signed-constnt")
 
 

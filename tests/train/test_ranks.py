@@ -52,9 +52,7 @@ def test_two_processes_learn_the_same_and_what_one_learns(write, make, tmp_path)
     assert one["progress"]["step"] == two["progress"]["step"]
     for a, b in zip(one["progress"]["history"], two["progress"]["history"], strict=True):
         assert a["train_loss"] == pytest.approx(b["train_loss"], rel=0.02)
-    first = [
-        checkpoint.load(RunFolder.of(c).first)["model"] for c in (alone, config.parse(document))
-    ]
+    first = [checkpoint.load(RunFolder.of(c).first)["model"] for c in (alone, config.parse(document))]
     for key, value in first[0].items():
         if torch.is_tensor(value):
             assert torch.equal(value, first[1][key]), key
@@ -63,9 +61,7 @@ def test_two_processes_learn_the_same_and_what_one_learns(write, make, tmp_path)
 def test_the_batch_is_shared_out_evenly_or_refused(make, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("RANK", "1")
-    with pytest.raises(
-        ValueError, match=r"data.batch_size: expected a multiple of the 3 processes"
-    ):
+    with pytest.raises(ValueError, match=r"data.batch_size: expected a multiple of the 3 processes"):
         build_data(make(), torch.device("cpu"), Ranks())
     data = build_data(make("data.batch_size=30"), torch.device("cpu"), Ranks())
     assert [len(labels) for _, labels in data.train][:-1] == [10] * (len(data.train) - 1)

@@ -143,9 +143,7 @@ def test_damage_is_refused(tmp_path, how):
     path = tmp_path / "last.pt"
     checkpoint.save(path, STATE)
     path.write_bytes(damaged(path.read_bytes(), how))
-    with pytest.raises(
-        CheckpointError, match=r"got a damaged one .*delete it, or start again with"
-    ):
+    with pytest.raises(CheckpointError, match=r"got a damaged one .*delete it, or start again with"):
         checkpoint.load(path)
 
 

@@ -25,11 +25,11 @@ struct GenerateSignsParams {
 namespace cpu {
 void generate_weight(const GenerateWeightParams& p);
 void generate_signs(const GenerateSignsParams& p);
-}
+}  // namespace cpu
 
 namespace cuda {
 int generate_weight(const GenerateWeightParams& p, void* stream);
 int generate_signs(const GenerateSignsParams& p, void* stream);
-}
+}  // namespace cuda
 
 }  // namespace hn

@@ -30,12 +30,12 @@ namespace cpu {
 void rule_mask(const RuleMaskParams& p);
 void pack_mask(const PackMaskParams& p);
 void unpack_mask(const UnpackMaskParams& p);
-}
+}  // namespace cpu
 
 namespace cuda {
 int rule_mask(const RuleMaskParams& p, void* stream);
 int pack_mask(const PackMaskParams& p, void* stream);
 int unpack_mask(const UnpackMaskParams& p, void* stream);
-}
+}  // namespace cuda
 
 }  // namespace hn

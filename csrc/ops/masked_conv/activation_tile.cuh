@@ -23,11 +23,10 @@ constexpr int32_t kNoRow = -(1 << 30);
 
 // Offset within the image of what a row reads at the cursor's tap and channel 0, or -1. An image
 // has fewer than 2^31 elements.
-__device__ __forceinline__ int32_t pixel_offset(const ConvGemm& g, const Window& w, int32_t row_y,
-                                                int32_t row_x, const DepthCursor& at) {
+__device__ __forceinline__ int32_t pixel_offset(const ConvGemm& g, const Window& w, int32_t row_y, int32_t row_x,
+                                                const DepthCursor& at) {
   const int32_t y = row_y + at.tap_y * w.y.tap_step, x = row_x + at.tap_x * w.x.tap_step;
-  const bool inside = at.inside(w) && uint32_t(y) < uint32_t(w.y.read_size) &&
-                      uint32_t(x) < uint32_t(w.x.read_size);
+  const bool inside = at.inside(w) && uint32_t(y) < uint32_t(w.y.read_size) && uint32_t(x) < uint32_t(w.x.read_size);
   return inside ? (y * w.x.read_size + x) * g.channels : -1;
 }
 

@@ -34,9 +34,7 @@ HN_HD AxisPhase forward_phase(const ConvAxis& a) {
 }
 
 // Number of phases of the gradient; phase p writes the coordinates p, p + stride, ...
-HN_HD int32_t gradient_phases(const ConvAxis& a) {
-  return a.stride < a.write_size ? a.stride : a.write_size;
-}
+HN_HD int32_t gradient_phases(const ConvAxis& a) { return a.stride < a.write_size ? a.stride : a.write_size; }
 
 HN_HD AxisPhase gradient_phase(const ConvAxis& a, int32_t phase) {
   int32_t common = a.stride,
@@ -48,9 +46,7 @@ HN_HD AxisPhase gradient_phase(const ConvAxis& a, int32_t phase) {
   }
   const int32_t period = a.stride / common;
   int32_t first = 0;
-  while (first < period && first < a.kernel &&
-         (phase + a.padding - first * a.dilation) % a.stride != 0)
-    ++first;
+  while (first < period && first < a.kernel && (phase + a.padding - first * a.dilation) % a.stride != 0) ++first;
   const bool any = first < period && first < a.kernel;
   AxisPhase out;
   out.count = (a.write_size - phase + a.stride - 1) / a.stride;

@@ -36,10 +36,8 @@ HN_HD ConvGemm conv_gemm(const MaskedConvParams& p, bool gradient) {
   g.batch = s.batch;
   g.channels = gradient ? s.out_channels : s.in_channels;
   g.columns = gradient ? s.in_channels : s.out_channels;
-  g.vertical = {s.kernel_height,   s.stride_height, s.padding_height,
-                s.dilation_height, s.in_height,     s.out_height};
-  g.horizontal = {s.kernel_width,   s.stride_width, s.padding_width,
-                  s.dilation_width, s.in_width,     s.out_width};
+  g.vertical = {s.kernel_height, s.stride_height, s.padding_height, s.dilation_height, s.in_height, s.out_height};
+  g.horizontal = {s.kernel_width, s.stride_width, s.padding_width, s.dilation_width, s.in_width, s.out_width};
   if (gradient) {
     g.vertical.read_size = s.out_height;
     g.vertical.write_size = s.in_height;

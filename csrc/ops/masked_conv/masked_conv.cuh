@@ -19,8 +19,7 @@ struct ConvTile {
   static constexpr int kRows = kBlockRows, kColumns = kBlockColumns;
   static constexpr int kWarpRows = kRows / 2, kWarpColumns = kColumns / 2;
   static constexpr int kRowTiles = kWarpRows / 16, kColumnTiles = kWarpColumns / 8;
-  static_assert(kWarpRows % 16 == 0 && kWarpColumns % 16 == 0,
-                "a warp owns pairs of 16 x 8 products");
+  static_assert(kWarpRows % 16 == 0 && kWarpColumns % 16 == 0, "a warp owns pairs of 16 x 8 products");
 };
 
 constexpr int kStages = 3;  // tiles in flight: one being multiplied, the others on their way
@@ -34,8 +33,7 @@ struct ConvShared {
 };
 
 template <class Tile>
-__device__ __forceinline__ void place_rows(const ConvGemm& g, const Window& w, int32_t first_row,
-                                           ConvShared<Tile>* s) {
+__device__ __forceinline__ void place_rows(const ConvGemm& g, const Window& w, int32_t first_row, ConvShared<Tile>* s) {
   const int32_t pixels = w.pixels();
   const int64_t image_elements = int64_t(w.y.read_size) * w.x.read_size * g.channels;
   for (int r = int(threadIdx.x); r < Tile::kRows; r += kThreads) {
@@ -49,8 +47,7 @@ __device__ __forceinline__ void place_rows(const ConvGemm& g, const Window& w, i
     const int32_t y = rest / w.x.count, x = rest - y * w.x.count;
     s->rows[r] = {g.p.input + image * image_elements, w.y.read_first + y * w.y.read_step,
                   w.x.read_first + x * w.x.read_step};
-    s->pixel[r] = (image * g.vertical.write_size + w.y.write_first + y * w.y.write_step) *
-                      g.horizontal.write_size +
+    s->pixel[r] = (image * g.vertical.write_size + w.y.write_first + y * w.y.write_step) * g.horizontal.write_size +
                   w.x.write_first + x * w.x.write_step;
   }
 }
@@ -62,8 +59,7 @@ __device__ __forceinline__ void load_activations(const uint16_t* tile, int warp_
   const int lane = int(threadIdx.x) % 32;
 #pragma unroll
   for (int r = 0; r < Tile::kRowTiles; ++r) {
-    ldmatrix_x4(a[r].word,
-                tile + tile_offset<kTileDepth>(warp_row + r * 16 + lane % 16, k + lane / 16 * 8));
+    ldmatrix_x4(a[r].word, tile + tile_offset<kTileDepth>(warp_row + r * 16 + lane % 16, k + lane / 16 * 8));
   }
 }
 
@@ -76,8 +72,7 @@ __device__ __forceinline__ void load_weights(const uint16_t* tile, int warp_colu
   for (int c = 0; c < Tile::kColumnTiles; c += 2) {  // two column tiles at once
     uint32_t word[4];
     if (kDepthMajor) {
-      ldmatrix_x4_transposed(word,
-                             tile + tile_offset<Tile::kColumns>(depth + lane % 8, column + c * 8));
+      ldmatrix_x4_transposed(word, tile + tile_offset<Tile::kColumns>(depth + lane % 8, column + c * 8));
     } else {
       ldmatrix_x4(word, tile + tile_offset<kTileDepth>(column + c * 8 + lane % 8, depth));
     }
@@ -91,8 +86,8 @@ using Accumulators = MmaD[Tile::kRowTiles][Tile::kColumnTiles];
 
 // acc += activations x weights over one tile of the depth.
 template <class Tile, bool kDepthMajor>
-__device__ __forceinline__ void multiply(const uint16_t* activations, const uint16_t* weights,
-                                         int warp_row, int warp_column, Accumulators<Tile>& acc) {
+__device__ __forceinline__ void multiply(const uint16_t* activations, const uint16_t* weights, int warp_row,
+                                         int warp_column, Accumulators<Tile>& acc) {
 #pragma unroll
   for (int k = 0; k < kTileDepth; k += 16) {
     MmaA a[Tile::kRowTiles];
@@ -111,9 +106,9 @@ __device__ __forceinline__ void multiply(const uint16_t* activations, const uint
 // warp is done with the tile before, whose buffer the copies and the weights issued in this step
 // overwrite.
 template <class Tile, class Activations, class Weights>
-__device__ __forceinline__ void accumulate(const ConvGemm& g, const Window& w, int32_t first_column,
-                                           int steps, int warp_row, int warp_column,
-                                           ConvShared<Tile>* s, Accumulators<Tile>& acc) {
+__device__ __forceinline__ void accumulate(const ConvGemm& g, const Window& w, int32_t first_column, int steps,
+                                           int warp_row, int warp_column, ConvShared<Tile>* s,
+                                           Accumulators<Tile>& acc) {
   Activations activations(g, w, s->rows);
   Weights weights(g, w, first_column);
   for (int step = 0; step < kStages - 1; ++step) {
@@ -135,8 +130,7 @@ __device__ __forceinline__ void accumulate(const ConvGemm& g, const Window& w, i
       weights.load(g, w);
     }
     cp_async_commit();
-    multiply<Tile, Weights::kDepthMajor>(s->activations[now], s->weights[now], warp_row,
-                                         warp_column, acc);
+    multiply<Tile, Weights::kDepthMajor>(s->activations[now], s->weights[now], warp_row, warp_column, acc);
     if (more) weights.store(g, w, s->weights[next]);
     now = now + 1 < kStages ? now + 1 : 0;
     next = next + 1 < kStages ? next + 1 : 0;
@@ -146,9 +140,8 @@ __device__ __forceinline__ void accumulate(const ConvGemm& g, const Window& w, i
 
 // Rounds once to bfloat16 and writes: a lane holds pairs of adjacent columns.
 template <class Tile>
-__device__ __forceinline__ void write_tile(const ConvGemm& g, int32_t first_column, int warp_row,
-                                           int warp_column, const ConvShared<Tile>* s,
-                                           const Accumulators<Tile>& acc) {
+__device__ __forceinline__ void write_tile(const ConvGemm& g, int32_t first_column, int warp_row, int warp_column,
+                                           const ConvShared<Tile>* s, const Accumulators<Tile>& acc) {
   const int lane = int(threadIdx.x) % 32;
   const bool paired = g.columns % 2 == 0 && is_aligned<4>(g.p.output);
 #pragma unroll
@@ -161,8 +154,7 @@ __device__ __forceinline__ void write_tile(const ConvGemm& g, int32_t first_colu
 #pragma unroll
       for (int c = 0; c < Tile::kColumnTiles; ++c) {
         const int32_t column = first_column + warp_column + c * 8 + mma_d_col(lane, i);
-        const Vec<uint16_t, 2> both = {bfloat16_bits(acc[r][c].value[i]),
-                                       bfloat16_bits(acc[r][c].value[i + 1])};
+        const Vec<uint16_t, 2> both = {bfloat16_bits(acc[r][c].value[i]), bfloat16_bits(acc[r][c].value[i + 1])};
         if (paired && column < g.columns) {
           store_vec(to + column, both);
         } else {
@@ -195,8 +187,7 @@ __global__ void __launch_bounds__(kThreads) masked_conv_kernel(const __grid_cons
   Accumulators<Tile> acc = {};
   const int64_t depth = int64_t(w.taps()) * g.channels;
   if (depth > 0) {  // no tap of the kernel may reach this phase: then its gradient is 0
-    accumulate<Tile, Activations, Weights>(g, w, first_column,
-                                           int((depth + kTileDepth - 1) / kTileDepth), warp_row,
+    accumulate<Tile, Activations, Weights>(g, w, first_column, int((depth + kTileDepth - 1) / kTileDepth), warp_row,
                                            warp_column, s, acc);
   }
   write_tile<Tile>(g, first_column, warp_row, warp_column, s, acc);

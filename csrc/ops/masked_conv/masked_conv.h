@@ -32,6 +32,6 @@ struct MaskedConvParams {
 namespace cuda {
 int masked_conv_forward(const MaskedConvParams& p, void* stream);
 int masked_conv_input_gradient(const MaskedConvParams& p, void* stream);
-}
+}  // namespace cuda
 
 }  // namespace hn

@@ -28,10 +28,9 @@ ConvShape make_shape(const char* op, const Sizes& x, const Sizes& w, const Sizes
   const int64_t ow = output_size(x[3], w[3], stride[1], padding[1], dilation[1]);
   HN_CHECK(elements_of(x) <= kMaxElements && x[0] * w[0] * oh * ow <= kMaxElements, op,
            ": expected fewer than 2^31 elements");
-  return {int32_t(x[0]),       int32_t(x[1]),        int32_t(x[2]),        int32_t(x[3]),      int32_t(w[0]),
-          int32_t(oh),         int32_t(ow),          int32_t(w[2]),        int32_t(w[3]),      int32_t(stride[0]),
-          int32_t(stride[1]),  int32_t(padding[0]),  int32_t(padding[1]),  int32_t(dilation[0]),
-          int32_t(dilation[1])};
+  return {int32_t(x[0]),      int32_t(x[1]),       int32_t(x[2]),       int32_t(x[3]),        int32_t(w[0]),
+          int32_t(oh),        int32_t(ow),         int32_t(w[2]),       int32_t(w[3]),        int32_t(stride[0]),
+          int32_t(stride[1]), int32_t(padding[0]), int32_t(padding[1]), int32_t(dilation[0]), int32_t(dilation[1])};
 }
 
 void check_activations(const char* op, const Tensor& t, const Tensor& selection) {

@@ -25,8 +25,7 @@ class AnyWeights {
   static constexpr bool kDepthMajor = false;
 
   __device__ AnyWeights(const ConvGemm& g, const Window& w, int32_t first_column)
-      : at_{depth_cursor(g, w, pair()), depth_cursor(g, w, pair() + 1)},
-        first_column_(first_column) {}
+      : at_{depth_cursor(g, w, pair()), depth_cursor(g, w, pair() + 1)}, first_column_(first_column) {}
 
   __device__ void load(const ConvGemm&, const Window&) {}
 
@@ -45,12 +44,10 @@ class AnyWeights {
   static constexpr int kPairs = kTileDepth / 2;
   static __device__ int pair() { return int(threadIdx.x) % kPairs * 2; }
 
-  static __device__ uint16_t element(const ConvGemm& g, const Window& w, int32_t column,
-                                     const DepthCursor& at) {
+  static __device__ uint16_t element(const ConvGemm& g, const Window& w, int32_t column, const DepthCursor& at) {
     if (!at.inside(w) || column >= g.columns) return 0;
     const Layout& l = g.p.layout;
-    const int32_t filter = g.gradient ? at.channel : column,
-                  channel = g.gradient ? column : at.channel;
+    const int32_t filter = g.gradient ? at.channel : column, channel = g.gradient ? column : at.channel;
     const int32_t tap = at.kernel_position(g, w);
     const int32_t i = filter * l.per_filter + channel * l.taps + tap;
     const int32_t p = l.channels_last ? filter * l.per_filter + tap * l.channels + channel : i;
@@ -96,14 +93,13 @@ struct ScoreVector {
   Vec<float, 4> score[2];
 
   __device__ void load(const MaskedConvParams& p, int32_t filter, int32_t channel, int32_t tap) {
-    const float* from =
-        p.scores + (filter * p.layout.per_filter + tap * p.layout.channels + channel);
+    const float* from = p.scores + (filter * p.layout.per_filter + tap * p.layout.channels + channel);
     score[0] = load_vec_readonly<4>(from);
     score[1] = load_vec_readonly<4>(from + 4);
   }
 
-  __device__ Vec<uint32_t, 4> make(const MaskedConvParams& p, const SelectedConstant& constant,
-                                   int32_t filter, int32_t channel, int32_t tap) const {
+  __device__ Vec<uint32_t, 4> make(const MaskedConvParams& p, const SelectedConstant& constant, int32_t filter,
+                                   int32_t channel, int32_t tap) const {
     const int32_t first = filter * p.layout.per_filter + channel * p.layout.taps + tap;
     uint32_t weight[8];
     signed_weights(p, constant.scale, first, weight);
@@ -116,10 +112,8 @@ struct ScoreVector {
     } else {
 #pragma unroll
       for (int e = 0; e < 8; ++e) {
-        const uint32_t key =
-            key_of(constant.by_value ? Order::kValue : Order::kMagnitude, score[e / 4][e % 4]);
-        const bool keep =
-            kept_by_selection(constant.threshold, constant.cut, key, first + e * p.layout.taps);
+        const uint32_t key = key_of(constant.by_value ? Order::kValue : Order::kMagnitude, score[e / 4][e % 4]);
+        const bool keep = kept_by_selection(constant.threshold, constant.cut, key, first + e * p.layout.taps);
         weight[e] = keep ? weight[e] : 0u;
       }
     }
@@ -174,10 +168,8 @@ class ForwardConstants {
 #pragma unroll
     for (int j = 0; j < kPerThread; ++j) {
       Vec<uint32_t, 4> made = {};
-      if (inside(g, w, j))
-        made = scores_[j].make(g.p, constant_, first_column_ + column(j), at_.channel, tap);
-      store_vec(reinterpret_cast<uint32_t*>(tile + tile_offset<kTileDepth>(column(j), element())),
-                made);
+      if (inside(g, w, j)) made = scores_[j].make(g.p, constant_, first_column_ + column(j), at_.channel, tap);
+      store_vec(reinterpret_cast<uint32_t*>(tile + tile_offset<kTileDepth>(column(j), element())), made);
     }
     at_.advance(g, w, kTileDepth);
   }
@@ -214,8 +206,7 @@ class GradientConstants {
   __device__ void load(const ConvGemm& g, const Window& w) {
 #pragma unroll
     for (int j = 0; j < kPerThread; ++j) {
-      if (inside(g, w, j))
-        scores_[j].load(g.p, at_[j].channel, first_channel_, at_[j].kernel_position(g, w));
+      if (inside(g, w, j)) scores_[j].load(g.p, at_[j].channel, first_channel_, at_[j].kernel_position(g, w));
     }
   }
 
@@ -224,11 +215,9 @@ class GradientConstants {
     for (int j = 0; j < kPerThread; ++j) {
       Vec<uint32_t, 4> made = {};
       if (inside(g, w, j)) {
-        made = scores_[j].make(g.p, constant_, at_[j].channel, first_channel_,
-                               at_[j].kernel_position(g, w));
+        made = scores_[j].make(g.p, constant_, at_[j].channel, first_channel_, at_[j].kernel_position(g, w));
       }
-      store_vec(reinterpret_cast<uint32_t*>(tile + tile_offset<kColumns>(element(j), column())),
-                made);
+      store_vec(reinterpret_cast<uint32_t*>(tile + tile_offset<kColumns>(element(j), column())), made);
       at_[j].advance(g, w, kTileDepth);
     }
   }

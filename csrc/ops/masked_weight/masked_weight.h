@@ -25,7 +25,7 @@ struct MaskedWeightParams {
 };
 
 struct MaskedWeightBackwardParams {
-  const void* grad;     // [n] of grad_dtype, in `layout`
+  const void* grad;  // [n] of grad_dtype, in `layout`
   Dtype grad_dtype;
   const float* scores;  // as in the forward
   Rule rule;
@@ -38,11 +38,11 @@ struct MaskedWeightBackwardParams {
 namespace cpu {
 void masked_weight(const MaskedWeightParams& p);
 void masked_weight_backward(const MaskedWeightBackwardParams& p);
-}
+}  // namespace cpu
 
 namespace cuda {
 int masked_weight(const MaskedWeightParams& p, void* stream);
 int masked_weight_backward(const MaskedWeightBackwardParams& p, void* stream);
-}
+}  // namespace cuda
 
 }  // namespace hn

@@ -21,7 +21,8 @@ HN_INLINE void select_float16_body(const float* weights, const uint32_t* keep, i
 }
 
 // grad * weight * sign(score), with sign(0) = 0 and sign(NaN) = 0.
-HN_INLINE void signed_product_body(const float* grad, const float* weights, const float* scores, int32_t n, float* out) {
+HN_INLINE void signed_product_body(const float* grad, const float* weights, const float* scores, int32_t n,
+                                   float* out) {
   for (int32_t e = 0; e < n; ++e) {
     const float s = scores[e], p = grad[e] * weights[e];
     out[e] = p * (s > 0.0f ? 1.0f : (s < 0.0f ? -1.0f : 0.0f));

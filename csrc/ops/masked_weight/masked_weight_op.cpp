@@ -18,12 +18,8 @@ Tensor masked_weight_op(const OptionalTensor& scores, const Tensor& selection, c
       make_source(op, {source, stored, plane, scale, seed, layer, redraw}, layout.n, channels_last, selection);
   const Dtype type = dtype_of_code(op, dtype);
   Tensor out = empty_on(shape, scalar_type_of(type), selection, channels_last);
-  const MaskedWeightParams p{make_scores(op, scores, r.kind, shape, channels_last, selection),
-                             r,
-                             w,
-                             layout,
-                             type,
-                             out.data_ptr()};
+  const MaskedWeightParams p{
+      make_scores(op, scores, r.kind, shape, channels_last, selection), r, w, layout, type, out.data_ptr()};
   if (layout.n > 0) Guard(selection).run(op, &masked_weight, p);
   return out;
 }

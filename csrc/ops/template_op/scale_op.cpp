@@ -10,7 +10,8 @@ Tensor scale_op(const Tensor& x, double a) {
   check_type("scale", "x", x, ScalarType::Float);
   check_dense("scale", "x", x, false);
   Tensor out = empty_on(sizes_of(x), ScalarType::Float, x);
-  const ScaleParams p{static_cast<const float*>(x.data_ptr()), static_cast<float*>(out.data_ptr()), float(a), x.numel()};
+  const ScaleParams p{static_cast<const float*>(x.data_ptr()), static_cast<float*>(out.data_ptr()), float(a),
+                      x.numel()};
   Guard(x).run("scale", &scale, p);
   return out;
 }

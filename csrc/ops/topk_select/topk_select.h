@@ -32,9 +32,10 @@ struct TopkSelectParams {
   const SelectGroup* groups;      // [num_groups], host memory
   int32_t num_segments, num_groups;
   Order order;
-  const Selection* hint;  // [num_segments] on the device, or null: cold. A row with width 0 is no hint. Rows of a group agree in all but the cut
-  Selection* out;         // [num_segments] on the device, written in full; may not alias hint
-  void* workspace;        // cuda: topk_select_workspace bytes on the device, contents ignored
+  const Selection*
+      hint;  // [num_segments] on the device, or null: cold. A row with width 0 is no hint. Rows of a group agree in all but the cut
+  Selection* out;   // [num_segments] on the device, written in full; may not alias hint
+  void* workspace;  // cuda: topk_select_workspace bytes on the device, contents ignored
 };
 
 // Next half-width of the bracket: shrink when too many candidates came, grow after a miss. Part of the result, so it is
@@ -49,15 +50,15 @@ HN_HD uint32_t next_width(uint32_t width, bool miss, bool overflow, int64_t cand
 }
 
 // How many candidates a chunk of `n` scores may hold before the bracket counts as overflowed.
-HN_HD int64_t candidate_capacity(int64_t n) { return n / 8 + 64; }
+constexpr HN_HD int64_t candidate_capacity(int64_t n) { return n / 8 + 64; }
 
 namespace cpu {
 void topk_select(const TopkSelectParams& p);
 }
 
 namespace cuda {
-size_t topk_select_workspace(const TopkSelectParams& p);       // bytes; depends on sizes only
-int topk_select(const TopkSelectParams& p, void* stream);      // a cudaError_t: keeps this header free of CUDA
-}
+size_t topk_select_workspace(const TopkSelectParams& p);   // bytes; depends on sizes only
+int topk_select(const TopkSelectParams& p, void* stream);  // a cudaError_t: keeps this header free of CUDA
+}  // namespace cuda
 
 }  // namespace hn

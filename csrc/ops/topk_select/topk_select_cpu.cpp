@@ -27,13 +27,13 @@ struct GroupState {
   bool warm, settled;
   bool overflow;
   Bracket bracket;
-  int64_t rank;           // 0-based rank of the smallest kept key
-  uint32_t prefix;        // cold: digits found so far
-  int64_t below;          // keys known to be below the prefix
-  uint32_t threshold;     // result
-  int64_t quota;          // result: how many keys equal to the threshold are pruned
-  uint32_t width;         // result
-  int64_t candidates;     // warm: keys inside the bracket; -1 after a miss
+  int64_t rank;        // 0-based rank of the smallest kept key
+  uint32_t prefix;     // cold: digits found so far
+  int64_t below;       // keys known to be below the prefix
+  uint32_t threshold;  // result
+  int64_t quota;       // result: how many keys equal to the threshold are pruned
+  uint32_t width;      // result
+  int64_t candidates;  // warm: keys inside the bracket; -1 after a miss
   int32_t first_chunk, chunks;
 };
 
@@ -48,10 +48,11 @@ class Selector {
     static thread_local std::vector<uint32_t> workspace;  // grows to the largest network seen: no allocation in a step
     if (workspace.size() < size_t(slices_)) workspace.resize(size_t(slices_));
     candidates_ = workspace.data();
-    each_chunk([](const GroupState& g) { return g.warm; }, [&](Chunk& c, const GroupState& g) {
-      c.result = scan_bracket<kOrder>(p_.segments[c.segment].scores + c.begin, c.n, g.bracket, candidate_capacity(c.n),
-                                      candidates_ + c.slice);
-    });
+    each_chunk([](const GroupState& g) { return g.warm; },
+               [&](Chunk& c, const GroupState& g) {
+                 c.result = scan_bracket<kOrder>(p_.segments[c.segment].scores + c.begin, c.n, g.bracket,
+                                                 candidate_capacity(c.n), candidates_ + c.slice);
+               });
     for (GroupState& g : groups_) {
       if (g.warm && !g.settled) settle_warm(g);
     }
@@ -132,21 +133,23 @@ class Selector {
     const uint32_t prefix_mask = digit == 0 ? 0u : (digit == 1 ? ~0u << 21 : ~0u << 10);
     if (std::all_of(groups_.begin(), groups_.end(), [](const GroupState& g) { return g.settled; })) return;
     std::vector<std::atomic<uint32_t>> bins(groups_.size() * kBins);
-    each_chunk([](const GroupState&) { return true; }, [&](Chunk& c, const GroupState& g) {
-      static thread_local std::vector<uint32_t> local;
-      local.assign(size_t(kHistograms) * kBins, 0);
-      const float* scores = p_.segments[c.segment].scores + c.begin;
-      for (int64_t i = 0; i < c.n; ++i) {
-        const uint32_t key = key_of<kOrder>(scores[i]);
-        if ((key & prefix_mask) == g.prefix) ++local[size_t(i % kHistograms) * kBins + (key >> shift & digit_mask)];
-      }
-      std::atomic<uint32_t>* to = bins.data() + size_t(p_.segments[c.segment].group) * kBins;
-      for (int b = 0; b < kBins; ++b) {
-        uint32_t sum = 0;
-        for (int h = 0; h < kHistograms; ++h) sum += local[size_t(h * kBins + b)];
-        if (sum != 0) to[b].fetch_add(sum, std::memory_order_relaxed);
-      }
-    });
+    each_chunk([](const GroupState&) { return true; },
+               [&](Chunk& c, const GroupState& g) {
+                 static thread_local std::vector<uint32_t> local;
+                 local.assign(size_t(kHistograms) * kBins, 0);
+                 const float* scores = p_.segments[c.segment].scores + c.begin;
+                 for (int64_t i = 0; i < c.n; ++i) {
+                   const uint32_t key = key_of<kOrder>(scores[i]);
+                   if ((key & prefix_mask) == g.prefix)
+                     ++local[size_t(i % kHistograms) * kBins + (key >> shift & digit_mask)];
+                 }
+                 std::atomic<uint32_t>* to = bins.data() + size_t(p_.segments[c.segment].group) * kBins;
+                 for (int b = 0; b < kBins; ++b) {
+                   uint32_t sum = 0;
+                   for (int h = 0; h < kHistograms; ++h) sum += local[size_t(h * kBins + b)];
+                   if (sum != 0) to[b].fetch_add(sum, std::memory_order_relaxed);
+                 }
+               });
     for (size_t i = 0; i < groups_.size(); ++i) {
       GroupState& g = groups_[i];
       if (g.settled) continue;

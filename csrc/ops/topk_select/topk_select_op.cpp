@@ -38,8 +38,7 @@ Tensor topk_select_op(const std::vector<Tensor>& scores, const Sizes& k, bool by
     const bool channels_last = !s.is_contiguous();
     check_dense(kOp, "scores", s, channels_last);
     const int32_t group = network_wide ? 0 : int32_t(segments.size());
-    segments.push_back(
-        {static_cast<const float*>(s.data_ptr()), layout_of(kOp, sizes_of(s), channels_last), group});
+    segments.push_back({static_cast<const float*>(s.data_ptr()), layout_of(kOp, sizes_of(s), channels_last), group});
   }
   const std::vector<SelectGroup> groups = make_groups(segments, k, network_wide);
   const int64_t rows = int64_t(segments.size());
@@ -71,6 +70,4 @@ Tensor topk_select_op(const std::vector<Tensor>& scores, const Sizes& k, bool by
 }  // namespace HN_BACKEND
 }  // namespace hn
 
-STABLE_TORCH_LIBRARY_IMPL(hiddennet, HN_KEY, m) {
-  m.impl("topk_select", TORCH_BOX(&hn::HN_BACKEND::topk_select_op));
-}
+STABLE_TORCH_LIBRARY_IMPL(hiddennet, HN_KEY, m) { m.impl("topk_select", TORCH_BOX(&hn::HN_BACKEND::topk_select_op)); }
