@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 from hiddennet.artifact.file import ArtifactError
 from hiddennet.artifact.layers import kind, shape_of
 from hiddennet.nn import hidden_layers
-from hiddennet.nn.layers import HiddenMixin
+from hiddennet.nn.hidden import HiddenMixin
 
 
 class undrawn(TorchFunctionMode):

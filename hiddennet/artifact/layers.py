@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from hiddennet import ops
 from hiddennet.artifact.file import ArtifactError
 from hiddennet.nn import All, Fixed, Generated, Sampled, Stored
-from hiddennet.nn.layers import HiddenMixin
+from hiddennet.nn.hidden import HiddenMixin
 
 STREAMS = {
     "mask_bits": torch.uint8,

@@ -22,7 +22,7 @@ from hiddennet.artifact.architecture import check_architecture, expose, undrawn
 from hiddennet.artifact.file import ArtifactError
 from hiddennet.artifact.layers import Restored, Streams, decode, encode
 from hiddennet.nn import Generated, hidden_layers, hide, masks
-from hiddennet.nn.layers import HiddenMixin
+from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.ops.generate_weight import InitScale
 
 _STATE = "state."  # prefix of the tensors that are not of hidden layers

@@ -13,7 +13,7 @@ from torch import nn
 from hiddennet import ops
 from hiddennet.methods.base import DrawnSection
 from hiddennet.nn import Generated, hidden_layers
-from hiddennet.nn.layers import HiddenMixin
+from hiddennet.nn.hidden import HiddenMixin
 
 if TYPE_CHECKING:
     from hiddennet.config import Config

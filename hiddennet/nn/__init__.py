@@ -1,7 +1,8 @@
 """Layers, sources and rules: a hidden layer's effective weight is its source's weights where its rule reveals them."""
 
+from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.hide import hide
-from hiddennet.nn.layers import HiddenConv2d, HiddenLinear, HiddenMixin
+from hiddennet.nn.layers import HiddenConv2d, HiddenLinear
 from hiddennet.nn.network import density, hidden_layers, masks, refresh, select
 from hiddennet.nn.rules import All, Fixed, Sampled, Threshold, TopK
 from hiddennet.nn.sources import Generated, Stored

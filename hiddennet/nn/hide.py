@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 
 from torch import nn
 
-from hiddennet.nn.layers import HiddenConv2d, HiddenLinear, HiddenMixin
+from hiddennet.nn.hidden import HiddenMixin
+from hiddennet.nn.layers import HiddenConv2d, HiddenLinear
 from hiddennet.nn.network import select_before_forward
 from hiddennet.nn.rules import Rule, TopK
 from hiddennet.nn.sources import Generated, Stored

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet import ops
-from hiddennet.nn.layers import HiddenMixin
+from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.rules import TopK, kept_count
 
 
