@@ -14,6 +14,12 @@ from hiddennet import _load, env, trace
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# an editable install's finder would find the checkout's extension from anywhere
+WITHOUT_EDITABLE = """
+import sys
+sys.meta_path = [f for f in sys.meta_path if not f.__module__.startswith("__editable__")]
+"""
+
 
 def _run(code: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -55,7 +61,11 @@ def test_a_missing_extension_is_one_sentence(tmp_path):
         target.parent.mkdir(exist_ok=True)
         target.write_text((ROOT / "hiddennet" / "_load.py").read_text() if name == "_load.py" else "")
     done = subprocess.run(
-        [sys.executable, "-c", "import hiddennet._load"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", WITHOUT_EDITABLE + "import hiddennet._load"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 1
     assert "expected the extension hiddennet._C, found none; build it with" in done.stderr.splitlines()[-1]

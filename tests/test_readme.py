@@ -32,5 +32,5 @@ def test_every_path_it_names_is_there():
 def test_the_configs_it_names_are_there():
     from hiddennet import config
 
-    for name in re.findall(r"(?:hiddennet run|hiddennet\.run) ([\w/-]+)", README):
+    for name in re.findall(r"(?:hiddennet run|hiddennet\.run) ([a-z][\w/-]+)", README):
         assert config.load(name, []).name

@@ -33,7 +33,7 @@ BITS = 1 / 8  # bytes a weight of a bit plane
 
 
 class Ours:
-    """A training forward of hidden layers: one selection for all, one effective weight each."""
+    """A network's forward: one selection for all layers, one effective weight each. A layer alone: one call."""
 
     def __init__(self, states: list[list[Tensor]], dtype: torch.dtype = torch.float32):
         self.states, self.dtype = states, dtype
@@ -45,6 +45,12 @@ class Ours:
         self.hint = ops.topk_select(states[0], self.k)
 
     def __call__(self, i: int) -> list[Tensor]:
+        if len(self.k) == 1:  # a layer alone: one call
+            weight, rows = ops.topk_weight(
+                self.states[i][0], self.k[0], source=self.sources[0], hint=self.hint, dtype=self.dtype
+            )
+            self.hint.copy_(rows)
+            return [weight]
         rows = ops.topk_select(self.states[i], self.k, hint=self.hint)
         self.hint.copy_(rows)
         return self.weights(i)

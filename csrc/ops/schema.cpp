@@ -19,6 +19,7 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
   m.def("generate_signs(Tensor(a!) plane, int n, int seed, int layer, int redraw) -> ()");
   m.def("masked_weight(Tensor? scores, Tensor selection, int[] shape, bool channels_last, " HN_RULE ", " HN_SOURCE
         ", int dtype) -> Tensor");
+  m.def("topk_weight(Tensor scores, int k, bool by_value, Tensor? hint, " HN_SOURCE ", int dtype) -> (Tensor, Tensor)");
   m.def("masked_weight_backward(Tensor grad, Tensor? scores, Tensor selection, bool channels_last, " HN_RULE
         ", " HN_SOURCE ", bool want_scores, bool want_weight) -> (Tensor, Tensor)");
   m.def("masked_conv_forward(Tensor x, Tensor? scores, Tensor selection, int[] shape, bool channels_last, " HN_RULE

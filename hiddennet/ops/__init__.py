@@ -2,7 +2,7 @@
 
 from hiddennet.ops.generate_weight import INITS, generate_weight, init_scale
 from hiddennet.ops.masked_conv import PLANS, default_plan, masked_conv2d, masked_linear
-from hiddennet.ops.masked_weight import masked_weight
+from hiddennet.ops.masked_weight import masked_weight, topk_weight
 from hiddennet.ops.pack_mask import pack_mask, unpack_mask
 from hiddennet.ops.rule import Rule
 from hiddennet.ops.scale import scale
@@ -26,5 +26,6 @@ __all__ = [
     "topk_mask",
     "topk_mask_global",
     "topk_select",
+    "topk_weight",
     "unpack_mask",
 ]

@@ -26,6 +26,7 @@ from hiddennet.ops.topk_mask import _check_scores, _topk_select
 
 _masked_weight = torch.ops.hiddennet.masked_weight.default
 _masked_weight_backward = torch.ops.hiddennet.masked_weight_backward.default
+_topk_weight = torch.ops.hiddennet.topk_weight.default
 
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
@@ -41,6 +42,14 @@ def _(
 ) -> Tensor:  # fmt: skip
     kind = {code: name for name, code in DTYPE_CODES.items()}[dtype]
     return torch.empty(shape, dtype=kind, device=selection.device, memory_format=_format(channels_last))
+
+
+@torch.library.register_fake("hiddennet::topk_weight")
+def _(
+    scores, k, by_value, hint, source, stored, plane, scale, seed, layer, redraw, dtype,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    kind = {code: name for name, code in DTYPE_CODES.items()}[dtype]
+    return torch.empty_like(scores, dtype=kind), torch.empty((1, 4), dtype=torch.int32, device=scores.device)
 
 
 @torch.library.register_fake("hiddennet::masked_weight_backward")
@@ -152,6 +161,45 @@ def resolve_rule(op: str, scores: Tensor | None, rule: int | Rule, by: str, sour
     check_choice(op, "by", by, ORDERS)
     row = _topk_select([dense(s.detach())], [rule], by == "value", False, None)[0]
     return Rule.selected(row, by)
+
+
+def topk_weight(
+    scores: Tensor,
+    k: int,
+    *,
+    source: WeightSource,
+    by: str = "magnitude",
+    hint: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Tensor, Tensor]:
+    """Select the k highest scores of one layer and write its effective weight, in one call and without a gradient.
+
+    Equivalent to `topk_select([scores], [k], by=by, hint=hint)` and `masked_weight` with its row: for evaluation and
+    export of single layers. Networks in training select for all layers at once.
+
+    Args:
+        scores, k, source, by, dtype: as in masked_weight.
+        hint: the selection of an earlier call, int32 [1, 4]: the search starts at its threshold (warm).
+
+    Returns:
+        The effective weight in the memory format of the scores, and the selection, int32 [1, 4].
+
+    Raises:
+        TypeError, ValueError: as in masked_weight.
+    """
+    op = "topk_weight"
+    s = _check_scores(op, scores)
+    check_k(op, k, s.numel())
+    check_choice(op, "by", by, ORDERS)
+    if dtype not in DTYPE_CODES:
+        raise TypeError(f"{op}: expected dtype float32, bfloat16 or float16, got {dtype}")
+    if s.shape != source.shape:
+        raise ValueError(f"{op}: expected scores of the weight's shape {tuple(source.shape)}, got {tuple(s.shape)}")
+    s = dense(s.detach())
+    code, stored, plane, scale, seed, layer, redraw = source.arguments()
+    if stored is not None:
+        stored = in_layout(stored.detach(), is_channels_last(s))
+    return _topk_weight(s, k, by == "value", hint, code, stored, plane, scale, seed, layer, redraw, DTYPE_CODES[dtype])
 
 
 def masked_weight(

@@ -132,6 +132,24 @@ def test_nothing_but_scores_and_bytes_is_saved(device):
     assert sum(t.numel() * t.element_size() for t in others) <= scores.numel() / 8 + 16
 
 
+@pytest.mark.parametrize("by", ["magnitude", "value"])
+@pytest.mark.parametrize("source", SOURCES)
+def test_selection_and_weight_in_one_call(device, source, by):
+    for shape in ((5, 7), (33, 17, 3, 3), (300, 301)):
+        scores = (torch.randn(shape) * 8).round() / 8
+        weights, weight = _source(source, shape, device)
+        k, hint = scores.numel() // 3, None
+        for layout in (torch.contiguous_format, torch.channels_last)[: max(1, len(shape) - 2)]:
+            for _ in range(2):  # cold, then warm
+                moved = scores.to(device).contiguous(memory_format=layout)
+                got, hint = ops.topk_weight(moved, k, source=weights, by=by, hint=hint)
+                assert_equal(got, weight * reference.topk_mask(scores, k, by=by) + 0.0)
+                assert got.is_contiguous(memory_format=layout)
+                assert_equal(hint[:, :2], ops.topk_select([moved], [k], by=by)[:, :2])
+    with pytest.raises(ValueError, match="weight's shape"):
+        ops.topk_weight(torch.randn(2, 3, device=device), 1, source=weights)
+
+
 def test_sampled_draws_follow_their_probability(device):
     scores = torch.full((200, 500), 0.4, device=device)
     rates = []
@@ -184,6 +202,12 @@ def test_opcheck(device):
         torch.ops.hiddennet.masked_weight_backward.default,
         (scores, scores, rule.selection, False, *common, True, True),
     )
+
+
+def test_opcheck_of_the_one_call(device):
+    scores = torch.randn(6, 5, 3, 3, device=device)
+    source = ops.WeightSource.generate(scores.shape, seed=0, device=device)
+    torch.library.opcheck(torch.ops.hiddennet.topk_weight.default, (scores, 50, False, None, *source.arguments(), 0))
 
 
 def test_compiles_in_one_graph(device):
