@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
-from hiddennet.ops.checks import check_choice, dense, in_layout, is_channels_last
+from hiddennet.ops.checks import check_choice, in_layout
 from hiddennet.ops.masked_weight import (
     DTYPE_CODES,
     _masked_weight_backward,
     effective_weight,
+    in_one_layout,
+    layout_of,
     resolve_rule,
 )
 from hiddennet.ops.rule import Rule
@@ -54,8 +56,7 @@ class _ImplicitGemm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, scores, stored, selection, bits, step, plane, shape, rule, source, geometry):
-        first = scores if scores is not None else stored
-        ctx.channels_last = first is not None and is_channels_last(first)
+        ctx.channels_last = layout_of(scores, stored)
         ctx.save_for_backward(x, scores, stored, selection, bits, step, plane)
         ctx.shape, ctx.rule, ctx.source, ctx.geometry = shape, rule, source, geometry
         rule_code, rule_seed = rule
@@ -102,10 +103,7 @@ class _ImplicitGemm(torch.autograd.Function):
 
 
 def _implicit_gemm(x: Tensor, scores, rule: Rule, source: WeightSource, bias, geometry) -> Tensor:
-    stored = source.stored
-    scores = dense(scores) if rule.reads_scores else None
-    if stored is not None:
-        stored = dense(stored) if scores is None else in_layout(stored, is_channels_last(scores))
+    scores, stored = in_one_layout(scores if rule.reads_scores else None, source.stored)
     rule_code, bits, step, rule_seed = rule.arguments()
     source_code, _, plane, scale, seed, layer, redraw = source.arguments()
     y = _ImplicitGemm.apply(

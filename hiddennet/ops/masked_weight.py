@@ -71,7 +71,7 @@ class _MaskedWeight(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, scores, stored, selection, bits, step, plane, shape, rule, source, dtype):
-        channels_last = _layout(scores, stored)
+        channels_last = layout_of(scores, stored)
         rule_code, rule_seed = rule
         source_code, scale, seed, layer, redraw, _ = source
         ctx.save_for_backward(scores, stored, selection, bits, step, plane)
@@ -105,26 +105,31 @@ class _MaskedWeight(torch.autograd.Function):
         )
 
 
-def _layout(scores: Tensor | None, stored: Tensor | None) -> bool:
+def layout_of(scores: Tensor | None, stored: Tensor | None) -> bool:
     """Whether the layer's memory is channels_last: as its scores, or without scores as its stored weights."""
     first = scores if scores is not None else stored
     return first is not None and is_channels_last(first)
 
 
-def effective_weight(scores: Tensor | None, rule: Rule, source: WeightSource, dtype: torch.dtype) -> Tensor:
-    """masked_weight without the checks: for layers, whose parts agree by construction."""
-    stored = source.stored
+def in_one_layout(scores: Tensor | None, stored: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """Both dense, the stored weights in the layout of the scores."""
     if scores is not None:
         scores = dense(scores)
     if stored is not None:
         stored = dense(stored) if scores is None else in_layout(stored, is_channels_last(scores))
+    return scores, stored
+
+
+def effective_weight(scores: Tensor | None, rule: Rule, source: WeightSource, dtype: torch.dtype) -> Tensor:
+    """masked_weight without the checks: for layers, whose parts agree by construction."""
+    scores, stored = in_one_layout(scores, source.stored)
     scores = scores if rule.reads_scores else None
     rule_code, bits, step, rule_seed = rule.arguments()
     source_code, _, plane, scale, seed, layer, redraw = source.arguments()
     learns = any(t is not None and t.requires_grad for t in (scores, stored))
     if not (learns and torch.is_grad_enabled()):  # evaluation: no need to pass through autograd
         return _masked_weight(
-            scores, rule.selection, list(source.shape), _layout(scores, stored), rule_code, bits, step, rule_seed,
+            scores, rule.selection, list(source.shape), layout_of(scores, stored), rule_code, bits, step, rule_seed,
             source_code, stored, plane, scale, seed, layer, redraw, DTYPE_CODES[dtype],
         )  # fmt: skip
     return _MaskedWeight.apply(
@@ -141,18 +146,28 @@ def effective_weight(scores: Tensor | None, rule: Rule, source: WeightSource, dt
     )
 
 
-def resolve_rule(op: str, scores: Tensor | None, rule: int | Rule, by: str, source: WeightSource) -> Rule:
-    """Check scores, rule and source against each other; an int k becomes the selection of the k highest scores."""
+def _check_parts(op: str, scores: Tensor | None, source: WeightSource) -> Tensor:
+    """Scores that fit the source: its shape, its device."""
+    s = _check_scores(op, scores)
+    if s.shape != source.shape:
+        raise ValueError(f"{op}: expected scores of the weight's shape {tuple(source.shape)}, got {tuple(s.shape)}")
+    for name, part in (("the source's weight", source.stored), ("the source's signs", source.plane)):
+        if part is not None:
+            check_same_device(op, "scores", s, name, part)
+    return s
+
+
+def _check_source(op: str, source: WeightSource) -> None:
     if not isinstance(source, WeightSource):
         raise TypeError(f"{op}: expected source to be a WeightSource, got {type(source).__name__}")
+
+
+def resolve_rule(op: str, scores: Tensor | None, rule: int | Rule, by: str, source: WeightSource) -> Rule:
+    """Check scores, rule and source against each other; an int k becomes the selection of the k highest scores."""
+    _check_source(op, source)
     needs_scores = not isinstance(rule, Rule) or rule.reads_scores
     if needs_scores:
-        s = _check_scores(op, scores)
-        if s.shape != source.shape:
-            raise ValueError(f"{op}: expected scores of the weight's shape {tuple(source.shape)}, got {tuple(s.shape)}")
-        for name, part in (("the source's weight", source.stored), ("the source's signs", source.plane)):
-            if part is not None:
-                check_same_device(op, "scores", s, name, part)
+        s = _check_parts(op, scores, source)
         if isinstance(rule, Rule):
             check_same_device(op, "scores", s, "the rule's selection", rule.selection)
     if isinstance(rule, Rule):
@@ -188,17 +203,14 @@ def topk_weight(
         TypeError, ValueError: as in masked_weight.
     """
     op = "topk_weight"
-    s = _check_scores(op, scores)
+    _check_source(op, source)
+    s = _check_parts(op, scores, source)
     check_k(op, k, s.numel())
     check_choice(op, "by", by, ORDERS)
     if dtype not in DTYPE_CODES:
         raise TypeError(f"{op}: expected dtype float32, bfloat16 or float16, got {dtype}")
-    if s.shape != source.shape:
-        raise ValueError(f"{op}: expected scores of the weight's shape {tuple(source.shape)}, got {tuple(s.shape)}")
-    s = dense(s.detach())
     code, stored, plane, scale, seed, layer, redraw = source.arguments()
-    if stored is not None:
-        stored = in_layout(stored.detach(), is_channels_last(s))
+    s, stored = in_one_layout(s.detach(), None if stored is None else stored.detach())
     return _topk_weight(s, k, by == "value", hint, code, stored, plane, scale, seed, layer, redraw, DTYPE_CODES[dtype])
 
 
