@@ -1,26 +1,15 @@
-"""Whether a model is the one an artifact was made from, and its way back to plain layers."""
+"""Whether a model is the one an artifact was made from."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from hiddennet.artifact.file import ArtifactError
 from hiddennet.artifact.layers import kind, shape_of
 from hiddennet.nn import hidden_layers
 from hiddennet.nn.hidden import HiddenMixin
-
-
-class undrawn(TorchFunctionMode):
-    """Within it, new layers' weights are left as the memory was: they are about to be replaced."""
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if getattr(function, "__module__", None) == "torch.nn.init":
-            return kwargs["tensor"] if "tensor" in kwargs else args[0]
-        return function(*args, **kwargs)
 
 
 def check_architecture(model: nn.Module, layers: list[dict[str, Any]], state: dict[str, Tensor]) -> None:
@@ -50,15 +39,6 @@ def check_architecture(model: nn.Module, layers: list[dict[str, Any]], state: di
             _refuse(f"{key} of shape {tuple(tensor.shape)}", "no such tensor")
 
 
-def expose(model: nn.Module) -> None:
-    """Put plain layers, of undefined weights, in the place of all hidden ones."""
-    plain = {id(layer): _plain(layer) for layer in hidden_layers(model).values()}
-    for parent in list(model.modules()):
-        for name, child in parent._modules.items():  # a layer may stand in two places
-            if id(child) in plain:
-                parent._modules[name] = plain[id(child)]
-
-
 def _refuse(wanted: str, got: str) -> None:
     raise ArtifactError(
         f"artifact: expected a model with {wanted}, got {got}; load it into the architecture it was exported from"
@@ -85,26 +65,3 @@ def _dense_state(model: nn.Module, hidden: set[str]) -> dict[str, tuple[int, ...
         if name not in hidden:
             shapes[f"{name}.weight"] = tuple(layer.weight_shape)
     return shapes
-
-
-def _plain(layer: HiddenMixin) -> nn.Conv2d | nn.Linear:
-    """A torch layer of the hidden layer's geometry and bias, on its device."""
-    device = layer.selection.device
-    with undrawn():
-        if isinstance(layer, nn.Linear):
-            plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device=device)
-        else:
-            plain = nn.Conv2d(
-                layer.in_channels,
-                layer.out_channels,
-                layer.kernel_size,
-                layer.stride,
-                layer.padding,
-                layer.dilation,
-                layer.groups,
-                bias=False,
-                padding_mode=layer.padding_mode,
-                device=device,
-            )
-    plain.bias = layer.bias
-    return plain.train(layer.training)

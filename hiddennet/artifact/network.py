@@ -18,10 +18,11 @@ from torch import Tensor, nn
 import hiddennet
 from hiddennet import models
 from hiddennet.artifact import file
-from hiddennet.artifact.architecture import check_architecture, expose, undrawn
+from hiddennet.artifact.architecture import check_architecture
 from hiddennet.artifact.file import ArtifactError
 from hiddennet.artifact.layers import Restored, Streams, decode, encode
 from hiddennet.nn import Generated, hidden_layers, hide, masks
+from hiddennet.nn.expose import expose, undrawn
 from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.ops.generate_weight import InitScale
 

@@ -145,7 +145,7 @@ def parse(document: Mapping[str, Any], source: str = "config") -> Config:
         if key not in Config.model_fields:
             mistakes.append(unknown_key(key, value, "a config", Config.model_fields, _home(key)))
         elif key in Config.sections:
-            values[key] = _section(key, value, mistakes)
+            values[key] = _section(key, Config.sections[key], Config.model_fields[key].default, value, mistakes)
         else:
             values[key] = value
     required = [name for name, field in Config.model_fields.items() if field.is_required()]
@@ -195,31 +195,39 @@ def _home(key: str, here: str = "") -> str:
     return f"did you mean {' or '.join(homes)}?" if homes else ""
 
 
-def _section(key: str, value: Any, mistakes: list[str]) -> BaseModel | None:
-    """Return the checked section, or None after adding its mistakes."""
+def _section(path: str, kinds: Any, default: Any, value: Any, mistakes: list[str]) -> BaseModel | None:
+    """Return the checked section at `path`, or None after adding its mistakes.
+
+    kinds: the section's class, or one for each `name`; default: what the section is where the config has none.
+    """
     if not isinstance(value, Mapping):
-        mistakes.append(f"{key}: expected a map of keys, got {value!r}")
+        mistakes.append(f"{path}: expected a map of keys, got {value!r}")
         return None
-    section = Config.sections[key]
-    if isinstance(section, dict):
-        default = Config.model_fields[key].default
+    section = kinds
+    if isinstance(kinds, dict):
         name = value.get("name", getattr(default, "name", None))
-        if name not in section:
+        if name not in kinds:
             got = "none" if name is None else repr(name)
-            mistakes.append(f"{key}.name: expected {one_of(section)}, got {got}{nearest(name, section)}")
+            mistakes.append(f"{path}.name: expected {one_of(kinds)}, got {got}{nearest(name, kinds)}")
             return None
-        section, value = section[name], {"name": name, **value}
+        section, value = kinds[name], {"name": name, **value}
+    before = len(mistakes)
     unknown = [name for name in value if name not in section.model_fields]
     for name in unknown:
         allowed = section.model_fields
-        mistakes.append(unknown_key(f"{key}.{name}", value[name], section.title, allowed, _home(str(name), key)))
+        mistakes.append(unknown_key(f"{path}.{name}", value[name], section.title, allowed, _home(str(name), path)))
     known = {name: item for name, item in value.items() if name not in unknown}
+    for name, inner in section.sections.items():
+        if known.get(name) is not None:
+            known[name] = _section(f"{path}.{name}", inner, section.model_fields[name].default, known[name], mistakes)
+            if known[name] is None:
+                del known[name]
     try:
         checked = section.model_validate(known)
     except ValidationError as error:
-        mistakes += explain(error, section, f"{key}.")
+        mistakes += explain(error, section, f"{path}.")
         return None
-    return None if unknown else checked
+    return None if len(mistakes) > before else checked
 
 
 def dump(config: Config) -> str:

@@ -24,6 +24,9 @@ def reference() -> str:
             meaning = (variant.__doc__ or "").strip().partition(": ")[2]
             lines += ["", f"{variant.title}: {meaning}"]
             lines += _keys(variant, variant.model_fields, f"{name}.")
+            for inner, kinds in variant.sections.items():
+                if not isinstance(kinds, dict):  # optimisers and schedules have paragraphs of their own
+                    lines += _keys(kinds, kinds.model_fields, f"{name}.{inner}.")
     return "\n".join(lines) + "\n"
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Annotated, ClassVar, Literal, Union
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from hiddennet import data, methods, models
 from hiddennet.config.errors import nearest, one_of
-from hiddennet.methods.section import Count, Number, Positive, Section
+from hiddennet.methods.recipe import OPTIMIZERS, SCHEDULES, ConstantSection, Optimizer, Schedule, SgdSection
+from hiddennet.methods.section import Count, Number, Positive, Section, union
 
 
 def _known(names: Callable[[], Iterable[str]]) -> AfterValidator:
@@ -78,65 +79,6 @@ class DataSection(Section):
     download: bool = Field(False, description="fetch a data set that is missing")
 
 
-class SgdSection(Section):
-    """optimizer: stochastic gradient descent."""
-
-    title: ClassVar[str] = "optimizer 'sgd'"
-    name: Literal["sgd"] = "sgd"
-    lr: Number = Field(0.1, gt=0.0, description="learning rate; above 0, sampled uses up to 800")
-    momentum: Number = Field(0.9, ge=0.0, lt=1.0, description="momentum")
-    weight_decay: Number = Field(1e-4, ge=0.0, description="L2 term, of the scores too")
-    nesterov: bool = Field(False, description="Nesterov's momentum; needs momentum above 0")
-    batch_norm_decay: bool = Field(True, description="false: no weight decay of batch-norm parameters and biases")
-
-
-class AdamSection(Section):
-    """optimizer: Adam, Kingma and Ba 2015."""
-
-    title: ClassVar[str] = "optimizer 'adam'"
-    name: Literal["adam"]
-    lr: Number = Field(1e-3, gt=0.0, description="learning rate")
-    betas: list[Annotated[Number, Field(ge=0.0, lt=1.0)]] = Field(
-        [0.9, 0.999], min_length=2, max_length=2, description="decay of the two averages, a step"
-    )
-    eps: Number = Field(1e-8, gt=0.0, description="added to the denominator")
-    weight_decay: Number = Field(0.0, ge=0.0, description="L2 term added to the gradient")
-    batch_norm_decay: bool = Field(True, description="false: no weight decay of batch-norm parameters and biases")
-
-
-class AdamWSection(AdamSection):
-    """optimizer: AdamW, Loshchilov and Hutter 2019."""
-
-    title: ClassVar[str] = "optimizer 'adamw'"
-    name: Literal["adamw"]
-    weight_decay: Number = Field(0.01, ge=0.0, description="decoupled decay, times lr each step")
-
-
-class ConstantSection(Section):
-    """schedule: one learning rate."""
-
-    title: ClassVar[str] = "schedule 'constant'"
-    name: Literal["constant"] = "constant"
-    warmup_epochs: Count = Field(0, description="epochs of linear warm-up, lr * (epoch + 1) / n")
-
-
-class CosineSection(ConstantSection):
-    """schedule: half a cosine from lr towards 0 over the epochs after warm-up."""
-
-    title: ClassVar[str] = "schedule 'cosine'"
-    name: Literal["cosine"]
-
-
-class MultistepSection(ConstantSection):
-    """schedule: lr times gamma at each milestone, or after every `interval` epochs."""
-
-    title: ClassVar[str] = "schedule 'multistep'"
-    name: Literal["multistep"]
-    milestones: list[Positive] = Field([], description="epochs from which lr is gamma times less")
-    interval: Positive | None = Field(None, description="epochs between the steps")
-    gamma: Number = Field(0.1, gt=0.0, le=1.0, description="factor on lr at a step")
-
-
 class TrainSection(Section):
     """train: the loop."""
 
@@ -163,13 +105,6 @@ class TrainSection(Section):
     log_every: Positive = Field(10, description="steps between readings of loss and accuracy")
 
 
-def _union(variants: dict[str, type[Section]]) -> object:
-    union = Union[tuple(variants.values())]  # noqa: UP007  (made of a list)
-    return Annotated[union, Field(discriminator="name")]
-
-
-OPTIMIZERS = {"sgd": SgdSection, "adam": AdamSection, "adamw": AdamWSection}
-SCHEDULES = {"constant": ConstantSection, "cosine": CosineSection, "multistep": MultistepSection}
 METHODS = {name: method.Section for name, method in methods.METHODS.items()}
 
 
@@ -184,7 +119,6 @@ class Mistakes(ValueError):
 class Config(Section):
     """A resolved config. Make one with `hiddennet.config.load` or `parse`."""
 
-    # What a section is made of: one class, or one for each `name`.
     sections: ClassVar[dict[str, type[BaseModel] | dict[str, type[Section]]]] = {
         "model": ModelSection,
         "data": DataSection,
@@ -200,9 +134,9 @@ class Config(Section):
     seed: int = Field(0, ge=0, lt=2**63, description="of weights, scores, masks, data order and augmentation")
     model: ModelSection = Field(description="the network")
     data: DataSection = Field(description="the data set")
-    method: _union(METHODS) = Field(description="the method")  # type: ignore[valid-type]
-    optimizer: _union(OPTIMIZERS) = SgdSection()  # type: ignore[valid-type]
-    schedule: _union(SCHEDULES) = ConstantSection()  # type: ignore[valid-type]
+    method: union(METHODS) = Field(description="the method")  # type: ignore[valid-type]
+    optimizer: Optimizer = SgdSection()
+    schedule: Schedule = ConstantSection()
     train: TrainSection = TrainSection()
     runs: str = Field("runs", description="folder that all runs are kept in")
 
@@ -228,6 +162,12 @@ class Config(Section):
         if 0 < train.epochs < schedule.warmup_epochs:
             found.append(
                 f"schedule.warmup_epochs: expected at most train.epochs ({train.epochs}), got {schedule.warmup_epochs}"
+            )
+        tail = getattr(schedule, "final_epochs", 0)
+        if tail and not train.epochs - schedule.warmup_epochs - tail > 0:
+            found.append(
+                f"schedule.final_epochs: expected fewer than the epochs after warm-up "
+                f"({train.epochs - schedule.warmup_epochs}), got {tail}"
             )
         if getattr(optimizer, "nesterov", False) and optimizer.momentum == 0.0:
             found.append("optimizer.nesterov: expected a momentum above 0 with it, got 0.0")

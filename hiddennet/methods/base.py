@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import nn
 
+from hiddennet.methods.recipe import Stage
 from hiddennet.methods.section import Section
 from hiddennet.nn import density, hidden_layers
 
@@ -21,6 +23,7 @@ Init = Literal[
     "xavier_normal",
     "xavier_constant",
     "standard",
+    "uniform",
 ]
 FAN_SCALED = ("signed_constant", "unsigned_constant", "kaiming_normal")
 
@@ -54,9 +57,9 @@ class DrawnSection(MethodSection):
 class Method:
     """One way to find or train a network. Subclasses say what their paper says, and no more.
 
-    A run calls `build` once, then `enter_stage(model, i)` before epoch `stages[i - 1]`, i = 1, 2,
-    ...; a resumed run calls the stages it has behind it in one go and then loads the state. The
-    engine makes a new optimiser for each stage, over the parameters that require gradients.
+    A run calls `build` once, then `enter_stage(model, i)` before the first epoch of stage i, i = 1, 2, ...; a resumed
+    run calls `remake` in one go and then loads the state. Each stage has a new optimiser, over the parameters that
+    require gradients.
     """
 
     name: ClassVar[str]
@@ -66,11 +69,18 @@ class Method:
         self.config = config
         self.section: Any = config.method
         self.seed = config.seed
+        self.steps_per_epoch = 0  # known once the data is there
 
     @property
-    def stages(self) -> list[int]:
-        """Epochs before which the network changes its make-up; 0 is not among them."""
-        return []
+    def stages(self) -> list[Stage]:
+        """The run's stages, in order; by default one that trains as the config says."""
+        train = self.config.train
+        return [Stage("train", train.epochs, self.config.optimizer, self.config.schedule)]
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all stages."""
+        return sum(stage.epochs for stage in self.stages)
 
     @property
     def notes(self) -> list[str]:
@@ -84,15 +94,45 @@ class Method:
     def enter_stage(self, model: nn.Module, stage: int) -> None:
         """Change the model's make-up, in place."""
 
-    def on_epoch_start(self, model: nn.Module, epoch: int) -> None:
-        """Called before each epoch, after enter_stage."""
+    def remake(self, model: nn.Module, stage: int) -> None:
+        """Give the built model the make-up it has in `stage`; all values are loaded afterwards."""
+        for earlier in range(1, stage + 1):
+            self.enter_stage(model, earlier)
+
+    def optimizer(self, model: nn.Module, section: Any) -> torch.optim.Optimizer | None:
+        """The optimiser of a stage over what learns, as its section of the config says; None when nothing learns."""
+        from hiddennet.train import optimizers
+
+        return optimizers.build(model, section)
+
+    def state(self) -> dict[str, Any]:
+        """What the method itself must keep in a checkpoint: plain values and tensors."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+
+    def on_epoch_start(self, model: nn.Module, epoch: int) -> list[str]:
+        """Called before each epoch, after enter_stage; returns sentences for the console."""
+        return []
+
+    def before_step(self, model: nn.Module, step: int) -> None:
+        """Called before each optimiser step; `step` counts from 0 over the whole run."""
 
     def after_step(self, model: nn.Module, step: int) -> None:
         """Called after each optimiser step; `step` counts from 1 over the whole run."""
 
+    def before_evaluation(self, model: nn.Module, epoch: int) -> list[str]:
+        """Called after an epoch's last step, before it is evaluated; returns sentences for the console."""
+        return []
+
     def on_epoch_end(self, model: nn.Module, epoch: int) -> dict[str, float]:
         """Return numbers to log; names without '/' become columns of metrics.csv."""
         return {}
+
+    def is_result(self, epoch: int) -> bool:
+        """Whether the network after this epoch may be the stage's result: has the density asked for, for one."""
+        return True
 
     def density(self, model: nn.Module) -> float:
         """The revealed fraction of the hidden weights; 1 for a network that hides none."""

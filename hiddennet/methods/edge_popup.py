@@ -12,6 +12,7 @@ from torch import nn
 
 from hiddennet.methods.base import DrawnSection, Method
 from hiddennet.methods.layers import Patterns, dense_names, draw_weights, generated, learn, numbers
+from hiddennet.methods.recipe import Stage
 from hiddennet.methods.section import Count, Density, Number
 from hiddennet.methods.weights import load_weights
 from hiddennet.nn import Stored, TopK, hide
@@ -76,8 +77,12 @@ class EdgePopup(Method):
         self._notes: list[str] = []
 
     @property
-    def stages(self) -> list[int]:
-        return [self.section.dense_epochs] if self.section.dense_epochs else []
+    def stages(self) -> list[Stage]:
+        dense, train = self.section.dense_epochs, self.config.train.epochs
+        if not dense:
+            return super().stages
+        recipe = {"optimizer": self.config.optimizer, "schedule": self.config.schedule, "first": 0, "length": train}
+        return [Stage("dense", dense, **recipe), Stage("search", train - dense, **recipe)]  # one schedule over both
 
     @property
     def notes(self) -> list[str]:

@@ -121,11 +121,12 @@ def is_batch_norm(module: nn.Module) -> bool:
 def learn(model: nn.Module, *, hidden: bool = True, batch_norm: bool = True, dense: bool = True) -> None:
     """Set which parameters require gradients.
 
-    hidden: scores, and stored weights whose source is trainable. batch_norm: scales and shifts.
+    hidden: scores with their thresholds, and stored weights whose source is trainable. batch_norm: scales and shifts.
     dense: everything else.
     """
     stored = {id(m.weight): m.source for m in hidden_layers(model).values() if m.weight is not None}
     scores = {id(m.scores) for m in hidden_layers(model).values() if m.scores is not None}
+    scores |= {id(m.threshold) for m in hidden_layers(model).values() if hasattr(m, "threshold")}
     normal = {id(p) for m in model.modules() if is_batch_norm(m) for p in m.parameters()}
     for parameter in model.parameters():
         key = id(parameter)

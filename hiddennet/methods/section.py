@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar, Union
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -10,6 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 class Section(BaseModel):
     """A map of a config. Unknown keys are errors, nothing is converted, values do not change."""
 
+    # What keys hold sections themselves: one class, or one for each `name`.
+    sections: ClassVar[dict[str, object]] = {}
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, validate_default=False)
 
 
@@ -21,3 +23,8 @@ Number = Annotated[float, BeforeValidator(_whole_as_float)]
 Density = Annotated[Number, Field(gt=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+
+
+def union(variants: dict[str, type[Section]]) -> object:
+    """The type of a key that holds one of several sections, told apart by their `name`."""
+    return Annotated[Union[tuple(variants.values())], Field(discriminator="name")]  # noqa: UP007  (made of a list)

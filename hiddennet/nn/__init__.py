@@ -4,8 +4,9 @@ from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.hide import hide
 from hiddennet.nn.layers import HiddenConv2d, HiddenLinear
 from hiddennet.nn.network import density, hidden_layers, masks, refresh, select
-from hiddennet.nn.rules import All, Fixed, Sampled, Threshold, TopK
-from hiddennet.nn.sources import Generated, Stored
+from hiddennet.nn.redraw import redraw
+from hiddennet.nn.rules import All, Fixed, KthValue, Rounded, Sampled, Threshold, TopK
+from hiddennet.nn.sources import Generated, Redrawn, Stored
 
 __all__ = [
     "All",
@@ -14,6 +15,9 @@ __all__ = [
     "HiddenConv2d",
     "HiddenLinear",
     "HiddenMixin",
+    "KthValue",
+    "Redrawn",
+    "Rounded",
     "Sampled",
     "Stored",
     "Threshold",
@@ -22,6 +26,7 @@ __all__ = [
     "hidden_layers",
     "hide",
     "masks",
+    "redraw",
     "refresh",
     "select",
 ]

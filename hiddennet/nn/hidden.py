@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from hiddennet import ops
-from hiddennet.nn.rules import All, Fixed, Rule, Sampled, Threshold, TopK, kept_count
-from hiddennet.nn.sources import Generated, Stored
+from hiddennet.nn.rounded import add_rounded_state, rounded_scores, rounded_state
+from hiddennet.nn.rules import All, Fixed, Rounded, Rule, Sampled, Threshold, TopK, select_rows
+from hiddennet.nn.weights import WeightState
 from hiddennet.ops.checks import check_choice
-from hiddennet.ops.generate_weight import sign_plane
 from hiddennet.ops.masked_weight import effective_weight
 
 
-class HiddenMixin:
+class HiddenMixin(WeightState):
     """What both layers share: scores, the state of source and rule, and the effective weight.
 
     Attributes:
@@ -28,7 +29,7 @@ class HiddenMixin:
     scores: nn.Parameter | None
     weight: nn.Parameter | None
 
-    def _setup(self, shape: tuple[int, ...], source, rule: Rule, score_init: str | float) -> None:
+    def _setup(self, shape: tuple[int, ...], source, rule: Rule, score_init: str | float | Callable) -> None:
         self.weight_shape = torch.Size(shape)
         self.plan = None
         device = self.weight.device
@@ -60,55 +61,14 @@ class HiddenMixin:
         if isinstance(rule, Sampled):
             # step 0 is the fixed draw of evaluation; training counts from 1
             self.register_buffer("draw", torch.ones(1, dtype=torch.int64, device=device))
+        if isinstance(rule, Rounded):
+            add_rounded_state(self, rule, device)
         row = torch.zeros(4, dtype=torch.int32, device=device)
         if isinstance(rule, Threshold):
             row.copy_(ops.Rule.threshold(rule.t, rule.by).selection)
+        if isinstance(rule, Rounded):
+            row.copy_(ops.Rule.rounded(rule.threshold, self.flags).selection)
         self.register_buffer("selection", row, persistent=False)
-
-    def _add_source(self, source, device: torch.device) -> None:
-        self.source = source
-        if isinstance(source, Stored):
-            weight = source.weight if source.weight is not None else self.weight.detach()
-            if weight.shape != self.weight_shape:
-                raise ValueError(
-                    f"{type(self).__name__}: expected a stored weight of shape {tuple(self.weight_shape)}, "
-                    f"got {tuple(weight.shape)}"
-                )
-            self.weight = nn.Parameter(
-                weight.detach().to(device=device, dtype=torch.float32), requires_grad=source.trainable
-            )
-            self.source = Stored(None, source.trainable, source.gradient, source.layer or 0)
-            return
-        if not isinstance(source, Generated):
-            raise TypeError(
-                f"{type(self).__name__}: expected source to be Generated or Stored, got {type(source).__name__}"
-            )
-        if isinstance(self.rule, TopK) and not self.rule.has_scores:
-            raise ValueError(f"{type(self).__name__}: expected a Stored source for TopK(of='weights'), got {source}")
-        del self.weight
-        self.register_parameter("weight", None)
-        if source.layer is None:
-            self.source = source = Generated(**{**source.__dict__, "layer": 0})
-        self.scaled = source.scaled(self.weight_shape, self._nominal_density())
-        if self.scaled.kind == "signs" and device.type != "meta":
-            plane = sign_plane(
-                self.weight_shape.numel(),
-                seed=source.seed,
-                layer=source.layer,
-                redraw=source.redraw,
-                device=device,
-            )
-            self.register_buffer("sign_plane", plane, persistent=False)
-        else:
-            self.register_buffer("sign_plane", None, persistent=False)
-
-    def _nominal_density(self) -> float | None:
-        """The kept fraction known from the rule alone."""
-        if isinstance(self.rule, TopK):
-            return self.rule.density
-        if isinstance(self.rule, Fixed):
-            return None if self._kept is None else self._kept / max(1, self.weight_shape.numel())
-        return 1.0 if isinstance(self.rule, All) else None
 
     def reset_parameters(self) -> None:
         """Called by torch's constructor; the weight is made later, from the source."""
@@ -119,8 +79,12 @@ class HiddenMixin:
             nn.init.uniform_(self.bias, -bound, bound)
 
     @torch.no_grad()
-    def reset_scores(self, init: str | float = "kaiming_uniform") -> None:
-        """Draw the scores from torch's generator: U(+-1/sqrt(fan_in)) (edge-popup), or one constant."""
+    def reset_scores(self, init: str | float | Callable[[Tensor], object] = "kaiming_uniform") -> None:
+        """Draw the scores from torch's generator: U(+-1/sqrt(fan_in)) (edge-popup), one constant, or by a function
+        that fills the tensor it is given."""
+        if callable(init):
+            init(self.scores)
+            return
         if isinstance(init, (int, float)) and not isinstance(init, bool):
             self.scores.fill_(float(init))
             return
@@ -130,9 +94,9 @@ class HiddenMixin:
 
     @property
     def k(self) -> int | None:
-        """How many weights a layer-wise TopK keeps; None for other rules."""
-        if isinstance(self.rule, TopK) and self.rule.scope == "layer":
-            return kept_count(self.weight_shape.numel(), self.rule.density)
+        """How many weights a layer-wise TopK keeps; None for other rules, and where ties can keep more."""
+        if isinstance(self.rule, TopK) and self.rule.scope == "layer" and not self.rule.keeps_ties:
+            return self.rule.count(self.weight_shape.numel())
         return None
 
     @property
@@ -178,7 +142,7 @@ class HiddenMixin:
                 f"{type(self).__name__}: expected a selection over the whole model for TopK(scope='global'), got none; "
                 "call the model given to hide(), or hiddennet.select(model) before its parts"
             )
-        row = ops.topk_select([self.ranked], [self.k], by=self.rule.by, hint=self.selection[None])[0]
+        row = select_rows([self.ranked], [self.rule], self.selection[None])[0]
         self.keep_selection(row)
         return row
 
@@ -193,6 +157,8 @@ class HiddenMixin:
             return ops.Rule("bits", self.selection, bits=self.mask_bits)
         if isinstance(rule, All):
             return ops.Rule("all", self.selection)
+        if isinstance(rule, Rounded):
+            return rounded_state(self, self.training)
         if self.training:
             return ops.Rule("sampled", self.selection, step=self.draw.clone(), seed=rule.seed)
         if rule.evaluation == "expectation":
@@ -202,34 +168,19 @@ class HiddenMixin:
     def _fixed_draw(self) -> ops.Rule:
         return ops.Rule("sampled", self.selection, step=torch.zeros_like(self.draw), seed=self.rule.seed)
 
-    def source_state(self) -> ops.WeightSource:
-        """The source as the ops take it."""
-        source = self.source
-        if isinstance(source, Stored):
-            through = source.gradient == "through"
-            return ops.WeightSource(
-                "stored", self.weight_shape, stored=self.weight, layer=source.layer, through=through
-            )
-        kind, scale = self.scaled
-        return ops.WeightSource(
-            kind,
-            self.weight_shape,
-            plane=self.sign_plane,
-            scale=scale,
-            seed=source.seed,
-            layer=source.layer,
-            redraw=source.redraw,
-        )
-
     def _scores_for_ops(self) -> Tensor | None:
         if isinstance(self.rule, TopK) and not self.rule.has_scores:
             return self.weight.detach()
-        return self.scores
+        return rounded_scores(self) if isinstance(self.rule, Rounded) else self.scores
 
     def _after_forward(self) -> None:
-        if self.training and isinstance(self.rule, Sampled):
+        if not self.training:
+            return
+        if "draw" in self._buffers:
             with torch.no_grad():
                 self.draw.add_(1)
+        if isinstance(self.rule, Rounded):
+            self.rounding_step += 1
 
     def effective_weight(self) -> Tensor:
         """The weight the layer computes with: float32, weight where revealed and +0 elsewhere; differentiable."""
@@ -237,8 +188,13 @@ class HiddenMixin:
 
     @torch.no_grad()
     def mask(self) -> Tensor:
-        """What is revealed: bool of the weight's shape. A sampled layer gives its fixed draw of evaluation."""
-        rule = self._fixed_draw() if isinstance(self.rule, Sampled) else self.rule_state()
+        """What is revealed: bool of the weight's shape. A layer that draws or rounds gives its mask of evaluation."""
+        if isinstance(self.rule, Sampled):
+            rule = self._fixed_draw()
+        elif isinstance(self.rule, Rounded):
+            rule = rounded_state(self, training=False)
+        else:
+            rule = self.rule_state()
         return ops.rule_mask(self._scores_for_ops(), rule, self.weight_shape, layer=self.source.layer)
 
     @torch.no_grad()

@@ -36,7 +36,9 @@ def _check_patterns(which: Filter, role: str, names: list[str]) -> None:
             )
 
 
-def _convert(module: nn.Module, source: Generated | Stored, rule: Rule, score_init: str | float) -> nn.Module:
+def _convert(
+    module: nn.Module, source: Generated | Stored, rule: Rule, score_init: str | float | Callable
+) -> nn.Module:
     """A hidden layer with the module's geometry, bias and, for Stored(None), its weight."""
     if isinstance(source, Stored) and source.weight is None:
         source = dataclasses.replace(source, weight=module.weight.detach())
@@ -69,7 +71,7 @@ def hide(
     *,
     include: Filter = None,
     exclude: Filter = None,
-    score_init: str | float = "kaiming_uniform",
+    score_init: str | float | Callable = "kaiming_uniform",
 ) -> nn.Module:
     """Replace the model's Conv2d and Linear layers by hidden ones, in place, and return the model.
 
@@ -81,7 +83,8 @@ def hide(
         source: Generated() by default, or a function (name, module) -> source.
         rule: TopK(0.5) by default, or a function (name, module) -> rule.
         include, exclude: names or glob patterns of layers, or a predicate (name, module) -> bool.
-        score_init: "kaiming_uniform" (drawn from torch's generator, in module order) or a constant.
+        score_init: "kaiming_uniform" (drawn from torch's generator, in module order), a constant, or a function that
+            fills a layer's scores.
 
     Raises:
         ValueError: nothing to hide, or a pattern that meets no layer. TypeError: model is no such module.

@@ -7,9 +7,8 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
-from hiddennet import ops
 from hiddennet.nn.hidden import HiddenMixin
-from hiddennet.nn.rules import TopK, kept_count
+from hiddennet.nn.rules import TopK, select_rows
 
 
 def hidden_layers(model: nn.Module) -> dict[str, HiddenMixin]:
@@ -18,24 +17,19 @@ def hidden_layers(model: nn.Module) -> dict[str, HiddenMixin]:
 
 
 def _groups(layers: list[HiddenMixin]) -> list[list[HiddenMixin]]:
-    """Layers that one call can serve: of one device, order and scope (and density, where the ranking is global)."""
+    """Layers that one call can serve: of one device, kind, order and scope (one rule, where the ranking is global)."""
     groups: dict[tuple, list[HiddenMixin]] = defaultdict(list)
     for layer in layers:
         rule = layer.rule
-        density = rule.density if rule.scope == "global" else None
-        groups[(layer.ranked.device, rule.by, rule.scope, density)].append(layer)
+        whole = rule if rule.scope == "global" else None
+        groups[(layer.ranked.device, type(rule), rule.by, rule.scope, whole)].append(layer)
     return list(groups.values())
 
 
 def _select_group(layers: list[HiddenMixin]) -> None:
-    ranked = [layer.ranked for layer in layers]
-    rule = layers[0].rule
-    if rule.scope == "global":
-        k = [kept_count(sum(t.numel() for t in ranked), rule.density)]
-    else:
-        k = [layer.k for layer in layers]
+    rules = [layer.rule for layer in layers]
     hint = torch.stack([layer.selection for layer in layers])
-    rows = ops.topk_select(ranked, k, by=rule.by, hint=hint)
+    rows = select_rows([layer.ranked for layer in layers], rules[:1] if rules[0].scope == "global" else rules, hint)
     for layer, row in zip(layers, rows.unbind(0), strict=True):
         layer.keep_selection(row)
 

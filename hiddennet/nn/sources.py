@@ -24,6 +24,7 @@ class Generated:
         mode, nonlinearity: as in hiddennet.ops.init_scale.
         scale_fan: multiply the fan by the layer's density (edge-popup's "scaled" initialisations).
         redraw: how often the weights have been drawn anew.
+        gain: factor on all weights.
     """
 
     init: str = "signed_constant"
@@ -33,6 +34,7 @@ class Generated:
     nonlinearity: str = "relu"
     scale_fan: bool = False
     redraw: int = 0
+    gain: float = 1.0
 
     def __post_init__(self) -> None:
         check_choice("Generated", "init", self.init, INITS)
@@ -47,11 +49,29 @@ class Generated:
         if self.scale_fan and density is None:
             raise ValueError("Generated: expected a rule with a density for scale_fan; use TopK or Fixed")
         scale_by = density if self.scale_fan else None
-        return init_scale(tuple(shape), self.init, mode=self.mode, nonlinearity=self.nonlinearity, density=scale_by)
+        kind, scale = init_scale(
+            tuple(shape), self.init, mode=self.mode, nonlinearity=self.nonlinearity, density=scale_by
+        )
+        return InitScale(kind, scale * self.gain)
 
     def spec(self) -> dict:
         """A plain dict that tells this source from another."""
         return {"kind": "generated", **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Redrawn(Generated):
+    """Random weights of which some are drawn anew while others stay (IteRand): hiddennet.redraw does so.
+
+    A layer keeps what the seed alone does not tell: for signs one bit a weight, for other distributions two bytes that
+    say which redraw the weight is of (beside a working copy of the weights, which no state dict holds).
+    `decayed` weights (IteRand's "manual" mode) are mixtures of many draws and are kept as they are.
+    """
+
+    decayed: bool = False
+
+    def spec(self) -> dict:
+        return {**super().spec(), "kind": "redrawn"}
 
 
 @dataclass(frozen=True)

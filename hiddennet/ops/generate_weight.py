@@ -26,6 +26,7 @@ INITS = (
     "xavier_normal",
     "xavier_constant",
     "standard",
+    "uniform",
 )
 MODES = ("fan_in", "fan_out")
 _SCALED_BY_FAN = ("signed_constant", "unsigned_constant", "kaiming_normal")
@@ -68,7 +69,7 @@ def init_scale(
 
     With F = the fan named by `mode` (times `density`, if given: what the papers call scale_fan) and g = the gain:
     signed_constant and unsigned_constant g / sqrt(F); kaiming_normal N(0, g^2 / F); kaiming_uniform U(+-g sqrt(3 / F));
-    xavier_normal N(0, 2 / (fan_in + fan_out)); xavier_constant its deviation, signed; standard U(+-1 / sqrt(fan_in)).
+    xavier_normal N(0, 2 / (fan_in + fan_out)); xavier_constant its deviation, signed; standard U(+-1 / sqrt(fan_in)); uniform U(-1, 1).
 
     Raises:
         ValueError: unknown init, mode or nonlinearity; a density outside (0, 1]; a density for an init without it.
@@ -98,6 +99,7 @@ def init_scale(
         "xavier_normal": InitScale("normal", xavier),
         "xavier_constant": InitScale("signs", xavier),
         "standard": InitScale("uniform", 1.0 / math.sqrt(fan_in)),
+        "uniform": InitScale("uniform", 1.0),
     }[init]
 
 

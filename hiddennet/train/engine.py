@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from hiddennet import trace
 from hiddennet.config import Config
+from hiddennet.methods import Method
 from hiddennet.nn import refresh
 from hiddennet.train import machine, optimizers
 from hiddennet.train.ranks import Ranks
@@ -32,19 +33,20 @@ def batches(loader: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, T
 class Engine:
     """A model on its device with the optimiser of its stage."""
 
-    def __init__(self, model: nn.Module, config: Config, device: torch.device, ranks: Ranks):
+    def __init__(self, model: nn.Module, config: Config, device: torch.device, ranks: Ranks, method: Method):
+        self.method = method
         self.model, self.config, self.device, self.ranks = model, config, device, ranks
         self.train_section = config.train
         self.channels_last = machine.use_channels_last(config.train.channels_last, device)
         self.autocast = machine.autocast_dtype(config.train.amp, config.train.amp_on_cpu, device)
-        self.begin_stage()
+        self.begin_stage(method.stages[0].optimizer)
 
-    def begin_stage(self) -> None:
-        """Take the model as it is now: device, memory format, a new optimiser, gradients shared."""
+    def begin_stage(self, section: Any) -> None:
+        """Take the model as it is now: device, memory format, a new optimiser of this section, gradients shared."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         self.model.to(device=self.device, memory_format=layout)
         refresh(self.model)
-        self.optimizer = optimizers.build(self.model, self.config.optimizer)
+        self.optimizer = self.method.optimizer(self.model, section)
         self.shared = self.ranks.wrap(self.model)
 
     def learning_parameters(self) -> list[Tensor]:

@@ -25,8 +25,7 @@ def restore(config: Config, state: dict[str, Any]) -> nn.Module:
     method = methods.create(config)
     machine.seed_all(config.seed)
     model = method.build(models.build(**state["architecture"]))
-    for stage in range(1, state["progress"]["stage"] + 1):
-        method.enter_stage(model, stage)
+    method.remake(model, state["progress"]["stage"])
     model.load_state_dict(state["model"])
     return model.eval()
 

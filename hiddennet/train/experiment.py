@@ -103,7 +103,7 @@ def _start_or_resume(session: Session) -> None:
                     f"got one of {state['config']}; start again with --fresh"
                 )
     state = ranks.share(state, session.device)
-    name, epochs = config.name, config.train.epochs
+    name, epochs = config.name, session.epochs
     if state is None:
         session.console.say(f"run {folder.path}: {name}, {epochs} epochs on {session.device}")
         session.save(folder.first)
@@ -128,7 +128,7 @@ def _facts(session: Session) -> dict[str, Any]:
         "model": config.model.name,
         "data": config.data.name,
         "seed": config.seed,
-        "epochs": config.train.epochs,
+        "epochs": session.epochs,
         "selection": config.train.selection,
         "parameters": sum(p.numel() for p in model.parameters()),
         "device": machine.describe(session.device),
@@ -153,6 +153,7 @@ def _results(session: Session) -> dict[str, Any]:
     session.load_best()
     best, last = progress.best, progress.history[-1] if progress.history else {}
     test = session.score("test")
+    session.end_stage(test.top1, best)
     found: dict[str, Any] = {
         "best_epoch": best["epoch"],
         "density": session.method.density(session.model),
@@ -163,6 +164,7 @@ def _results(session: Session) -> dict[str, Any]:
         "test_loss": test.loss,
         "train_top1": best.get("train_top1"),
         f"last_{split}_top1": last.get(f"{split}_top1"),
+        "stages": progress.stages,
     }
     if session.ranks.first:
         found |= _export(session, test.top1)

@@ -37,6 +37,10 @@ class RunFolder:
         self.best = self.checkpoints / "best.pt"
         self.last = self.checkpoints / "last.pt"
 
+    def stage(self, stage: int) -> Path:
+        """The checkpoint of the network at the end of a stage."""
+        return self.checkpoints / f"stage_{stage}.pt"
+
     @classmethod
     def of(cls, config: Config) -> RunFolder:
         """The folder where a run of this config has its place."""

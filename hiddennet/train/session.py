@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from bisect import bisect_right
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -36,6 +35,7 @@ class Progress:
     seconds: float = 0.0  # spent on the epoch at work
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None  # the row of the best epoch of the last stage
+    stages: list[dict[str, Any]] = field(default_factory=list)  # one entry a stage that was entered
 
 
 class Session:
@@ -57,7 +57,9 @@ class Session:
         self.ranks, self.folder, self.console = ranks, folder, console
         self.progress = Progress(run_id)
         self.model = model
-        self.engine = Engine(model, config, device, ranks)
+        method.steps_per_epoch = len(data.train)
+        self.stages, self.epochs = method.stages, method.epochs
+        self.engine = Engine(model, config, device, ranks, method)
         self.meter = Meter(device)
         self.density = method.density(model)
         self.split = config.train.selection
@@ -78,6 +80,7 @@ class Session:
             optimizer = self.engine.optimizer
             state |= {
                 "optimizer": optimizer.state_dict() if optimizer is not None else None,
+                "method": self.method.state(),
                 "meter": self.meter.state(),
                 "random": checkpoint.random_state(),
                 "device": self.device.type,
@@ -93,10 +96,10 @@ class Session:
     def resume(self, state: dict[str, Any]) -> None:
         """Go back to where a full checkpoint was written."""
         self.progress = Progress(**state["progress"])
-        for stage in range(1, self.progress.stage + 1):
-            self.method.enter_stage(self.model, stage)
+        self.method.remake(self.model, self.progress.stage)
         self.model.load_state_dict(state["model"])
-        self.engine.begin_stage()
+        self.method.restore(state["method"])
+        self.engine.begin_stage(self.stages[self.progress.stage].optimizer)
         if self.engine.optimizer is not None:
             self.engine.optimizer.load_state_dict(state["optimizer"])
         self.meter.restore(state["meter"])
@@ -121,41 +124,82 @@ class Session:
 
     def train(self) -> None:
         """Run all epochs that are left. Raises Stopped after a signal, RunError on a broken run."""
-        epochs = self.config.train.epochs
         events = Curves(self.folder.events, self.progress.epoch, self.ranks.first)
         try:
             with StopWish() as wish:
-                while self.progress.epoch < epochs:
+                while self.progress.epoch < self.epochs:
                     self._epoch(wish, events)
         finally:
             self.console.close()
             events.close()
 
+    def _first_epoch(self, stage: int) -> int:
+        return sum(earlier.epochs for earlier in self.stages[:stage])
+
     def _epoch(self, wish: StopWish, events: Curves) -> None:
         progress, epoch = self.progress, self.progress.epoch
         if progress.batch == 0:
-            self._enter_stage(bisect_right(self.method.stages, epoch))
-            self.method.on_epoch_start(self.model, epoch)
+            while epoch >= self._first_epoch(progress.stage + 1):
+                self._next_stage()
+            for note in self.method.on_epoch_start(self.model, epoch):
+                self.console.say(note)
             self.meter = Meter(self.device)
-        optimizer, train = self.config.optimizer, self.config.train
-        lr = learning_rate(self.config.schedule, optimizer.lr, epoch, train.epochs)
+        lr = self._learning_rate(epoch)
         self.engine.set_learning_rate(lr)
         self._train_epoch(wish)
         row = self._evaluate_epoch(wish, lr)
         events.add({key: value for key, value in row.items() if key != "epoch"}, epoch + 1)
         self._keep(row)
 
-    def _enter_stage(self, stage: int) -> None:
-        if stage != self.progress.stage:
-            self.method.enter_stage(self.model, stage)
-            self.engine.begin_stage()
-            self.progress.stage, self.progress.best = stage, None
-            self.density = self.method.density(self.model)
+    def _learning_rate(self, epoch: int) -> float:
+        stage = self.stages[self.progress.stage]
+        first = self._first_epoch(self.progress.stage) if stage.first is None else stage.first
+        length = stage.epochs if stage.length is None else stage.length
+        return learning_rate(stage.schedule, stage.optimizer.lr, epoch - first, length)
+
+    # stages
+
+    def _next_stage(self) -> None:
+        """Leave a stage for the next: keep its last network and what it scores, before and after the change."""
+        progress = self.progress
+        self.save(self.folder.stage(progress.stage), full=False)
+        self.end_stage(self.score("test").top1, progress.history[-1] if progress.history else {})
+        progress.stage, progress.best = progress.stage + 1, None
+        self.method.enter_stage(self.model, progress.stage)
+        self.engine.begin_stage(self.stages[progress.stage].optimizer)
+        self.density = self.method.density(self.model)
+        self._begin_stage(self.score("test").top1)
+
+    def _begin_stage(self, start: float | None) -> None:
+        stage = self.progress.stage
+        self.progress.stages[stage:] = [
+            {
+                "name": self.stages[stage].name,
+                "first_epoch": self._first_epoch(stage) + 1,
+                "last_epoch": self._first_epoch(stage + 1),
+                "density": self.density,
+                "start_test_top1": start,
+            }
+        ]
+
+    def end_stage(self, test_top1: float, row: dict[str, Any]) -> None:
+        """Complete the entry of the stage at work. row: the history's of the epoch whose network it is."""
+        if not self.progress.stages:
+            self._begin_stage(None)
+        entry = self.progress.stages[self.progress.stage]
+        entry |= {
+            "density": self.method.density(self.model),
+            "test_top1": test_top1,
+            "validation_top1": row.get("validation_top1"),
+        }
+        name, density = entry["name"], entry["density"]
+        if len(self.stages) > 1:
+            self.console.say(f"stage {name}: test {test_top1:.2%} top-1 at density {density:.4f}")
 
     def _train_epoch(self, wish: StopWish) -> None:
         progress, loader = self.progress, self.data.train
         total, every = len(loader), self.config.train.log_every
-        self.console.epoch_start(progress.epoch, self.config.train.epochs, total, progress.batch)
+        self.console.epoch_start(progress.epoch, self.epochs, total, progress.batch)
         self.model.train()
         loader.set_epoch(progress.epoch)
         begun, before = time.perf_counter(), progress.seconds
@@ -164,6 +208,7 @@ class Session:
             if index < done:
                 continue  # seen before the run was stopped; the order is a function of the epoch
             self._restore_random()
+            self.method.before_step(self.model, progress.step)
             self.engine.step(images, labels, self.meter, self._batch_images(index))
             progress.batch, progress.step = index + 1, progress.step + 1
             self.method.after_step(self.model, progress.step)
@@ -191,7 +236,7 @@ class Session:
         """Read the device: show how it goes, refuse a loss or scores that are not finite."""
         progress = self.progress
         scores, finite = self.meter.read(self.ranks)
-        lr = self.config.optimizer.lr
+        lr = self.stages[progress.stage].optimizer.lr
         if not finite or not self.engine.finite():
             what = "loss" if not finite else "scores and weights"
             raise RunError(
@@ -204,7 +249,7 @@ class Session:
         self.console.progress(progress.epoch, progress.batch, total, scores, self.density, rate, left)
 
     def _seconds_after_epoch(self, epoch_seconds: float) -> float:
-        epochs_left = self.config.train.epochs - self.progress.epoch - 1
+        epochs_left = self.epochs - self.progress.epoch - 1
         return epochs_left * (epoch_seconds + self._evaluation_seconds)
 
     def _stop_if_wished(self, wish: StopWish) -> None:
@@ -217,6 +262,8 @@ class Session:
         """Evaluate after the epoch's last batch and return its row of metrics.csv."""
         progress, begun = self.progress, time.perf_counter()
         train = self.meter.read(self.ranks)[0]
+        for note in self.method.before_evaluation(self.model, progress.epoch):
+            self.console.say(note)
         row = {"epoch": progress.epoch + 1, "lr": lr, **train.columns("train")}
         for split, loader in self.watched().items():
             scores = self.engine.evaluate(loader, lambda: wish.signum != 0)
@@ -243,11 +290,12 @@ class Session:
         kept = {name: value for name, value in row.items() if "/" not in name}
         progress.history.append(kept)
         # of equally good epochs the latest, which has learned longest: small splits tie often
-        better = progress.best is None or kept[key] >= progress.best[key]
+        better = self.method.is_result(progress.epoch)
+        better = better and (progress.best is None or kept[key] >= progress.best[key])
         if better:
             progress.best = kept
         left = self._seconds_after_epoch(progress.seconds)
-        self.console.epoch_end(kept, self.config.train.epochs, self.split, left)
+        self.console.epoch_end(kept, self.epochs, self.split, left)
         progress.epoch, progress.batch, progress.seconds = progress.epoch + 1, 0, 0.0
         every = self.config.train.save_every
         if self.ranks.first:

@@ -72,7 +72,7 @@ def test_takes_a_step(name):
     channels, size, _ = INPUTS[resolved.data.name]
     size = min(size, 32)
     model, method = build_model(resolved, 10, channels, size)
-    engine = Engine(model, resolved, torch.device("cpu"), Ranks())
+    engine = Engine(model, resolved, torch.device("cpu"), Ranks(), method)
     before = {key: value.clone() for key, value in tensors(model).items()}
     weights = {n: layer.effective_weight().detach() for n, layer in hn.hidden_layers(model).items()}
     images, labels = torch.randn(4, channels, size, size), torch.arange(4)

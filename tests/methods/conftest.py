@@ -54,7 +54,7 @@ class Trained:
     def __init__(self, settings: Config):
         self.config = settings
         self.model, self.method = build_model(settings, 10, 1, 8)
-        self.engine = Engine(self.model.train(), settings, CPU, Ranks())
+        self.engine = Engine(self.model.train(), settings, CPU, Ranks(), self.method)
         generator = torch.Generator().manual_seed(5)
         self.images = torch.randn(32, 1, 8, 8, generator=generator)
         self.labels = torch.arange(32) % 10

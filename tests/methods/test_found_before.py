@@ -42,7 +42,7 @@ def test_edge_popup_on_the_weights_of_a_run(make, trained):
 def test_edge_popup_after_dense_epochs(make):
     settings = make("edge_popup", dense_epochs=1, density=0.3)
     model, method = build_model(settings, 10, 1, 8)
-    assert method.stages == [1]
+    assert [(stage.name, stage.epochs) for stage in method.stages] == [("dense", 1), ("search", 1)]
     assert not hn.hidden_layers(model)
     learned = {name: torch.randn_like(p) for name, p in model.named_parameters()}
     model.load_state_dict(learned, strict=False)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from hiddennet import methods
 from hiddennet.train.build import build_data, build_model
 from hiddennet.train.engine import Engine
 from hiddennet.train.experiment import run
@@ -20,10 +21,10 @@ CPU = torch.device("cpu")
 
 def engine_and_batch(config) -> tuple[Engine, torch.Tensor, torch.Tensor]:
     data = build_data(config, CPU, Ranks())
-    model, _ = build_model(config, data.num_classes, data.in_channels, data.image_size)
+    model, method = build_model(config, data.num_classes, data.in_channels, data.image_size)
     data.train.set_epoch(0)
     images, labels = next(iter(data.train))
-    return Engine(model.train(), config, CPU, Ranks()), images, labels
+    return Engine(model.train(), config, CPU, Ranks(), method), images, labels
 
 
 @pytest.mark.parametrize("parts", [2, 5])
@@ -56,7 +57,7 @@ def test_label_smoothing_is_the_originals(make, golden):
     labels = torch.from_numpy(values["ls_targets"])
     for smoothing, want in zip(values["ls_smoothing"], values["ls_loss"], strict=True):
         config = make(f"train.label_smoothing={smoothing}", "method.name=dense")
-        engine = Engine(nn.Linear(1, 1), config, CPU, Ranks())
+        engine = Engine(nn.Linear(1, 1), config, CPU, Ranks(), methods.create(config))
         got = float(engine._loss_sum(logits, labels)) / len(labels)
         assert got == pytest.approx(float(want), abs=1e-5)
 

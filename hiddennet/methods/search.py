@@ -1,0 +1,119 @@
+"""What methods that search for a sub-network have in common: the fine-tuning of its weights that may follow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from hiddennet.methods.base import DrawnSection, Method
+from hiddennet.methods.layers import learn, numbers, source_weight
+from hiddennet.methods.recipe import Recipe, Stage
+from hiddennet.methods.sanity import MEANING, Check, alter
+from hiddennet.nn import Fixed, Stored, TopK, hidden_layers, hide, masks
+from hiddennet.nn.expose import expose
+
+if TYPE_CHECKING:
+    from hiddennet.config import Config
+
+
+class FineTuneRecipe(Recipe):
+    """Keys of the fine-tuning after a search: the mask stays, the weights learn."""
+
+    title: ClassVar[str] = "method.fine_tune"
+    sanity: Check | None = Field(None, description=f"alter the sub-network first; {MEANING}")
+    train_batch_norm: bool = Field(True, description="batch norm's scale and shift learn, where the model has them")
+
+
+class SearchSection(DrawnSection):
+    """Keys of a method that finds a sub-network and may then train its weights."""
+
+    sections: ClassVar[dict[str, object]] = {"fine_tune": FineTuneRecipe}
+    fine_tune: FineTuneRecipe | None = Field(
+        None, description="train the weights of the sub-network afterwards, in a stage of its own; null: no"
+    )
+
+    def mistakes(self, config: Config) -> list[str]:
+        found = super().mistakes(config)
+        if self.fine_tune is not None and config.train.epochs == 0:
+            found.append("method.fine_tune: expected a search of at least one epoch before it, got train.epochs 0")
+        return found
+
+
+def importance(layer) -> Tensor | None:
+    """What a layer's mask is ranked by, the higher the better kept: float32, or None without scores."""
+    if layer.scores is None:
+        return None
+    by_magnitude = isinstance(layer.rule, TopK) and layer.rule.by == "magnitude"
+    scores = layer.scores.detach()
+    return scores.abs() if by_magnitude else scores
+
+
+@torch.no_grad()
+def train_weights_of(
+    model: nn.Module, kept: dict[str, Tensor], *, sanity: Check | None, seed: int, train_batch_norm: bool
+) -> None:
+    """Turn a searched network into one with the fixed masks `kept` whose revealed weights learn, in place."""
+    layers = hidden_layers(model)
+    weights = {name: source_weight(layer) for name, layer in layers.items()}
+    number = numbers(model)
+    if sanity is not None:
+        scores = {name: importance(layer) for name, layer in layers.items()}
+        known = scores if all(found is not None for found in scores.values()) else None
+        kept, weights = alter(sanity, kept, weights, known, seed)
+    device = next(iter(layers.values())).selection.device
+    expose(model)
+    for name, weight in weights.items():
+        model.get_submodule(name).weight.copy_(weight)
+    hide(
+        model,
+        source=lambda name, _: Stored(trainable=True, layer=number[name]),
+        rule=lambda name, _: Fixed(kept[name].to(device)),
+        include=lambda name, _: name in kept,
+    )
+    learn(model, batch_norm=train_batch_norm)
+
+
+class Search(Method):
+    """A search in stages of its own, `search_stages`; then, if the config says so, the fine-tuning."""
+
+    @property
+    def search_stages(self) -> list[Stage]:
+        """The stages of the search."""
+        train = self.config.train
+        return [Stage("search", train.epochs, self.config.optimizer, self.config.schedule)]
+
+    @property
+    def stages(self) -> list[Stage]:
+        recipe, search = self.section.fine_tune, self.search_stages
+        if recipe is None:
+            return search
+        epochs = self.config.train.epochs if recipe.epochs is None else recipe.epochs
+        return [*search, Stage("fine_tune", epochs, recipe.optimizer, recipe.schedule)]
+
+    @property
+    def search_epochs(self) -> int:
+        """Epochs before the fine-tuning."""
+        return sum(stage.epochs for stage in self.search_stages)
+
+    def found(self, model: nn.Module) -> dict[str, Tensor]:
+        """The masks that fine-tuning keeps, by layer."""
+        return masks(model)
+
+    def enter_search_stage(self, model: nn.Module, stage: int) -> None:
+        """Change the model's make-up for a later stage of the search, in place."""
+
+    def enter_stage(self, model: nn.Module, stage: int) -> None:
+        if stage < len(self.search_stages):
+            self.enter_search_stage(model, stage)
+            return
+        recipe = self.section.fine_tune
+        train_weights_of(
+            model,
+            self.found(model),
+            sanity=recipe.sanity,
+            seed=self.seed,
+            train_batch_norm=recipe.train_batch_norm,
+        )

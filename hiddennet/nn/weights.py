@@ -1,0 +1,121 @@
+"""WeightState: where a hidden layer's weights are kept, or from what they are made, by its source."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+from hiddennet import ops
+from hiddennet.nn.rules import All, Fixed, TopK
+from hiddennet.nn.sources import Generated, Redrawn, Stored
+from hiddennet.ops.generate_weight import fill, sign_plane
+
+
+class WeightState:
+    """The part of a hidden layer that belongs to its source.
+
+    Attributes:
+        scaled: kind and scale of generated weights. sign_plane: uint8 bits of constants with signs.
+        redraws: int16 of the weight's shape, which redraw a weight is of. drawn: float32 working copy of such weights.
+    """
+
+    def _add_source(self, source, device: torch.device) -> None:
+        self.source = source
+        if isinstance(source, Stored):
+            weight = source.weight if source.weight is not None else self.weight.detach()
+            if weight.shape != self.weight_shape:
+                raise ValueError(
+                    f"{type(self).__name__}: expected a stored weight of shape {tuple(self.weight_shape)}, "
+                    f"got {tuple(weight.shape)}"
+                )
+            self.weight = nn.Parameter(
+                weight.detach().to(device=device, dtype=torch.float32), requires_grad=source.trainable
+            )
+            self.source = Stored(None, source.trainable, source.gradient, source.layer or 0)
+            self._worn = False
+            return
+        if not isinstance(source, Generated):
+            raise TypeError(
+                f"{type(self).__name__}: expected source to be Generated or Stored, got {type(source).__name__}"
+            )
+        if isinstance(self.rule, TopK) and not self.rule.has_scores:
+            raise ValueError(f"{type(self).__name__}: expected a Stored source for TopK(of='weights'), got {source}")
+        del self.weight
+        self.register_parameter("weight", None)
+        if source.layer is None:
+            self.source = source = dataclasses.replace(source, layer=0)
+        self.scaled = source.scaled(self.weight_shape, self._nominal_density())
+        redrawn = isinstance(source, Redrawn)
+        self._worn = redrawn and (self.scaled.kind in ("uniform", "normal") or source.decayed)
+        signs = self.scaled.kind == "signs" and not self._worn
+        self.register_buffer("sign_plane", self._first_plane(device) if signs else None, persistent=redrawn)
+        redraws = torch.zeros(self.weight_shape, dtype=torch.int16, device=device)
+        self.register_buffer("redraws", redraws if self._worn and not source.decayed else None)
+        self.register_buffer("drawn", self._first_weights(device) if self._worn else None, persistent=self._decayed)
+        self._drawn_is_stale = False
+
+    @property
+    def _decayed(self) -> bool:
+        return isinstance(self.source, Redrawn) and self.source.decayed
+
+    def _first_plane(self, device: torch.device) -> Tensor | None:
+        if device.type == "meta":
+            return None
+        source = self.source
+        return sign_plane(
+            self.weight_shape.numel(), seed=source.seed, layer=source.layer, redraw=source.redraw, device=device
+        )
+
+    def _first_weights(self, device: torch.device) -> Tensor:
+        out, source = torch.empty(self.weight_shape, device=device), self.source
+        if device.type != "meta":
+            fill(out, self.scaled, seed=source.seed, layer=source.layer, redraw=source.redraw)
+        return out
+
+    @property
+    def redrawable(self) -> Tensor:
+        """What hiddennet.redraw changes: the sign plane, or the float32 weights."""
+        return self.sign_plane if self.sign_plane is not None else self._drawn_weights()
+
+    def _drawn_weights(self) -> Tensor:
+        """The working copy of redrawn weights, made again after a state dict was loaded."""
+        if self._drawn_is_stale and self.redraws is not None:
+            source = self.source
+            self.drawn.copy_(ops.redrawn_weight(self.redraws, self.scaled, seed=source.seed, layer=source.layer))
+        self._drawn_is_stale = False
+        return self.drawn
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._drawn_is_stale = True
+
+    def _nominal_density(self) -> float | None:
+        """The kept fraction known from the rule alone."""
+        if isinstance(self.rule, TopK):
+            return self.rule.density
+        if isinstance(self.rule, Fixed):
+            return None if self._kept is None else self._kept / max(1, self.weight_shape.numel())
+        return 1.0 if isinstance(self.rule, All) else None
+
+    def source_state(self) -> ops.WeightSource:
+        """The source as the ops take it."""
+        source = self.source
+        if isinstance(source, Stored):
+            through = source.gradient == "through"
+            return ops.WeightSource(
+                "stored", self.weight_shape, stored=self.weight, layer=source.layer, through=through
+            )
+        if self._worn:
+            return ops.WeightSource("stored", self.weight_shape, stored=self._drawn_weights(), layer=source.layer)
+        kind, scale = self.scaled
+        return ops.WeightSource(
+            kind,
+            self.weight_shape,
+            plane=self.sign_plane,
+            scale=scale,
+            seed=source.seed,
+            layer=source.layer,
+            redraw=source.redraw,
+        )
