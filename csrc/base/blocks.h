@@ -9,6 +9,7 @@
 
 #include "isa.h"
 #include "key.cuh"
+#include "key_avx2.h"
 #include "layout.cuh"
 #include "rng.cuh"
 #include "rule.cuh"
@@ -92,6 +93,16 @@ HN_INLINE void logits_body(const Draw* d, uint32_t first, int32_t n, float* out)
   }
 }
 
+HN_INLINE void units_body(const Draw* d, uint32_t first, int32_t n, float* out) {
+  for (int32_t e = 0; e < n; e += 4 * kLanes) {
+    PhiloxLanes p;
+    philox_lanes(*d, kBernoulliStream, (first + uint32_t(e)) / 4, &p);
+    for (int l = 0; l < kLanes; ++l) {
+      for (int q = 0; q < 4; ++q) out[e + 4 * l + q] = unit_of_word(p.word[q][l]);
+    }
+  }
+}
+
 // first is a multiple of 8 here and below; reads whole bytes of the plane that hold any of the n bits.
 HN_INLINE void signs_body(const uint8_t* plane, float scale, uint32_t first, int32_t n, float* out) {
   const uint32_t bits = float_bits(scale);
@@ -123,15 +134,36 @@ HN_INLINE void above_body(const float* scores, const float* logits, int32_t n, u
   for (int32_t e = 0; e < n; ++e) keep[e] = 0u - uint32_t(scores[e] > logits[e]);
 }
 
+HN_INLINE void intersect_body(const uint32_t* bits, int32_t n, uint32_t* keep) {
+  for (int32_t e = 0; e < n; ++e) keep[e] &= bits[e];
+}
+
 HN_DISPATCH(fill_normals, normals_body)
 HN_DISPATCH(fill_uniforms, uniforms_body)
 HN_DISPATCH(fill_logits, logits_body)
+HN_DISPATCH(fill_units, units_body)
 HN_DISPATCH(fill_signs, signs_body)
 HN_DISPATCH(fill_bits, expand_bits_body)
 HN_DISPATCH(fill_value, fill_body)
 HN_DISPATCH(compare_magnitude, compare_body<Order::kMagnitude>)
 HN_DISPATCH(compare_value, compare_body<Order::kValue>)
 HN_DISPATCH(compare_above, above_body)
+HN_DISPATCH(intersect, intersect_body)
+
+#if defined(HN_X86)
+// keep[e] = all ones where the flag is set and the key is not below the threshold. `flags` starts at element 0.
+HN_TARGET_AVX2 inline void compare_flagged_avx2(const float* scores, const uint8_t* flags, uint32_t threshold,
+                                                int32_t n, uint32_t* keep) {
+  const __m256i limit = _mm256_set1_epi32(int(threshold ^ 0x80000000u));
+  int32_t e = 0;
+  for (; e + 8 <= n; e += 8) {
+    const __m256i key = signed_keys<Order::kValue>(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(scores + e)));
+    const __m256i kept = _mm256_andnot_si256(_mm256_cmpgt_epi32(limit, key), bit_lanes(flags[e / 8]));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(keep + e), kept);
+  }
+  for (; e < n; ++e) keep[e] = 0u - uint32_t(bit_of(flags, e) && key_of<Order::kValue>(scores[e]) >= threshold);
+}
+#endif
 
 // A block of one layer, and the buffers it is worked on in. One a thread; reused from block to block.
 class BlockReader {
@@ -183,28 +215,60 @@ class BlockReader {
         prune_ties<Order::kValue>(*r.selection, scores, p0, n);
         return out;
       }
-      case RuleKind::kBits: {
-        const float* f =
-            in_memory_order(p0, n, reinterpret_cast<float*>(out), [&](uint32_t first, int32_t count, float* to) {
-              fill_bits(r.bits, first, count, reinterpret_cast<uint32_t*>(to));
-            });
-        return reinterpret_cast<const uint32_t*>(f);
-      }
+      case RuleKind::kBits:
+      case RuleKind::kScored: return bits(r, p0, n);
       case RuleKind::kSampled: {
-        Draw d = r.draw;
-        d.redraw = uint32_t(*r.step);
-        logits_.resize(keep_.size());
-        const float* logits = in_memory_order(p0, n, logits_.data(), [&](uint32_t first, int32_t count, float* to) {
-          fill_logits(&d, first, count, to);
-        });
-        compare_above(scores, logits, n, out);
+        const Draw d = draw_of(r);
+        compare_above(
+            scores, drawn(p0, n, [&](uint32_t first, int32_t count, float* to) { fill_logits(&d, first, count, to); }),
+            n, out);
         return out;
       }
+      case RuleKind::kRounded: keep_rounded(r, scores, p0, n); return out;
       default: std::fill_n(out, n, ~0u); return out;
     }
   }
 
+  // The rule's plane of bits for positions [p0, p0 + n): all ones or all zeros.
+  const uint32_t* bits(const Rule& r, int32_t p0, int32_t n) {
+    bits_.resize(keep_.size());
+    float* buffer = reinterpret_cast<float*>(bits_.data());
+    return reinterpret_cast<const uint32_t*>(
+        in_memory_order(p0, n, buffer, [&](uint32_t first, int32_t count, float* to) {
+          fill_bits(r.bits, first, count, reinterpret_cast<uint32_t*>(to));
+        }));
+  }
+
  private:
+  template <class Make>
+  const float* drawn(int32_t p0, int32_t n, const Make& make) {
+    drawn_.resize(keep_.size());
+    return in_memory_order(p0, n, drawn_.data(), make);
+  }
+
+  void keep_rounded(const Rule& r, const float* scores, int32_t p0, int32_t n) {
+    uint32_t* out = keep_.data();
+    if (r.step != nullptr) {
+      const Draw d = draw_of(r);
+      compare_above(scores,
+                    drawn(p0, n, [&](uint32_t first, int32_t count, float* to) { fill_units(&d, first, count, to); }),
+                    n, out);
+      intersect(bits(r, p0, n), n, out);
+      return;
+    }
+    const uint32_t threshold = r.selection->threshold;
+#if defined(HN_X86)
+    if (!permuted_ && isa() == Isa::kAvx2) {  // blocks start at a multiple of 8
+      compare_flagged_avx2(scores, r.bits + p0 / 8, threshold, n, out);
+      prune_ties<Order::kValue>(*r.selection, scores, p0, n);
+      return;
+    }
+#endif
+    compare_value(scores, threshold, n, out);
+    prune_ties<Order::kValue>(*r.selection, scores, p0, n);
+    intersect(bits(r, p0, n), n, out);
+  }
+
   // Calls make(first OIHW index, count, buffer) and brings the result into memory order. Returns where it lies.
   template <class Make>
   const float* in_memory_order(int32_t p0, int32_t n, float* buffer, const Make& make) {
@@ -232,8 +296,8 @@ class BlockReader {
   Layout layout_;
   bool permuted_;
   int32_t block_;
-  std::vector<float> weights_, ordered_, logits_;
-  std::vector<uint32_t> keep_;
+  std::vector<float> weights_, ordered_, drawn_;
+  std::vector<uint32_t> keep_, bits_;
 };
 
 // Elements below which a layer is not worth a second thread.

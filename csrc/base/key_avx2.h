@@ -24,6 +24,12 @@ HN_TARGET_AVX2 inline __m256i signed_keys(__m256i bits) {
   return _mm256_blendv_epi8(ordered, rest, nan);
 }
 
+// Lane e is all ones where bit e of a byte is set, else 0.
+HN_TARGET_AVX2 inline __m256i bit_lanes(uint8_t byte) {
+  const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  return _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(byte), bit), bit);
+}
+
 }  // namespace cpu
 }  // namespace hn
 

@@ -118,6 +118,13 @@ HN_HD float logit_of_word(uint32_t word) {
   return add_rn(log_unit(x), -log_unit((1u << 24) - x));
 }
 
+// The uniform itself, in (0, 1) and exact in float: a Bernoulli(p) draw is kept iff p > u.
+HN_HD float unit_of_word(uint32_t word) { return mul_rn(float(int32_t(2 * (word >> 9) + 1)), 5.9604644775390625e-08f); }
+
+HN_HD float bernoulli_unit(const Draw& d, uint32_t i) {
+  return unit_of_word(word_of(philox_block(d, kBernoulliStream, i / 4), i));
+}
+
 HN_HD float bernoulli_logit(const Draw& d, uint32_t i) {
   return logit_of_word(word_of(philox_block(d, kBernoulliStream, i / 4), i));
 }

@@ -16,6 +16,8 @@ enum class RuleKind : int32_t {
   kBits = 3,         // a packed mask
   kSampled = 4,      // Bernoulli(sigmoid(score)), drawn anew for each value of *step
   kExpectation = 5,  // no draw: the weight times sigmoid(score)
+  kRounded = 6,      // flagged, and the score above a threshold; with a step above a uniform draw instead
+  kScored = 7,       // flagged: the weight times its score
 };
 
 // A selection row, int32[4] on the device of the scores; `topk_select` writes it, everything else reads the first two.
@@ -32,11 +34,23 @@ HN_HD bool kept_by_selection(uint32_t threshold, int32_t cut, uint32_t key, int3
 
 struct Rule {
   RuleKind kind;
-  const Selection* selection;  // one row: kMagnitude, kValue
-  const uint8_t* bits;         // [ceil(n / 8)] in OIHW order: kBits
-  const int64_t* step;         // one element, on the device: kSampled
-  Draw draw;                   // kSampled: `redraw` is replaced by the low 32 bits of *step
+  const Selection* selection;  // one row: kMagnitude, kValue, kRounded (by value)
+  const uint8_t* bits;         // [ceil(n / 8)] in OIHW order: the mask of kBits, the flags of kRounded and kScored
+  const int64_t* step;         // one element, on the device: kSampled; kRounded: null, or the draw's
+  Draw draw;                   // where there is a step: `redraw` is replaced by the low 32 bits of *step
 };
+
+HN_HD bool bit_of(const uint8_t* plane, int32_t i) { return plane[i >> 3] >> (i & 7) & 1u; }
+
+// Does the rule keep flags, without which an element is neither revealed nor gets a score's gradient?
+HN_HD bool has_flags(RuleKind kind) { return kind == RuleKind::kRounded || kind == RuleKind::kScored; }
+
+// The rule's draw at its step.
+HN_HD Draw draw_of(const Rule& r) {
+  Draw d = r.draw;
+  d.redraw = uint32_t(*r.step);
+  return d;
+}
 
 // Is the element with this score and OIHW index revealed? (kExpectation: always.)
 HN_HD bool kept(const Rule& r, float score, int32_t i) {
@@ -45,12 +59,13 @@ HN_HD bool kept(const Rule& r, float score, int32_t i) {
       return kept_by_selection(r.selection->threshold, r.selection->cut, key_of<Order::kMagnitude>(score), i);
     case RuleKind::kValue:
       return kept_by_selection(r.selection->threshold, r.selection->cut, key_of<Order::kValue>(score), i);
-    case RuleKind::kBits: return r.bits[i >> 3] >> (i & 7) & 1u;
-    case RuleKind::kSampled: {
-      Draw d = r.draw;
-      d.redraw = uint32_t(*r.step);
-      return score > bernoulli_logit(d, uint32_t(i));
-    }
+    case RuleKind::kBits:
+    case RuleKind::kScored: return bit_of(r.bits, i);
+    case RuleKind::kSampled: return score > bernoulli_logit(draw_of(r), uint32_t(i));
+    case RuleKind::kRounded:
+      if (!bit_of(r.bits, i)) return false;
+      if (r.step != nullptr) return score > bernoulli_unit(draw_of(r), uint32_t(i));
+      return kept_by_selection(r.selection->threshold, r.selection->cut, key_of<Order::kValue>(score), i);
     default: return true;
   }
 }
@@ -64,7 +79,7 @@ HN_HD float sigmoid(float x) {
 }
 
 // d(effective weight) / d(score) without the weight: the straight-through surrogate of each rule.
-HN_HD float surrogate(const Rule& r, float score) {
+HN_HD float surrogate(const Rule& r, float score, int32_t i) {
   switch (r.kind) {
     case RuleKind::kMagnitude: return score > 0.0f ? 1.0f : (score < 0.0f ? -1.0f : 0.0f);
     case RuleKind::kSampled:
@@ -72,6 +87,8 @@ HN_HD float surrogate(const Rule& r, float score) {
       const float p = sigmoid(score);
       return p * (1.0f - p);
     }
+    case RuleKind::kRounded:
+    case RuleKind::kScored: return bit_of(r.bits, i) ? 1.0f : 0.0f;
     default: return 1.0f;
   }
 }

@@ -33,16 +33,17 @@ struct RuleArgs {
 };
 
 inline Rule make_rule(const char* op, const RuleArgs& a, int64_t n, int64_t layer) {
-  HN_CHECK(a.kind >= 0 && a.kind <= int64_t(RuleKind::kExpectation), op, ": expected a rule code 0..5, got ", a.kind);
+  HN_CHECK(a.kind >= 0 && a.kind <= int64_t(RuleKind::kScored), op, ": expected a rule code 0..7, got ", a.kind);
   const RuleKind kind = RuleKind(a.kind);
   check_type(op, "selection", a.selection, ScalarType::Int);
   HN_CHECK(a.selection.numel() == 4 && a.selection.is_contiguous(), op,
            ": expected selection to be one row of 4 int32, got ", a.selection.numel(), " elements");
-  if (kind == RuleKind::kBits) {
+  if (kind == RuleKind::kBits || has_flags(kind)) {
     check_part(op, "bits", a.bits, ScalarType::Byte, plane_bytes(n), a.selection);
     check_dense(op, "bits", *a.bits, false);
   }
-  if (kind == RuleKind::kSampled) check_part(op, "step", a.step, ScalarType::Long, 1, a.selection);
+  const bool draws = kind == RuleKind::kRounded && a.step.has_value() && a.step->defined();
+  if (kind == RuleKind::kSampled || draws) check_part(op, "step", a.step, ScalarType::Long, 1, a.selection);
   return {kind, static_cast<const Selection*>(a.selection.data_ptr()), pointer_or_null<const uint8_t>(a.bits),
           pointer_or_null<const int64_t>(a.step), make_draw(a.seed, layer, 0)};
 }

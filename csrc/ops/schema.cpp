@@ -1,6 +1,7 @@
 // schema.cpp: every op's signature: the table of contents of the extension.
 //
 // selection: int32[4], one row a layer {threshold key, cut, bracket width, cold searches} (csrc/base/rule.cuh).
+// bits: the packed mask of a rule, or its flags. step: of a rule that draws.
 // rule, source and dtype are the codes of RuleKind, Source and Dtype (csrc/base).
 #include "../base/tensor.h"
 

@@ -7,9 +7,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hiddennet.ops.checks import ORDERS, check_choice, check_seed, check_tensor
+from hiddennet.ops.checks import ORDERS, check_choice, check_same_device, check_seed, check_tensor
 
-CODES = {"all": 0, "magnitude": 1, "value": 2, "bits": 3, "sampled": 4, "expectation": 5}
+CODES = {
+    "all": 0,
+    "magnitude": 1,
+    "value": 2,
+    "bits": 3,
+    "sampled": 4,
+    "expectation": 5,
+    "rounded": 6,
+    "scored": 7,
+}
 
 
 def threshold_key(t: float, by: str) -> int:
@@ -20,7 +29,12 @@ def threshold_key(t: float, by: str) -> int:
     else:
         bits = 0 if bits == 0x80000000 else bits
         key = bits ^ (0xFFFFFFFF if bits >= 0x80000000 else 0x80000000)
-    return key - (1 << 32) if key >= 1 << 31 else key
+    return as_int32(key)
+
+
+def as_int32(bits: int) -> int:
+    """32 bits, given as an int in [0, 2^32), as the int32 that holds them."""
+    return bits - (1 << 32) if bits >= 1 << 31 else bits
 
 
 @dataclass(frozen=True)
@@ -73,6 +87,51 @@ class Rule:
     def expectation(cls, device: torch.device | str = "cpu") -> Rule:
         """No draw: every weight times sigmoid(score)."""
         return cls("expectation", torch.zeros(4, dtype=torch.int32, device=device))
+
+    @classmethod
+    def rounded(cls, threshold: float, flags: Tensor) -> Rule:
+        """Flagged scores strictly above a threshold, which is rounded to float32 (Gem-Miner's rounding).
+
+        NaN scores are kept. flags: uint8 [ceil(n / 8)] as pack_mask makes it, 1 = may be revealed; the gradient of a
+        score is 0 where its flag is. Later changes of `flags` in place are seen.
+        """
+        if threshold != threshold:
+            raise ValueError("Rule.rounded: expected a threshold that is a number, got nan")
+        check_tensor("Rule.rounded", "flags", flags, dtypes=(torch.uint8,))
+        above = (threshold_key(threshold, "value") & 0xFFFFFFFF) + 1  # no number's key is the largest
+        row = torch.tensor([as_int32(above), 0, 0, 0], dtype=torch.int32, device=flags.device)
+        return cls("rounded", row, bits=flags)
+
+    @classmethod
+    def rounded_at(cls, selection: Tensor, flags: Tensor) -> Rule:
+        """Flagged scores that a row of topk_select(by="value") keeps; flags as in `rounded`."""
+        op = "Rule.rounded_at"
+        check_tensor(op, "selection", selection, dtypes=(torch.int32,))
+        if selection.shape != (4,):
+            raise ValueError(f"{op}: expected one row of shape (4,), got {tuple(selection.shape)}")
+        check_tensor(op, "flags", flags, dtypes=(torch.uint8,))
+        check_same_device(op, "flags", flags, "the selection", selection)
+        return cls("rounded", selection, bits=flags)
+
+    @classmethod
+    def rounded_at_random(cls, step: Tensor, seed: int, flags: Tensor) -> Rule:
+        """Flagged scores above a uniform number in (0, 1): a Bernoulli draw of each score, taken as a probability.
+
+        Drawn by (seed, layer, index, step); step: int64, one element, on the device; flags as in `rounded`.
+        """
+        op = "Rule.rounded_at_random"
+        check_tensor(op, "step", step, dtypes=(torch.int64,))
+        check_seed(op, "seed", seed, 63)
+        check_tensor(op, "flags", flags, dtypes=(torch.uint8,))
+        check_same_device(op, "flags", flags, "the step", step)
+        row = torch.zeros(4, dtype=torch.int32, device=step.device)
+        return cls("rounded", row, bits=flags, step=step, seed=seed)
+
+    @classmethod
+    def scored(cls, flags: Tensor) -> Rule:
+        """The weight times its score where flagged, +0 elsewhere; flags as in `rounded`. The mask is the flags."""
+        check_tensor("Rule.scored", "flags", flags, dtypes=(torch.uint8,))
+        return cls("scored", torch.zeros(4, dtype=torch.int32, device=flags.device), bits=flags)
 
     @property
     def reads_scores(self) -> bool:

@@ -1,7 +1,7 @@
 """The oracles: every op in plain PyTorch, the same meaning, no cleverness. Tests hold the fast code against these."""
 
 from hiddennet.reference.masked_weight import masked_weight, masked_weight_backward, rule_mask
-from hiddennet.reference.random import bernoulli_logits, generate, normals, signs, uniforms
+from hiddennet.reference.random import bernoulli_logits, bernoulli_units, generate, normals, signs, uniforms
 from hiddennet.reference.topk import (
     pack_mask,
     score_key,
@@ -13,6 +13,7 @@ from hiddennet.reference.topk import (
 
 __all__ = [
     "bernoulli_logits",
+    "bernoulli_units",
     "generate",
     "masked_weight",
     "masked_weight_backward",

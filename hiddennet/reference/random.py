@@ -114,6 +114,11 @@ def bernoulli_logits(n: int, *, seed: int, layer: int = 0, step: int = 0) -> Ten
     return _log_unit(x) - _log_unit((1 << 24) - x)
 
 
+def bernoulli_units(n: int, *, seed: int, layer: int = 0, step: int = 0) -> Tensor:
+    """Return float32 [n]: the uniform u in (0, 1) itself; a Bernoulli(p) draw is 1 where p > u."""
+    return (2 * (_words(n, seed, layer, step, BERNOULLI) >> 9) + 1).to(torch.float32) * 2.0**-24
+
+
 def generate(kind: str, scale: float, n: int, *, seed: int, layer: int = 0, redraw: int = 0) -> Tensor:
     """Return float32 [n] in OIHW order; kind: "constant", "signs", "uniform" or "normal"."""
     c = torch.tensor(scale, dtype=torch.float32)

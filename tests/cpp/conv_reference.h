@@ -65,6 +65,7 @@ struct Recipe {
   bool integers = true;   // small integers everywhere: every sum is exact in float
   int score_levels = 5;   // so many different scores, or one of the two above
   bool infinity = false;  // one infinite activation
+  bool draws = false;     // kRounded: by a draw, not by the threshold
   uint64_t seed = 1;
 
   std::string text() const {
@@ -137,12 +138,16 @@ inline Layer make_layer(const Shape& s, const Recipe& r) {
   l.step = {int64_t(7)};
   l.selection.resize(1);
   const auto k = int32_t(std::lround(r.density * double(n)));
-  l.rule = {r.rule, l.selection.data(), l.bits.data(), l.step.data(), {11, 12, 3, 0}};
+  const bool by_threshold = r.rule == RuleKind::kRounded && !r.draws;
+  l.rule = {r.rule, l.selection.data(), l.bits.data(), by_threshold ? nullptr : l.step.data(), {11, 12, 3, 0}};
   l.source = {r.source, l.stored.data(), l.plane.data(), r.integers ? 2.0f : 0.3f, {21, 22, 3, 0}};
   std::vector<bool> mask;
-  if (r.rule == RuleKind::kMagnitude || r.rule == RuleKind::kValue) {
-    const Order order = r.rule == RuleKind::kValue ? Order::kValue : Order::kMagnitude;
+  if (r.rule == RuleKind::kMagnitude || r.rule == RuleKind::kValue || by_threshold) {
+    const Order order = r.rule == RuleKind::kMagnitude ? Order::kMagnitude : Order::kValue;
     mask = select(l, order, k, l.selection.data());
+    for (int32_t i = 0; by_threshold && i < l.layout.n; ++i) {
+      mask[size_t(i)] = mask[size_t(i)] && bit_of(l.bits.data(), i);
+    }
   } else {
     for (int32_t i = 0; i < l.layout.n; ++i) {
       mask.push_back(kept(l.rule, l.scores[size_t(l.layout.physical(i))], i));
@@ -151,7 +156,9 @@ inline Layer make_layer(const Shape& s, const Recipe& r) {
   for (int32_t i = 0; i < s.weights(); ++i) {
     const int32_t p = l.layout.physical(i);
     const bool keep = mask[size_t(i)];
-    l.effective.push_back(keep ? bfloat16_bits(weight_at(l.source, p, i)) : uint16_t(0));
+    const float weight = weight_at(l.source, p, i);
+    const float revealed = r.rule == RuleKind::kScored ? weight * l.scores[size_t(p)] : weight;
+    l.effective.push_back(keep ? bfloat16_bits(revealed) : uint16_t(0));
   }
   return l;
 }

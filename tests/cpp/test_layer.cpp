@@ -108,15 +108,19 @@ struct Layer {
     selection = {hn::float_bits(1.0f), l.n / 2, 0, 0};  // the threshold is one of the ties
   }
 
+  bool rounded_by_draw = false;  // kRounded: by a draw, or by the threshold
+
+  bool draws(hn::RuleKind kind) const { return kind != hn::RuleKind::kRounded || rounded_by_draw; }
   hn::Rule rule(hn::RuleKind kind) const {
-    hn::Rule r = {kind, &selection, bits.data(), &step, {11, 12, 3, 0}};
+    hn::Rule r = {kind, &selection, bits.data(), draws(kind) ? &step : nullptr, {11, 12, 3, 0}};
     return r;
   }
   hn::WeightSource source(hn::Source kind) const { return {kind, stored.data(), plane.data(), 0.75f, {21, 22, 4, 1}}; }
 };
 
-const hn::RuleKind kRules[] = {hn::RuleKind::kAll,  hn::RuleKind::kMagnitude, hn::RuleKind::kValue,
-                               hn::RuleKind::kBits, hn::RuleKind::kSampled,   hn::RuleKind::kExpectation};
+const hn::RuleKind kRules[] = {hn::RuleKind::kAll,     hn::RuleKind::kMagnitude, hn::RuleKind::kValue,
+                               hn::RuleKind::kBits,    hn::RuleKind::kSampled,   hn::RuleKind::kExpectation,
+                               hn::RuleKind::kRounded, hn::RuleKind::kScored};
 const hn::Source kSources[] = {hn::Source::kStored, hn::Source::kConstant, hn::Source::kSigns, hn::Source::kUniform,
                                hn::Source::kNormal};
 
@@ -142,18 +146,33 @@ TEST(kept_by_eye) {
   for (int32_t i = 0; i < 64; ++i) {
     const float s = layer.scores[size_t(i)];
     CHECK_EQ(hn::kept(layer.rule(hn::RuleKind::kValue), s, i), s > -1 || (s == -1 && i >= 32));
+    const bool flag = layer.bits[size_t(i / 8)] >> (i % 8) & 1;
+    CHECK_EQ(hn::kept(layer.rule(hn::RuleKind::kRounded), s, i), flag && (s > -1 || (s == -1 && i >= 32)));
+    CHECK_EQ(hn::kept(layer.rule(hn::RuleKind::kScored), s, i), flag);
+  }
+  layer.rounded_by_draw = true;
+  for (int32_t i = 0; i < 64; ++i) {
+    const float s = layer.scores[size_t(i)];
+    const bool flag = layer.bits[size_t(i / 8)] >> (i % 8) & 1;
+    CHECK_EQ(hn::kept(layer.rule(hn::RuleKind::kRounded), s, i),
+             flag && s > hn::bernoulli_unit({11, 12, 3, 5}, uint32_t(i)));
   }
 }
 
 TEST(surrogates_by_eye) {
   const Layer layer(hn::flat_layout(8), 1);
   for (float s : {-2.0f, -0.0f, 0.0f, 0.5f}) {
-    CHECK_EQ(hn::surrogate(layer.rule(hn::RuleKind::kMagnitude), s), float((s > 0) - (s < 0)));
-    CHECK_EQ(hn::surrogate(layer.rule(hn::RuleKind::kValue), s), 1.0f);
-    CHECK_EQ(hn::surrogate(layer.rule(hn::RuleKind::kBits), s), 1.0f);
+    CHECK_EQ(hn::surrogate(layer.rule(hn::RuleKind::kMagnitude), s, 0), float((s > 0) - (s < 0)));
+    CHECK_EQ(hn::surrogate(layer.rule(hn::RuleKind::kValue), s, 0), 1.0f);
+    CHECK_EQ(hn::surrogate(layer.rule(hn::RuleKind::kBits), s, 0), 1.0f);
     const double p = 1 / (1 + std::exp(-double(s)));
-    CHECK(std::fabs(hn::surrogate(layer.rule(hn::RuleKind::kSampled), s) - p * (1 - p)) < 1e-6);
+    CHECK(std::fabs(hn::surrogate(layer.rule(hn::RuleKind::kSampled), s, 0) - p * (1 - p)) < 1e-6);
     CHECK(std::fabs(hn::sigmoid(s) - p) < 1e-6);
+    for (int32_t i = 0; i < 8; ++i) {
+      const float flag = float(layer.bits[0] >> i & 1);
+      CHECK_EQ(hn::surrogate(layer.rule(hn::RuleKind::kRounded), s, i), flag);
+      CHECK_EQ(hn::surrogate(layer.rule(hn::RuleKind::kScored), s, i), flag);
+    }
   }
 }
 
@@ -188,7 +207,8 @@ std::vector<float> expected_weights(const Layer& l, hn::RuleKind rule, hn::Sourc
 
 TEST(device_layers_are_host_layers) {
   for (const Layout& layout : layouts()) {
-    const Layer l(layout, 3);
+    Layer l(layout, 3);
+    l.rounded_by_draw = layout.taps != 9;
     Buffer<float> scores(l.scores), stored(l.stored), out(size_t(layout.n));
     Buffer<uint8_t> bits(l.bits), plane(l.plane);
     Buffer<hn::Selection> selection(std::vector<hn::Selection>(1, l.selection));
@@ -198,7 +218,7 @@ TEST(device_layers_are_host_layers) {
       hn::Rule r = l.rule(kind);
       r.selection = selection.data();
       r.bits = bits.data();
-      r.step = step.data();
+      r.step = r.step == nullptr ? nullptr : step.data();
       hn::WeightSource w = l.source(source);
       w.stored = stored.data();
       w.plane = plane.data();
@@ -216,9 +236,11 @@ TEST(block_reader_is_weight_at_and_kept) {
   for (const hn::Isa isa : {hn::Isa::kScalar, hn::detect_isa()}) {
     hn::isa() = isa;
     for (const Layout& layout : layouts()) {
-      const Layer l(layout, 4);
+      Layer l(layout, 4);
       hn::cpu::BlockReader reader(layout);
-      for (size_t k = 0; k < 6; ++k) {
+      for (size_t turn = 0; turn < std::size(kRules) + 1; ++turn) {
+        const size_t k = turn < std::size(kRules) ? turn : size_t(hn::RuleKind::kRounded);  // once more, by a draw
+        l.rounded_by_draw = turn == std::size(kRules);
         const hn::Rule rule = l.rule(kRules[k]);
         const hn::WeightSource source = l.source(kSources[k % 5]);
         std::vector<float> got;

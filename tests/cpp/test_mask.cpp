@@ -48,13 +48,15 @@ TEST(masks_of_every_rule) {
     const Buffer<Selection> device_rows(rows);
     const Buffer<int64_t> device_step(std::vector<int64_t>{step});
     for (const RuleKind kind : {RuleKind::kAll, RuleKind::kMagnitude, RuleKind::kValue, RuleKind::kBits,
-                                RuleKind::kSampled, RuleKind::kExpectation}) {
+                                RuleKind::kSampled, RuleKind::kExpectation, RuleKind::kRounded, RuleKind::kScored}) {
       const Context context("n = " + std::to_string(layout.n) + (layout.channels_last ? " OHWI" : " OIHW") + ", rule " +
                             std::to_string(int(kind)));
-      const size_t row = kind == RuleKind::kValue;
+      const size_t row = kind == RuleKind::kValue || kind == RuleKind::kRounded;
+      const bool draws = kind != RuleKind::kRounded || layout.n % 3 == 0;  // by a draw, or by the threshold
       const bool reads_scores = kind != RuleKind::kAll && kind != RuleKind::kBits;
-      const Rule rule{kind, rows.data() + row, bits.data(), &step, {1, 2, 3, 4}};
-      const Rule on_device{kind, device_rows.data() + row, device_bits.data(), device_step.data(), {1, 2, 3, 4}};
+      const Rule rule{kind, rows.data() + row, bits.data(), draws ? &step : nullptr, {1, 2, 3, 4}};
+      const Rule on_device{
+          kind, device_rows.data() + row, device_bits.data(), draws ? device_step.data() : nullptr, {1, 2, 3, 4}};
       std::vector<uint8_t> want(scores.size()), cpu(scores.size());
       for (int32_t p = 0; p < layout.n; ++p) want[size_t(p)] = kept(rule, scores[size_t(p)], layout.logical(p));
       cpu::rule_mask({reads_scores ? scores.data() : nullptr, rule, layout, cpu.data()});

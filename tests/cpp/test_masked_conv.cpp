@@ -41,7 +41,7 @@ std::vector<uint16_t> run(const Shape& shape, const Layer& l, const std::vector<
   p.rule = l.rule;
   p.rule.selection = selection.data();
   p.rule.bits = bits.data();
-  p.rule.step = step.data();
+  p.rule.step = l.rule.step == nullptr ? nullptr : step.data();
   p.source = l.source;
   p.source.stored = stored.data();
   p.source.plane = plane.data();
@@ -146,12 +146,13 @@ TEST(both_tiles) {
 TEST(every_source_and_rule) {
   const Shape vectors = {1, 8, 8, {3, 4}, {3, 3}, {1, 1}, {1, 1}}, scalars = {1, 3, 5, {3, 4}, {3, 3}, {1, 1}, {1, 1}};
   for (Source source : {Source::kStored, Source::kConstant, Source::kSigns, Source::kUniform, Source::kNormal}) {
-    for (RuleKind rule :
-         {RuleKind::kAll, RuleKind::kMagnitude, RuleKind::kValue, RuleKind::kBits, RuleKind::kSampled}) {
+    for (RuleKind rule : {RuleKind::kAll, RuleKind::kMagnitude, RuleKind::kValue, RuleKind::kBits, RuleKind::kSampled,
+                          RuleKind::kRounded, RuleKind::kScored}) {
       for (bool channels_last : {true, false}) {
         Recipe r = recipe(source, rule, channels_last);
         r.integers = false;
         r.score_levels = rule == RuleKind::kSampled ? kContinuous : 5;
+        r.draws = source == Source::kSigns && channels_last;  // of kRounded
         check_both(vectors, r);
         check_both(scalars, r);
       }
@@ -161,7 +162,7 @@ TEST(every_source_and_rule) {
 
 TEST(densities_and_ties) {
   const Shape shape = {1, 16, 8, {4, 4}, {3, 3}, {1, 1}, {1, 1}};
-  for (RuleKind rule : {RuleKind::kMagnitude, RuleKind::kValue}) {
+  for (RuleKind rule : {RuleKind::kMagnitude, RuleKind::kValue, RuleKind::kRounded}) {
     for (double density : {0.0, 0.001, 0.37, 1.0}) {
       for (int levels : {kContinuous, 1, 2}) {  // distinct scores, one tie of all, two groups
         Recipe r = recipe(Source::kSigns, rule);
@@ -176,7 +177,7 @@ TEST(densities_and_ties) {
 // Every k of a small layer, so that the threshold is each of the special scores, within its ties
 // and at their ends.
 TEST(special_scores) {
-  for (RuleKind rule : {RuleKind::kMagnitude, RuleKind::kValue}) {
+  for (RuleKind rule : {RuleKind::kMagnitude, RuleKind::kValue, RuleKind::kRounded}) {
     for (int k = 0; k <= 64; ++k) {
       Recipe r = recipe(Source::kSigns, rule);
       r.score_levels = kSpecial;

@@ -14,12 +14,14 @@ using hn::test::Random;
 
 namespace {
 
-constexpr RuleKind kRules[] = {RuleKind::kAll,  RuleKind::kMagnitude, RuleKind::kValue,
-                               RuleKind::kBits, RuleKind::kSampled,   RuleKind::kExpectation};
+constexpr RuleKind kRules[] = {RuleKind::kAll,     RuleKind::kMagnitude,   RuleKind::kValue,   RuleKind::kBits,
+                               RuleKind::kSampled, RuleKind::kExpectation, RuleKind::kRounded, RuleKind::kScored};
 constexpr Source kSources[] = {Source::kStored, Source::kConstant, Source::kSigns, Source::kUniform, Source::kNormal};
 constexpr Dtype kDtypes[] = {Dtype::kFloat32, Dtype::kBFloat16, Dtype::kFloat16};
 
 bool reads_scores(RuleKind kind) { return kind != RuleKind::kAll && kind != RuleKind::kBits; }
+// What a GPU may compute to other bits: expf, and the payload of a NaN that a product makes.
+bool has_soft_bits(RuleKind kind) { return kind == RuleKind::kExpectation || kind == RuleKind::kScored; }
 bool uses_expf(RuleKind kind) { return kind == RuleKind::kSampled || kind == RuleKind::kExpectation; }
 
 // All inputs of one layer, on the host and on the device.
@@ -30,6 +32,7 @@ struct Inputs {
   std::vector<uint8_t> plane, bits;
   std::vector<Selection> rows;  // by magnitude, by value
   int64_t step = 7;
+  bool rounded_by_draw = false;  // kRounded: by a draw, or by the threshold
   Buffer<float> device_scores, device_stored;
   Buffer<uint8_t> device_plane, device_bits;
   Buffer<Selection> device_rows;
@@ -82,11 +85,12 @@ struct Inputs {
   }
 
   Rule rule(RuleKind kind, bool device) const {
-    const size_t row = kind == RuleKind::kValue;
+    const size_t row = kind == RuleKind::kValue || kind == RuleKind::kRounded;
+    const bool draws = kind != RuleKind::kRounded || rounded_by_draw;
     return {kind,
             (device ? device_rows.data() : rows.data()) + row,
             device ? device_bits.data() : bits.data(),
-            device ? device_step.data() : &step,
+            draws ? (device ? device_step.data() : &step) : nullptr,
             {11, 12, 3, 0}};
   }
   WeightSource source(Source kind, bool device) const {
@@ -117,9 +121,10 @@ template <class F>
 void for_each_case(const F& f) {
   int i = 0;
   for (const Layout& layout : layouts()) {
-    const Inputs in(layout, ++i % 3 == 0 ? 1 + i % 4 : 0, uint64_t(layout.n));
+    Inputs in(layout, ++i % 3 == 0 ? 1 + i % 4 : 0, uint64_t(layout.n));
     for (const RuleKind rule : kRules) {
       for (const Source source : kSources) {
+        in.rounded_by_draw = (i / 2 + int(source)) % 2 != 0;
         const Context context("n = " + std::to_string(layout.n) + (layout.channels_last ? " OHWI" : " OIHW") +
                               ", rule " + std::to_string(int(rule)) + ", source " + std::to_string(int(source)));
         f(in, rule, source);
@@ -166,7 +171,8 @@ TEST(forward) {
     for (int32_t p = 0; p < in.layout.n; ++p) {
       const int32_t i = in.layout.logical(p);
       const float weight = weight_at(w, p, i), score = in.scores[size_t(p)];
-      const float revealed = kept(r, score, i) ? weight : 0.0f;
+      const float scored = rule == RuleKind::kScored ? weight * score : weight;
+      const float revealed = kept(r, score, i) ? scored : 0.0f;
       want[size_t(p)] = rule == RuleKind::kExpectation ? weight * sigmoid(score) : revealed;
     }
     for (const Dtype dtype : kDtypes) {
@@ -183,7 +189,7 @@ TEST(forward) {
                  0);
         return without(out.read(), head);
       });
-      check_same(got, bytes, dtype, rule == RuleKind::kExpectation);
+      check_same(got, bytes, dtype, has_soft_bits(rule));
     }
   });
 }
@@ -200,8 +206,10 @@ TEST(backward) {
     for (int32_t p = 0; p < in.layout.n; ++p) {
       const int32_t i = in.layout.logical(p);
       const float g = load_as_float(grad, dtype, p), score = in.scores[size_t(p)];
-      scores[size_t(p)] = g * weight_at(w, p, i) * surrogate(r, score);
-      weights[size_t(p)] = rule == RuleKind::kExpectation ? g * sigmoid(score) : (kept(r, score, i) ? g : 0.0f);
+      const bool flagged = !has_flags(rule) || bit_of(in.bits.data(), i);
+      scores[size_t(p)] = flagged ? g * weight_at(w, p, i) * surrogate(r, score, i) : 0.0f;
+      const float scored = rule == RuleKind::kScored ? g * score : g;
+      weights[size_t(p)] = rule == RuleKind::kExpectation ? g * sigmoid(score) : (kept(r, score, i) ? scored : 0.0f);
     }
     std::vector<float> cpu_scores(n), cpu_weights(n);
     cpu::masked_weight_backward(
@@ -226,7 +234,8 @@ TEST(backward) {
         return std::vector<float>(got.begin() + long(from), got.begin() + long(from + n));
       };
       const auto same = [&](const std::vector<float>& a, const std::vector<float>& b) {
-        check_same(encoded(a, Dtype::kFloat32), encoded(b, Dtype::kFloat32), Dtype::kFloat32, uses_expf(rule));
+        check_same(encoded(a, Dtype::kFloat32), encoded(b, Dtype::kFloat32), Dtype::kFloat32,
+                   uses_expf(rule) || has_soft_bits(rule));
       };
       if (wanted & 1) same(part(head), scores);
       if (wanted & 2) same(part(2 * head + n), weights);
@@ -247,6 +256,28 @@ TEST(a_pruned_weight_is_plus_zero) {
     zeros += x == 0.0f;
   }
   CHECK(zeros > 100);
+}
+
+TEST(an_unflagged_score_gets_plus_zero_even_from_an_infinite_gradient) {
+  Inputs in(flat_layout(1025), 0, 4);
+  const std::vector<float> grad(1025, -std::numeric_limits<float>::infinity());
+  const Buffer<float> device_grad(grad);
+  for (const RuleKind rule : {RuleKind::kRounded, RuleKind::kScored}) {
+    Buffer<float> to_scores(1025);
+    std::vector<float> cpu(1025);
+    cpu::masked_weight_backward({grad.data(), Dtype::kFloat32, in.scores_of(rule, false), in.rule(rule, false),
+                                 in.source(Source::kConstant, false), in.layout, cpu.data(), nullptr});
+    CHECK_EQ(cuda::masked_weight_backward(
+                 {device_grad.data(), Dtype::kFloat32, in.scores_of(rule, true), in.rule(rule, true),
+                  in.source(Source::kConstant, true), in.layout, to_scores.data(), nullptr},
+                 nullptr),
+             0);
+    for (int32_t i = 0; i < 1025; ++i) {
+      const float want = bit_of(in.bits.data(), i) ? grad[0] : 0.0f;
+      CHECK_EQ(float_bits(cpu[size_t(i)]), float_bits(want));
+    }
+    CHECK_EQ(to_scores.read(), cpu);
+  }
 }
 
 TEST(nothing_to_do) {

@@ -64,6 +64,7 @@ TEST(elements_are_taken_from_blocks_as_documented) {
     CHECK_EQ(hn::normal(d, i), pair[i % 2]);
     const hn::Philox4 b = hn::philox_block(d, hn::kBernoulliStream, i / 4);
     CHECK_EQ(hn::bernoulli_logit(d, i), hn::logit_of_word(b.word[i % 4]));
+    CHECK_EQ(hn::bernoulli_unit(d, i), hn::unit_of_word(b.word[i % 4]));
   }
 }
 
@@ -76,6 +77,16 @@ TEST(symmetric_unit_is_odd_and_never_zero) {
   for (int i = 0; i < 10000; ++i) {
     const uint32_t w = uint32_t(random.bits());
     CHECK_EQ(hn::symmetric_unit(~w), -hn::symmetric_unit(w));
+  }
+}
+
+TEST(unit_of_word_is_inside_and_exact) {
+  CHECK_EQ(hn::unit_of_word(0), std::ldexp(1.0f, -24));
+  CHECK_EQ(hn::unit_of_word(0xffffffffu), 1.0f - std::ldexp(1.0f, -24));
+  Random random(6);
+  for (int i = 0; i < 10000; ++i) {
+    const uint32_t w = uint32_t(random.bits());
+    CHECK_EQ(double(hn::unit_of_word(w)), std::ldexp(double(2 * (w >> 9) + 1), -24));
   }
 }
 

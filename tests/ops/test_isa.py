@@ -24,13 +24,17 @@ for shape in ((43, 3), (33, 17, 3, 3), (300, 301)):
             row = ops.topk_select([scores], [k], by=by)
             row = ops.topk_select([scores + 1e-4], [k], by=by, hint=row)
             add(row[0, :2])
-            for rule in (ops.Rule.selected(row[0], by), ops.Rule.sampled(torch.tensor([4]), seed=1)):
+            flags = ops.pack_mask(torch.rand(shape) < 0.6)
+            rules = [ops.Rule.selected(row[0], by), ops.Rule.sampled(torch.tensor([4]), seed=1)]
+            rules += [ops.Rule.rounded_at(row[0], flags), ops.Rule.rounded(0.25, flags), ops.Rule.scored(flags)]
+            rules += [ops.Rule.rounded_at_random(torch.tensor([4]), 1, flags)]
+            for rule in rules:
                 for layout in (torch.contiguous_format, torch.channels_last)[: len(shape) // 2]:
                     s = scores.contiguous(memory_format=layout).requires_grad_()
                     for dtype in (torch.float32, torch.bfloat16, torch.float16):
                         w = ops.masked_weight(s, rule, source=source, dtype=dtype)
                         add(w)
-                    if rule.kind == by:  # a sampled rule's gradient has exp() in it, which is libm's
+                    if rule.kind != "sampled":  # a sampled rule's gradient has exp() in it, which is libm's
                         add(torch.autograd.grad(w, s, torch.ones_like(w))[0])
                     add(ops.rule_mask(s, rule, s.shape, layer=1))
 print(digest.hexdigest())

@@ -13,7 +13,9 @@ from tests.checks import assert_equal, assert_no_worse_than
 
 SHAPES = ((1, 1), (5, 7), (43, 3), (8, 3, 3, 3), (16, 8, 1, 1), (33, 17, 3, 3), (130, 300))
 RULES = ("all", "magnitude", "value", "bits", "sampled", "expectation")
+FLAGGED = ("rounded", "rounded_at", "rounded_at_random", "scored")  # rules with flags, beside the scores
 SOURCES = ("stored", *ops.INITS)
+FLAGS = torch.zeros(3, dtype=torch.uint8)  # of 4 x 5 weights
 
 
 def _rule(kind: str, scores: torch.Tensor, device) -> tuple[ops.Rule, torch.Tensor]:
@@ -66,6 +68,117 @@ def test_equals_the_reference(device, rule, source):
                     assert not bool((torch.signbit(got.cpu()) & ~mask).any()), "a pruned weight is +0"
                 if state.reads_scores:
                     assert got.is_contiguous() == laid.is_contiguous()
+
+
+def _flagged(kind: str, scores: torch.Tensor, device) -> tuple[ops.Rule, torch.Tensor, torch.Tensor]:
+    """A rule with flags, its flags, and the mask it stands for, by the reference."""
+    flags = torch.rand(scores.shape) < 0.6
+    bits = ops.pack_mask(flags).to(device)
+    row = ops.topk_select([scores.to(device)], [scores.numel() // 2], by="value")[0]
+    step = torch.tensor([5], device=device)
+    rule = {
+        "rounded": lambda: ops.Rule.rounded(0.25, bits),
+        "rounded_at": lambda: ops.Rule.rounded_at(row, bits),
+        "rounded_at_random": lambda: ops.Rule.rounded_at_random(step, 11, bits),
+        "scored": lambda: ops.Rule.scored(bits),
+    }[kind]()
+    if kind == "rounded":
+        return rule, flags, flags & ((scores > 0.25) | scores.isnan())
+    mask = reference.rule_mask(
+        scores,
+        scores.shape,
+        rule.kind,
+        selection=row.cpu() if kind == "rounded_at" else None,
+        bits=bits.cpu(),
+        step=5,
+        seed=11,
+        layer=2,
+    )
+    return rule, flags, mask
+
+
+def _layouts(t: torch.Tensor) -> list[torch.Tensor]:
+    return [t] + ([t.to(memory_format=torch.channels_last)] if t.dim() == 4 else [])
+
+
+@pytest.mark.parametrize(("kind", "source"), list(itertools.product(FLAGGED, SOURCES)))
+def test_flagged_rules_equal_the_reference(device, kind, source):
+    for shape in (*SHAPES, (3, 50, 3, 3), (2, 1030)):
+        scores = (torch.randn(shape) * 8).round() / 8  # with ties at 0.25
+        if kind != "scored":
+            scores.view(-1)[::7] = float("nan")
+        state, flags, mask = _flagged(kind, scores, device)
+        weights, weight = _source(source, shape, device)
+        if source == "stored":
+            weights = ops.WeightSource.store(weight.to(device).requires_grad_(), layer=2)
+        want = reference.masked_weight(weight, mask, scores, state.kind)
+        for laid in _layouts(scores):
+            assert_equal(ops.rule_mask(laid.to(device), state, scores.shape, layer=2), mask, f"mask of {shape}")
+            for dtype in (torch.float32, torch.bfloat16, torch.float16):
+                s = laid.to(device).clone().requires_grad_()
+                got = ops.masked_weight(s, state, source=weights, dtype=dtype)
+                assert_equal(got, want.to(dtype), f"{shape} {dtype}")
+                assert not bool((torch.signbit(got.detach().cpu()) & ~mask).any()), "a pruned weight is +0"
+                grad = torch.randn(shape).to(dtype)
+                if source == "stored":
+                    weights.stored.grad = None
+                got.backward(grad.to(device))
+                back = reference.masked_weight_backward(grad.float(), weight, mask, scores, state.kind, flags)
+                assert_equal(s.grad, back[0], f"gradient of the scores, {shape} {dtype}")
+                assert not bool((torch.signbit(s.grad.cpu()) & ~flags).any()), "no gradient is +0"
+                if source == "stored":
+                    assert_equal(weights.stored.grad, back[1], f"gradient of the weight, {shape} {dtype}")
+
+
+@pytest.mark.parametrize(
+    ("threshold", "score", "kept"),
+    [
+        (0.5, 0.5, False),
+        (0.5, 0.50000006, True),
+        (0.0, 0.0, False),
+        (0.0, -0.0, False),
+        (-0.0, 0.0, False),
+        (-0.0, 1e-45, True),
+        (0.0, -1e-45, False),
+        (-0.5, -0.5, False),
+        (-0.5, -0.49999997, True),
+        (0.1, 0.1, False),  # both are rounded to float32
+        (float("inf"), float("inf"), False),
+        (float("-inf"), float("-inf"), False),
+        (float("-inf"), -3.4e38, True),
+        (1e300, 3.4e38, False),
+        (float("inf"), float("nan"), True),
+    ],
+)
+def test_rounding_is_strict(device, threshold, score, kept):
+    scores = torch.full((1, 11), score, device=device)
+    flags = torch.tensor([1, 1, 1, 0, 1, 1, 1, 1, 1, 0, 1], device=device).bool()
+    mask = ops.rule_mask(scores, ops.Rule.rounded(threshold, ops.pack_mask(flags)), scores.shape)
+    assert_equal(mask, flags.view(1, 11) & kept)
+
+
+def test_random_rounding_follows_its_probability(device):
+    p = torch.tensor([-0.5, 0.0, 0.3, 0.9, 1.0, 1.5], device=device)
+    scores = p.repeat_interleave(40_000).view(6, -1)
+    everything = ops.pack_mask(torch.ones_like(scores, dtype=torch.bool))
+    masks = [
+        ops.rule_mask(
+            scores, ops.Rule.rounded_at_random(torch.tensor([step], device=device), 1, everything), scores.shape
+        )
+        for step in (0, 1, 0)
+    ]
+    assert_equal(masks[0], masks[2])
+    assert not torch.equal(masks[0], masks[1])
+    for rate, expected in zip(masks[0].float().mean(1).tolist(), p.clamp(0, 1).tolist(), strict=True):
+        assert abs(rate - expected) <= 5 * (expected * (1 - expected) / 40_000) ** 0.5
+
+
+def test_a_change_of_flags_in_place_is_seen(device):
+    scores, flags = torch.ones(3, 7, device=device), torch.zeros(3, dtype=torch.uint8, device=device)
+    rule = ops.Rule.rounded(0.5, flags)
+    assert not bool(ops.rule_mask(scores, rule, scores.shape).any())
+    flags[0] = 0b101
+    assert ops.rule_mask(scores, rule, scores.shape).flatten().nonzero().flatten().tolist() == [0, 2]
 
 
 @pytest.mark.parametrize(("rule", "source"), list(itertools.product(RULES, SOURCES)))
@@ -232,6 +345,11 @@ def test_compiles_in_one_graph(device):
         (lambda s, w: ops.masked_weight(None, 1, source=w), TypeError, "expected scores to be a Tensor, got NoneType"),
         (lambda s, w: ops.masked_weight(s.to("meta"), 1, source=w), ValueError, "expected scores on cpu"),
         (lambda s, w: ops.masked_weight(s.double(), 1, source=w), TypeError, "got float64"),
+        (lambda s, w: ops.Rule.rounded(float("nan"), FLAGS), ValueError, "a threshold that is a number, got nan"),
+        (lambda s, w: ops.Rule.rounded(0.5, FLAGS.bool()), TypeError, "expected flags of dtype uint8, got bool"),
+        (lambda s, w: ops.Rule.rounded_at(torch.zeros(2, 4, dtype=torch.int32), FLAGS), ValueError, r"got \(2, 4\)"),
+        (lambda s, w: ops.Rule.rounded_at_random(torch.zeros(1), 0, FLAGS), TypeError, "expected step of dtype int64"),
+        (lambda s, w: ops.Rule.scored(s), TypeError, "expected flags of dtype uint8, got float32"),
     ],
 )
 def test_bad_input(call, error, message):
@@ -255,6 +373,11 @@ def test_raw_op_refuses_instead_of_crashing():
         (s, row, [4, 5], False, 3, None, None, 0, *stored, 0),
         (s, row, [4, 5], False, 3, torch.zeros(2, dtype=torch.uint8), None, 0, *stored, 0),
         (s, row, [4, 5], False, 4, None, None, 0, *stored, 0),
+        (s, row, [4, 5], False, 6, None, None, 0, *stored, 0),
+        (s, row, [4, 5], False, 6, FLAGS[:2], None, 0, *stored, 0),
+        (s, row, [4, 5], False, 6, FLAGS, torch.zeros(1), 0, *stored, 0),
+        (None, row, [4, 5], False, 7, FLAGS, None, 0, *stored, 0),
+        (s, row, [4, 5], False, 7, FLAGS.bool(), None, 0, *stored, 0),
         (s, row, [4, 5], False, *rule, 2, None, None, 1.0, 0, 0, 0, 0),
         (s, row, [4, 5], False, *rule, 7, None, None, 1.0, 0, 0, 0, 0),
         (s, row, [4, 5], False, *rule, *stored, 5),

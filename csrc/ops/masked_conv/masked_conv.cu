@@ -67,8 +67,9 @@ int masked_conv(const MaskedConvParams& p, bool gradient, int processors, void* 
   if (int64_t(g.batch) * g.vertical.write_size * g.horizontal.write_size * g.columns == 0) return 0;
 
   const Layout& l = p.layout;
-  const bool constants = (p.source.kind == Source::kConstant || p.source.kind == Source::kSigns) &&
-                         (p.rule.kind == RuleKind::kMagnitude || p.rule.kind == RuleKind::kValue);
+  const bool selected = p.rule.kind == RuleKind::kMagnitude || p.rule.kind == RuleKind::kValue ||
+                        (p.rule.kind == RuleKind::kRounded && p.rule.step == nullptr);
+  const bool constants = selected && (p.source.kind == Source::kConstant || p.source.kind == Source::kSigns);
   const bool ohwi = l.channels_last || l.taps == 1;
   const bool weight_vectors = constants && ohwi && l.channels % kChunk == 0 && is_aligned<16>(p.scores);
   if (g.channels % kChunk != 0 || !is_aligned<16>(p.input)) {

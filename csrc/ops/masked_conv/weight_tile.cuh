@@ -1,7 +1,7 @@
 // weight_tile.cuh: make a tile of masked weights in shared memory: bfloat16 [columns][kTileDepth],
 // or, where a loader says kDepthMajor, [kTileDepth][columns].
 //
-// An element is bf16(kept ? weight : +0), the same bits as the effective weight rounded to
+// An element is bf16(kept ? weight : +0) (kScored: weight * score), the same bits as the effective weight rounded to
 // bfloat16. Columns past the last and the tail of the depth are +0: the activations there are 0
 // too, but 0 times garbage could be NaN.
 //
@@ -52,15 +52,17 @@ class AnyWeights {
     const int32_t i = filter * l.per_filter + channel * l.taps + tap;
     const int32_t p = l.channels_last ? filter * l.per_filter + tap * l.channels + channel : i;
     const float score = g.p.scores != nullptr ? g.p.scores[p] : 0.0f;
-    return kept(g.p.rule, score, i) ? bfloat16_bits(weight_at(g.p.source, p, i)) : uint16_t(0);
+    if (!kept(g.p.rule, score, i)) return 0;
+    const float weight = weight_at(g.p.source, p, i);
+    return bfloat16_bits(g.p.rule.kind == RuleKind::kScored ? mul_rn(weight, score) : weight);
   }
 
   DepthCursor at_[2];
   int32_t first_column_;
 };
 
-// Weights of one size, with or without signs from a bit plane, under a selection: what does not
-// change within a block.
+// Weights of one size, with or without signs from a bit plane, under a selection, with or without
+// flags: what does not change within a block.
 struct SelectedConstant {
   uint32_t scale;  // bfloat16 in the high half; rounding is symmetric, so the sign may come after
   uint32_t threshold;
@@ -71,13 +73,15 @@ struct SelectedConstant {
   bool no_cut;
   float least;
   uint32_t ordered_bits;
+  const uint8_t* flags;  // null: none
 
   __device__ explicit SelectedConstant(const MaskedConvParams& p)
       : scale(uint32_t(bfloat16_bits(p.source.scale)) << 16),
         threshold(p.rule.selection->threshold),
         cut(p.rule.selection->cut),
-        by_value(p.rule.kind == RuleKind::kValue),
-        ordered_bits(by_value ? 0xffffffffu : 0x7fffffffu) {
+        by_value(p.rule.kind != RuleKind::kMagnitude),
+        ordered_bits(by_value ? 0xffffffffu : 0x7fffffffu),
+        flags(has_flags(p.rule.kind) ? p.rule.bits : nullptr) {
     const uint32_t highest = by_value ? value_key(0x7f800000u) : magnitude_key(0x7f800000u);
     no_cut = cut == 0 && threshold <= highest;
     // A key below that of -inf, which keeps all, gives a NaN, which nothing is less than.
@@ -103,6 +107,7 @@ struct ScoreVector {
     const int32_t first = filter * p.layout.per_filter + channel * p.layout.taps + tap;
     uint32_t weight[8];
     signed_weights(p, constant.scale, first, weight);
+    if (constant.flags != nullptr) keep_flagged(p, constant.flags, first, weight);
     if (constant.no_cut) {
 #pragma unroll
       for (int e = 0; e < 8; ++e) {
@@ -124,6 +129,12 @@ struct ScoreVector {
   }
 
  private:
+  static __device__ void keep_flagged(const MaskedConvParams& p, const uint8_t* flags, int32_t first,
+                                      uint32_t (&weight)[8]) {
+#pragma unroll
+    for (int e = 0; e < 8; ++e) weight[e] = bit_of(flags, first + e * p.layout.taps) ? weight[e] : 0u;
+  }
+
   // One byte of the plane holds all eight signs where a filter has one tap; else each has its own.
   static __device__ void signed_weights(const MaskedConvParams& p, uint32_t scale, int32_t first,
                                         uint32_t (&weight)[8]) {

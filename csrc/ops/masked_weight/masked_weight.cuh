@@ -23,6 +23,10 @@ __global__ void __launch_bounds__(kUnitThreads) masked_weight_kernel(const __gri
     for (int e = 0; e < kUnit; ++e) out[e] = mul_rn(out[e], sigmoid(scores[e]));
   } else {
     const uint32_t kept = kept_bits(p.rule, scores, u);
+    if (p.rule.kind == RuleKind::kScored) {
+#pragma unroll
+      for (int e = 0; e < kUnit; ++e) out[e] = mul_rn(out[e], scores[e]);
+    }
 #pragma unroll
     for (int e = 0; e < kUnit; ++e) out[e] = kept >> e & 1u ? out[e] : 0.0f;
   }
@@ -43,8 +47,16 @@ __global__ void __launch_bounds__(kUnitThreads)
   if (p.grad_scores != nullptr) {
     float out[kUnit];
     unit_weights(p.source, u, out);
+    if (has_flags(p.rule.kind)) {
+      const uint32_t flags = load_bits(p.rule.bits, u);
 #pragma unroll
-    for (int e = 0; e < kUnit; ++e) out[e] = mul_rn(mul_rn(grad[e], out[e]), surrogate(p.rule, scores[e]));
+      for (int e = 0; e < kUnit; ++e) out[e] = flags >> e & 1u ? mul_rn(grad[e], out[e]) : 0.0f;
+    } else {
+#pragma unroll
+      for (int e = 0; e < kUnit; ++e) {
+        out[e] = mul_rn(mul_rn(grad[e], out[e]), surrogate(p.rule, scores[e], u.index(e)));
+      }
+    }
     store_floats(p.grad_scores, Dtype::kFloat32, u, out);
   }
   if (p.grad_weight != nullptr) {
@@ -53,6 +65,10 @@ __global__ void __launch_bounds__(kUnitThreads)
       for (int e = 0; e < kUnit; ++e) grad[e] = mul_rn(grad[e], sigmoid(scores[e]));
     } else {
       const uint32_t kept = kept_bits(p.rule, scores, u);
+      if (p.rule.kind == RuleKind::kScored) {
+#pragma unroll
+        for (int e = 0; e < kUnit; ++e) grad[e] = mul_rn(grad[e], scores[e]);
+      }
 #pragma unroll
       for (int e = 0; e < kUnit; ++e) grad[e] = kept >> e & 1u ? grad[e] : 0.0f;
     }

@@ -3,6 +3,8 @@
 // Forward:  out[i] = kept(i) ? weight(i) : 0          (kExpectation: weight(i) * sigmoid(score(i)))
 // Backward: dscore[i] = grad[i] * weight(i) * surrogate(score(i)) for every i, kept or not
 //           dweight[i] = kept(i) ? grad[i] : 0         (kExpectation: grad[i] * sigmoid(score(i)))
+// kScored has weight(i) * score(i) and grad[i] * score(i) for weight(i) and grad[i] in what depends on kept(i).
+// Where a rule has flags, dscore of an unflagged element is +0 whatever grad and weight are.
 // The mask and the weight are made again in the backward; nothing but the scores and a few bytes outlive the forward.
 // -0 never appears in `out`: a pruned weight is +0.
 #pragma once

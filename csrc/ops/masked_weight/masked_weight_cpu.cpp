@@ -72,18 +72,19 @@ const float* read_gradient(const void* grad, Dtype dtype, int64_t at, int32_t n,
 
 #if defined(HN_X86)
 
-// The commonest layer in one pass over registers: signed constants, a ranking, float32, no ties to prune.
-// n is a multiple of 8, and the first element's index too.
-template <Order kOrder>
-HN_TARGET_AVX2 void signed_selection_avx2(const float* scores, const uint8_t* plane, float scale, uint32_t threshold,
-                                          int64_t n, float* out) {
+// The commonest layer in one pass over registers: signed constants, a ranking, float32, no ties to prune. `flags` is
+// read where kFlags says so. n is a multiple of 8, and the first element's index too.
+template <Order kOrder, bool kFlags>
+HN_TARGET_AVX2 void signed_selection_avx2(const float* scores, const uint8_t* plane, const uint8_t* flags, float scale,
+                                          uint32_t threshold, int64_t n, float* out) {
   const __m256i limit = _mm256_set1_epi32(int((threshold ^ 0x80000000u)));
   const __m256i bit = _mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24);
   const __m256i top = _mm256_set1_epi32(int(0x80000000u)), constant = _mm256_set1_epi32(int(float_bits(scale)));
   for (int64_t i = 0; i < n; i += 8) {
     const __m256i key = signed_keys<kOrder>(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(scores + i)));
     const __m256i sign = _mm256_and_si256(_mm256_sllv_epi32(_mm256_set1_epi32(plane[i / 8]), bit), top);
-    const __m256i weight = _mm256_xor_si256(constant, sign);
+    __m256i weight = _mm256_xor_si256(constant, sign);
+    if (kFlags) weight = _mm256_and_si256(weight, bit_lanes(flags[i / 8]));
     const __m256i pruned = _mm256_cmpgt_epi32(limit, key);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), _mm256_andnot_si256(pruned, weight));
   }
@@ -91,7 +92,8 @@ HN_TARGET_AVX2 void signed_selection_avx2(const float* scores, const uint8_t* pl
 
 // Writes the layer if it is of that kind, and says whether it did.
 bool signed_selection(const MaskedWeightParams& p) {
-  const bool ranked = p.rule.kind == RuleKind::kMagnitude || p.rule.kind == RuleKind::kValue;
+  const bool rounded = p.rule.kind == RuleKind::kRounded && p.rule.step == nullptr;
+  const bool ranked = p.rule.kind == RuleKind::kMagnitude || p.rule.kind == RuleKind::kValue || rounded;
   if (isa() != Isa::kAvx2 || !ranked || p.source.kind != Source::kSigns || p.dtype != Dtype::kFloat32) return false;
   if (p.layout.channels_last || p.rule.selection->cut != 0) return false;
   const uint32_t threshold = p.rule.selection->threshold;
@@ -99,9 +101,11 @@ bool signed_selection(const MaskedWeightParams& p) {
   const int64_t groups = p.layout.n / 8;
   parallel_for(0, groups, kParallelGrain / 8, [&](int64_t begin, int64_t end) {
     const int64_t first = begin * 8, count = (end - begin) * 8;
-    const auto run = p.rule.kind == RuleKind::kMagnitude ? &signed_selection_avx2<Order::kMagnitude>
-                                                         : &signed_selection_avx2<Order::kValue>;
-    run(p.scores + first, p.source.plane + begin, p.source.scale, threshold, count, out + first);
+    const auto run = rounded                               ? &signed_selection_avx2<Order::kValue, true>
+                     : p.rule.kind == RuleKind::kMagnitude ? &signed_selection_avx2<Order::kMagnitude, false>
+                                                           : &signed_selection_avx2<Order::kValue, false>;
+    const uint8_t* flags = rounded ? p.rule.bits + begin : nullptr;
+    run(p.scores + first, p.source.plane + begin, flags, p.source.scale, threshold, count, out + first);
   });
   for (int32_t i = int32_t(groups * 8); i < p.layout.n; ++i) {
     out[i] = kept(p.rule, p.scores[i], i) ? weight_at(p.source, i, i) : 0.0f;
@@ -114,6 +118,13 @@ bool signed_selection(const MaskedWeightParams& p) {
 bool signed_selection(const MaskedWeightParams&) { return false; }
 
 #endif
+
+// Room for n floats that lasts until the thread's next call.
+float* thread_buffer(int32_t n) {
+  static thread_local std::vector<float> buffer;
+  if (buffer.size() < size_t(n)) buffer.resize(size_t(n));
+  return buffer.data();
+}
 
 // f(reader, first position, count) over all blocks of a layer.
 template <class F>
@@ -134,6 +145,11 @@ void masked_weight(const MaskedWeightParams& p) {
     const float* scores = p.scores == nullptr ? nullptr : p.scores + p0;
     const float* weights = reader.weights(p.source, p0, n);
     const uint32_t* keep = reader.keep(p.rule, scores, p0, n);
+    if (p.rule.kind == RuleKind::kScored) {
+      float* products = thread_buffer(n);
+      product(weights, scores, n, products);
+      weights = products;
+    }
     if (p.rule.kind == RuleKind::kExpectation) {
       for (int32_t e = 0; e < n; ++e) store_float(p.out, p.dtype, p0 + e, weights[e] * sigmoid(scores[e]));
     } else {
@@ -144,10 +160,9 @@ void masked_weight(const MaskedWeightParams& p) {
 
 void masked_weight_backward(const MaskedWeightBackwardParams& p) {
   for_each_block(p.layout, [&](BlockReader& reader, int32_t p0, int32_t n) {
-    static thread_local std::vector<float> widened;
-    widened.resize(size_t(reader.block()));
+    float* const buffer = thread_buffer(n);
     const float* scores = p.scores == nullptr ? nullptr : p.scores + p0;
-    const float* grad = read_gradient(p.grad, p.grad_dtype, p0, n, widened.data());
+    const float* grad = read_gradient(p.grad, p.grad_dtype, p0, n, buffer);
     if (p.grad_scores != nullptr) {
       const float* weights = reader.weights(p.source, p0, n);
       float* out = p.grad_scores + p0;
@@ -156,14 +171,18 @@ void masked_weight_backward(const MaskedWeightBackwardParams& p) {
       } else {
         product(grad, weights, n, out);
         if (p.rule.kind == RuleKind::kSampled || p.rule.kind == RuleKind::kExpectation) {
-          for (int32_t e = 0; e < n; ++e) out[e] *= surrogate(p.rule, scores[e]);
+          for (int32_t e = 0; e < n; ++e) out[e] *= surrogate(p.rule, scores[e], 0);
         }
+        if (has_flags(p.rule.kind)) select_float32(out, reader.bits(p.rule, p0, n), n, out);
       }
     }
     if (p.grad_weight != nullptr) {
       float* out = p.grad_weight + p0;
       if (p.rule.kind == RuleKind::kExpectation) {
         for (int32_t e = 0; e < n; ++e) out[e] = grad[e] * sigmoid(scores[e]);
+      } else if (p.rule.kind == RuleKind::kScored) {
+        product(grad, scores, n, out);
+        select_float32(out, reader.keep(p.rule, scores, p0, n), n, out);
       } else {
         select_float32(grad, reader.keep(p.rule, scores, p0, n), n, out);
       }

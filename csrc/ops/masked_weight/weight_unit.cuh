@@ -162,16 +162,25 @@ __device__ __forceinline__ uint32_t kept_bits(const Rule& rule, const float (&sc
   switch (rule.kind) {
     case RuleKind::kMagnitude: return selected_bits<Order::kMagnitude>(rule.selection, scores, u);
     case RuleKind::kValue: return selected_bits<Order::kValue>(rule.selection, scores, u);
-    case RuleKind::kBits: return load_bits(rule.bits, u);
+    case RuleKind::kBits:
+    case RuleKind::kScored: return load_bits(rule.bits, u);
     case RuleKind::kSampled: {
-      Draw draw = rule.draw;
-      draw.redraw = uint32_t(*rule.step);
       uint32_t bits = 0;
-      for_each_word(draw, kBernoulliStream, u, [&](int first, const Philox4& p) {
+      for_each_word(draw_of(rule), kBernoulliStream, u, [&](int first, const Philox4& p) {
 #pragma unroll
         for (int q = 0; q < 4; ++q) bits |= uint32_t(scores[first + q] > logit_of_word(p.word[q])) << (first + q);
       });
       return bits;
+    }
+    case RuleKind::kRounded: {
+      const uint32_t flags = load_bits(rule.bits, u);
+      if (rule.step == nullptr) return flags & selected_bits<Order::kValue>(rule.selection, scores, u);
+      uint32_t bits = 0;
+      for_each_word(draw_of(rule), kBernoulliStream, u, [&](int first, const Philox4& p) {
+#pragma unroll
+        for (int q = 0; q < 4; ++q) bits |= uint32_t(scores[first + q] > unit_of_word(p.word[q])) << (first + q);
+      });
+      return flags & bits;
     }
     default: return 0xffu;
   }
@@ -212,7 +221,9 @@ __device__ __forceinline__ void unit_weights(const WeightSource& source, const U
 }
 
 inline bool draws_words(const WeightSource& s) { return s.kind == Source::kUniform || s.kind == Source::kNormal; }
-inline bool draws_words(const Rule& r) { return r.kind == RuleKind::kSampled; }
+inline bool draws_words(const Rule& r) {
+  return r.kind == RuleKind::kSampled || (r.kind == RuleKind::kRounded && r.step != nullptr);
+}
 
 // OHWI memory in OIHW order anyway counts as flat. `draws`: the rule or source makes Philox words.
 inline Walk walk_of(const Layout& layout, bool draws) {
