@@ -50,6 +50,14 @@ class ModelSection(Section):
     num_classes: Positive | None = Field(
         None, description="logits of the classifier; null: as many as the data has classes"
     )
+    bias: bool = Field(
+        False,
+        description="biases, zero at the start: in all layers of networks without batch norm, in the classifier "
+        "of the others",
+    )
+    stem_scaled: bool = Field(
+        True, description="false: the first convolution of a ResNet keeps its 64 channels whatever the width"
+    )
     first_layer: Literal["dense"] | None = Field(None, description="dense: the first layer is not hidden")
     last_layer: Literal["dense"] | None = Field(None, description="dense: the classifier is not hidden")
 

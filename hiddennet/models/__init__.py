@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from .prunable import prunable
 from .registry import build, names
 from .resnet import ResNet
 from .small import SmallNet
 
-__all__ = ["ResNet", "SmallNet", "build", "names"]
+__all__ = ["ResNet", "SmallNet", "build", "names", "prunable"]

@@ -1,5 +1,5 @@
-"""The layers every model here is built from: convolutions and classifiers without bias, and the
-three kinds of batch norm. Not for hidden layers: ``hide`` puts those in afterwards."""
+"""The layers every model here is built from: convolutions and classifiers, without bias unless asked
+for, and the three kinds of batch norm. Not for hidden layers: ``hide`` puts those in afterwards."""
 
 from __future__ import annotations
 
@@ -8,14 +8,31 @@ from torch import nn
 BATCH_NORMS = ("affine", "non_affine", "none")
 
 
-def conv(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """A square convolution without bias whose padding keeps the size at stride 1."""
-    return nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=False)
+def conv(
+    channels_in: int,
+    channels_out: int,
+    kernel: int,
+    stride: int = 1,
+    *,
+    padding: int | None = None,
+    groups: int = 1,
+    bias: bool = False,
+) -> nn.Conv2d:
+    """A square convolution, its bias zero; ``padding`` None: what keeps the size at stride 1."""
+    padding = kernel // 2 if padding is None else padding
+    layer = nn.Conv2d(channels_in, channels_out, kernel, stride, padding, groups=groups, bias=bias)
+    return _zero_bias(layer)
 
 
-def linear(features_in: int, features_out: int) -> nn.Linear:
-    """A fully connected layer without bias."""
-    return nn.Linear(features_in, features_out, bias=False)
+def linear(features_in: int, features_out: int, bias: bool = False) -> nn.Linear:
+    """A fully connected layer, its bias zero."""
+    return _zero_bias(nn.Linear(features_in, features_out, bias=bias))
+
+
+def _zero_bias(layer: nn.Module) -> nn.Module:
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
 
 
 def norm(channels: int, kind: str) -> nn.Module:

@@ -10,8 +10,13 @@ from functools import partial
 from torch import nn
 
 from .layers import BATCH_NORMS
+from .mnist import LeNet5, RamanujanNet
+from .mobilenet import MobileNetV2
 from .resnet import ResNet
 from .small import POOL, SmallNet
+from .thin_resnet import ThinResNet
+from .vgg import Vgg
+from .wide_resnet import WideResNet
 
 
 @dataclass(frozen=True)
@@ -24,51 +29,50 @@ class Request:
     image_size: int
     width: float
     batch_norm: str
+    bias: bool
+    stem_scaled: bool
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A model's default input and how it is made."""
+    """A model's default input, how it is made, and which keys of the request ``make`` takes beside
+    ``_COMMON``."""
 
     in_channels: int
     image_size: int
-    make: Callable[[Request], nn.Module]
+    make: Callable[..., nn.Module]
+    takes: tuple[str, ...]
 
 
-def _small(plan: tuple[int | str, ...], hidden: tuple[int, ...], request: Request) -> nn.Module:
-    return SmallNet(
-        plan,
-        hidden,
-        num_classes=request.num_classes,
-        in_channels=request.in_channels,
-        image_size=request.image_size,
-        width=request.width,
-    )
+_COMMON = ("num_classes", "in_channels", "width", "bias")
+_SIZED = ("image_size",)
+_NORMED = ("batch_norm",)
 
 
-def _resnet(blocks: tuple[int, ...], bottleneck: bool, stem: str, inner: int, request: Request) -> nn.Module:
-    return ResNet(
-        blocks,
-        bottleneck=bottleneck,
-        stem=stem,
-        inner=inner,
-        num_classes=request.num_classes,
-        in_channels=request.in_channels,
-        width=request.width,
-        batch_norm=request.batch_norm,
-    )
+def _double_thin(*arguments: int, width: float, **others: object) -> nn.Module:
+    return ThinResNet(*arguments, width=2 * width, **others)
 
 
-def _registry() -> dict[str, Entry]:
+def _small() -> dict[str, Entry]:
     entries = {
-        "fc": Entry(1, 28, partial(_small, (), (300, 100))),
-        "digits_mlp": Entry(1, 8, partial(_small, (), (512, 512))),
-        "digits_conv": Entry(1, 8, partial(_small, (32, 64, POOL), (256,))),
+        "fc": Entry(1, 28, partial(SmallNet, (), (300, 100)), _SIZED),
+        "digits_mlp": Entry(1, 8, partial(SmallNet, (), (512, 512)), _SIZED),
+        "digits_conv": Entry(1, 8, partial(SmallNet, (32, 64, POOL), (256,)), _SIZED),
+        "lenet5": Entry(1, 28, LeNet5, _SIZED),
+        "ramanujan_net": Entry(1, 28, RamanujanNet, _SIZED),
     }
+    for depth in (1, 2, 3):
+        entries[f"fc1000_{depth}"] = Entry(1, 28, partial(SmallNet, (), (1000,) * depth), _SIZED)
     plan: tuple[int | str, ...] = ()
     for depth, channels in zip((2, 4, 6, 8), (64, 128, 256, 512), strict=True):
         plan = (*plan, channels, channels, POOL)
-        entries[f"conv{depth}"] = Entry(3, 32, partial(_small, plan, (256, 256)))
+        entries[f"conv{depth}"] = Entry(3, 32, partial(SmallNet, plan, (256, 256)), _SIZED)
+    return entries
+
+
+def _resnets() -> dict[str, Entry]:
+    entries = {}
+    takes = (*_NORMED, "stem_scaled")
     depths = {
         18: ((2, 2, 2, 2), False),
         34: ((3, 4, 6, 3), False),
@@ -77,14 +81,29 @@ def _registry() -> dict[str, Entry]:
         152: ((3, 8, 36, 3), True),
     }
     for depth, (blocks, bottleneck) in depths.items():
-        make = partial(_resnet, blocks, bottleneck)
-        entries[f"cifar_resnet{depth}"] = Entry(3, 32, partial(make, "cifar", 1))
+        make = partial(ResNet, blocks, bottleneck=bottleneck)
+        entries[f"cifar_resnet{depth}"] = Entry(3, 32, partial(make, stem="cifar"), takes)
         if depth != 152:
-            entries[f"resnet{depth}"] = Entry(3, 224, partial(make, "imagenet", 1))
+            entries[f"resnet{depth}"] = Entry(3, 224, partial(make, stem="imagenet"), takes)
     for depth in (50, 101):
-        make = partial(_resnet, depths[depth][0], True, "imagenet", 2)
-        entries[f"wide_resnet{depth}_2"] = Entry(3, 224, make)
+        make = partial(ResNet, depths[depth][0], bottleneck=True, stem="imagenet", inner=2)
+        entries[f"wide_resnet{depth}_2"] = Entry(3, 224, make, takes)
+    entries["tiny_resnet18"] = Entry(3, 64, entries["resnet18"].make, takes)
     return entries
+
+
+def _registry() -> dict[str, Entry]:
+    return {
+        **_small(),
+        **_resnets(),
+        "resnet20": Entry(3, 32, partial(ThinResNet, 3), _NORMED),
+        "resnet32": Entry(3, 32, partial(ThinResNet, 5), _NORMED),
+        "resnet32_double": Entry(3, 32, partial(_double_thin, 5), _NORMED),
+        "wide_resnet28_2": Entry(3, 32, partial(WideResNet, 4, 2), _NORMED),
+        "mobilenet_v2": Entry(3, 32, MobileNetV2, _NORMED),
+        "vgg16": Entry(3, 32, Vgg, (*_NORMED, *_SIZED)),
+        "tiny_vgg16": Entry(3, 64, Vgg, (*_NORMED, *_SIZED)),
+    }
 
 
 _ENTRIES = _registry()
@@ -103,18 +122,26 @@ def build(
     image_size: int | None = None,
     width: float = 1.0,
     batch_norm: str = "affine",
+    bias: bool = False,
+    stem_scaled: bool = True,
 ) -> nn.Module:
-    """Makes the model ``name`` with PyTorch's default initialisation and no bias anywhere.
+    """Makes the model ``name`` with PyTorch's default initialisation of its weights.
 
     Args:
         name: one of ``names()``.
         num_classes: logits of the classifier.
-        in_channels, image_size: of the square input images; None: the model's own (``fc`` 1 and
-            28, ``digits_*`` 1 and 8, ``conv*`` and ``cifar_*`` 3 and 32, the others 3 and 224).
-            The residual networks end in a global average and take any size.
+        in_channels, image_size: of the square input images; None: the model's own (``fc*``,
+            ``lenet5`` and ``ramanujan_net`` 1 and 28, ``digits_*`` 1 and 8, ``tiny_*`` 3 and 64,
+            ``resnet18`` ... ``resnet101`` and ``wide_resnet50_2``, ``101_2`` 3 and 224, the others 3
+            and 32). The networks that end in a global average take any size.
         width: factor on every layer's channels, ``int(n * width)``; input and output keep theirs.
-        batch_norm: ``affine``, ``non_affine`` or ``none``, for the residual networks. The small
-            nets (``fc``, ``conv*``, ``digits_*``) have no batch norm by definition: unused there.
+        batch_norm: ``affine``, ``non_affine`` or ``none``. The small nets (``fc*``, ``conv*``,
+            ``digits_*``, ``lenet5``, ``ramanujan_net``) have no batch norm by definition: unused there.
+        bias: biases, zero at the start: in every layer of the small nets, in the classifier of the
+            others, whose batch norm shifts the rest.
+        stem_scaled: False: the first convolution keeps its 64 channels whatever the width, and the
+            first block gets a projection (arXiv 2106.09269); for the residual networks of 64 to 512
+            channels, refused elsewhere.
 
     The model carries ``first_layer`` and ``last_layer`` (names of modules, to keep them dense) and
     ``architecture``, the arguments that make it again: ``build(**model.architecture)``.
@@ -132,6 +159,8 @@ def build(
         image_size=entry.image_size if image_size is None else image_size,
         width=width,
         batch_norm=batch_norm,
+        bias=bias,
+        stem_scaled=stem_scaled,
     )
     for key in ("num_classes", "in_channels", "image_size"):
         value = getattr(request, key)
@@ -141,6 +170,12 @@ def build(
         raise ValueError(f"width: expected a positive number, got {width!r}")
     if batch_norm not in BATCH_NORMS:
         raise ValueError(f"batch_norm: expected one of {', '.join(BATCH_NORMS)}, got {batch_norm!r}")
-    model = entry.make(request)
+    for key in ("bias", "stem_scaled"):
+        if not isinstance(getattr(request, key), bool):
+            raise ValueError(f"{key}: expected true or false, got {getattr(request, key)!r}")
+    if not stem_scaled and "stem_scaled" not in entry.takes:
+        fixed = ", ".join(sorted(known for known, it in _ENTRIES.items() if "stem_scaled" in it.takes))
+        raise ValueError(f"stem_scaled: expected true for {name}, got false; it is for {fixed}")
+    model = entry.make(**{key: getattr(request, key) for key in (*_COMMON, *entry.takes)})
     model.architecture = dict(vars(request))
     return model

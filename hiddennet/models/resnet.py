@@ -62,7 +62,9 @@ class ResNet(nn.Module):
     ``blocks``: blocks in each of the four stages. ``bottleneck``: 1x1, 3x3, 1x1 with four times the
     channels out, else two 3x3. ``inner``: factor on the inner channels of a bottleneck (2 in the
     wide networks). ``stem``: ``cifar`` (3x3, stride 1) or ``imagenet`` (7x7, stride 2, and a max
-    pooling). ``width`` scales every layer's channels but the input's and the classes'.
+    pooling). ``width`` scales every layer's channels but the input's, the classes' and, unless
+    ``stem_scaled``, the stem's: it keeps 64, as in Chijiwa et al. (arXiv 2106.09269). ``bias``: a
+    zero bias in the classifier.
     """
 
     first_layer = "conv1"
@@ -79,11 +81,13 @@ class ResNet(nn.Module):
         inner: int = 1,
         width: float = 1.0,
         batch_norm: str = "affine",
+        bias: bool = False,
+        stem_scaled: bool = True,
     ) -> None:
         super().__init__()
         cifar = stem == "cifar"
         skip_name = "shortcut" if cifar else "downsample"
-        channels = scaled(STAGE_CHANNELS[0], width)
+        channels = scaled(STAGE_CHANNELS[0], width) if stem_scaled else STAGE_CHANNELS[0]
         self.conv1 = conv(in_channels, channels, 3 if cifar else 7, 1 if cifar else 2)
         self.bn1 = norm(channels, batch_norm)
         self.maxpool = nn.Identity() if cifar else nn.MaxPool2d(3, stride=2, padding=1)
@@ -100,7 +104,7 @@ class ResNet(nn.Module):
                 stage_blocks.append(block)
                 channels = layers[-1][0]
             self.add_module(f"layer{stage}", nn.Sequential(*stage_blocks))
-        self.fc = linear(channels, num_classes)
+        self.fc = linear(channels, num_classes, bias)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = self.maxpool(F.relu(self.bn1(self.conv1(images)), inplace=True))

@@ -1,7 +1,8 @@
 """Small networks without batch norm: plain stacks of 3x3 convolutions and fully connected layers.
 
 The fully connected net and Conv-2/4/6/8 of Frankle and Carbin (arXiv 1803.03635), as Ramanujan et
-al. (arXiv 1911.13299) use them, and two nets for 8x8 digits. Not for residual networks.
+al. (arXiv 1911.13299) use them, fully connected nets of 1000 units a layer, and two nets for 8x8
+digits. Not for residual networks.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ class SmallNet(nn.Module):
 
     ``plan`` lists the channels of the 3x3 convolutions, with ``POOL`` for a 2x2 max pooling;
     ``hidden`` the widths of the fully connected layers before the classifier. ``width`` scales
-    both; the input and the output stay as they are. Raises ValueError for an image too small for
-    its poolings.
+    both; the input and the output stay as they are. ``bias``: zero biases in every layer. Raises
+    ValueError for an image too small for its poolings.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class SmallNet(nn.Module):
         in_channels: int,
         image_size: int,
         width: float = 1.0,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         side = image_size // 2 ** plan.count(POOL)
@@ -51,12 +53,12 @@ class SmallNet(nn.Module):
                 convs.append(nn.MaxPool2d(2))
             else:
                 wide = scaled(step, width)
-                convs += [conv(channels, wide, 3), nn.ReLU(inplace=True)]
+                convs += [conv(channels, wide, 3, bias=bias), nn.ReLU(inplace=True)]
                 channels = wide
         features = [channels * side * side, *(scaled(n, width) for n in hidden), num_classes]
         dense: list[nn.Module] = []
         for i in range(len(features) - 1):
-            dense += [linear(features[i], features[i + 1]), nn.ReLU(inplace=True)]
+            dense += [linear(features[i], features[i + 1], bias), nn.ReLU(inplace=True)]
         self.convs = nn.Sequential(*convs)
         self.linear = nn.Sequential(*dense[:-1])
         self.first_layer = "convs.0" if convs else "linear.0"

@@ -54,6 +54,8 @@ def build_plain(config: Config, num_classes: int, in_channels: int, image_size: 
         image_size=image_size,
         width=section.width,
         batch_norm=section.batch_norm,
+        bias=section.bias,
+        stem_scaled=section.stem_scaled,
     )
 
 

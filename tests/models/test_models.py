@@ -34,6 +34,19 @@ COUNTS = {
     "resnet101": (44_442_816, 105, 104, 1000),
     "wide_resnet50_2": (68_814_016, 54, 53, 1000),
     "wide_resnet101_2": (126_747_840, 105, 104, 1000),
+    "tiny_resnet18": (11_269_312, 21, 20, 200),
+    "resnet20": (268_336, 20, 19, 10),
+    "resnet32": (461_872, 32, 31, 10),
+    "resnet32_double": (1_856_864, 32, 31, 100),
+    "wide_resnet28_2": (1_463_984, 29, 25, 10),
+    "mobilenet_v2": (2_261_824, 58, 57, 10),
+    "vgg16": (14_715_584, 14, 13, 10),
+    "tiny_vgg16": (14_812_864, 14, 13, 200),
+    "lenet5": (150 + 2400 + 48_000 + 10_080 + 840, 5, 0, 10),
+    "ramanujan_net": (288 + 18_432 + 9216 * 128 + 1280, 4, 0, 10),
+    "fc1000_1": (794_000, 2, 0, 10),
+    "fc1000_2": (1_794_000, 3, 0, 10),
+    "fc1000_3": (2_794_000, 4, 0, 10),
 }
 
 
@@ -170,13 +183,15 @@ def test_a_batch_of_one_and_first_and_last_layer(name):
     assert isinstance(modules[model.last_layer], nn.Linear)
 
 
-@pytest.mark.parametrize("name", ["fc", "digits_conv", "conv4", "cifar_resnet18", "resnet18"])
+@pytest.mark.parametrize("name", ["fc", "digits_conv", "conv4", "cifar_resnet18", "resnet18", "resnet20",
+                                  "wide_resnet28_2", "mobilenet_v2", "lenet5", "ramanujan_net"])  # fmt: skip
 def test_channels_and_image_size_are_honoured(name):
     model = on_meta(name, in_channels=2, image_size=20, num_classes=3)
     assert model(torch.zeros(4, 2, 20, 20, device="meta")).shape == (4, 3)
 
 
-@pytest.mark.parametrize("name", ["digits_conv", "conv2", "cifar_resnet18"])
+@pytest.mark.parametrize("name", ["digits_conv", "conv2", "cifar_resnet18", "resnet20", "wide_resnet28_2",
+                                  "mobilenet_v2", "vgg16", "lenet5"])  # fmt: skip
 def test_a_batch_of_one_equals_its_row_of_a_larger_batch(name):
     torch.manual_seed(0)
     model = models.build(name, num_classes=5, width=0.25).eval()
@@ -197,10 +212,12 @@ def test_batch_norm_kinds(kind):
     assert isinstance(model.layer1[0].bn1, nn.Identity) == (kind == "none")
 
 
-@pytest.mark.parametrize(("name", "size"), [("digits_mlp", 8), ("conv4", 32), ("cifar_resnet18", 32), ("resnet50", 32)])
+@pytest.mark.parametrize(("name", "size"), [("digits_mlp", 8), ("conv4", 32), ("cifar_resnet18", 32), ("resnet50", 32),
+                                            ("resnet20", 32), ("wide_resnet28_2", 32), ("mobilenet_v2", 32),
+                                            ("lenet5", 28)])  # fmt: skip
 def test_gradients_reach_every_parameter(name, size):
     torch.manual_seed(1)
-    model = models.build(name, num_classes=4, width=0.125, image_size=size)
+    model = models.build(name, num_classes=4, width=1 if name == "lenet5" else 0.125, image_size=size)
     images = torch.randn(4, model.architecture["in_channels"], size, size)
     model(images).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())

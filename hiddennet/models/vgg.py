@@ -1,0 +1,53 @@
+"""VGG-16 with batch norm for small images (Simonyan and Zisserman, arXiv 1409.1556): 13 convolutions,
+a global average and one classifier."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .layers import conv, linear, norm, scaled
+
+STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels, convolutions; then a pooling
+
+
+class Vgg(nn.Module):
+    """Images (B, in_channels, H, W), H and W at least 32, to logits (B, num_classes).
+
+    ``width`` scales every layer's channels but the input's and the classes'. ``bias``: a zero bias in
+    the classifier. Raises ValueError for an image too small for its poolings.
+    """
+
+    first_layer = "features.0"
+    last_layer = "classifier"
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        in_channels: int,
+        image_size: int,
+        width: float = 1.0,
+        batch_norm: str = "affine",
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        if image_size < 2 ** len(STAGES):
+            raise ValueError(
+                f"image_size: expected at least {2 ** len(STAGES)} for a network with {len(STAGES)} poolings, "
+                f"got {image_size}; use larger images or a shallower model"
+            )
+        features: list[nn.Module] = []
+        channels = in_channels
+        for planes, count in STAGES:
+            for _ in range(count):
+                out = scaled(planes, width)
+                features += [conv(channels, out, 3), norm(out, batch_norm), nn.ReLU(inplace=True)]
+                channels = out
+            features.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*features)
+        self.classifier = linear(channels, num_classes, bias)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.classifier(F.adaptive_avg_pool2d(self.features(images), 1).flatten(1))
