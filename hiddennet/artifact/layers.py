@@ -1,9 +1,10 @@
-"""One hidden layer as an entry of the header and its share of four streams of numbers, and back.
+"""One hidden layer as an entry of the header and its share of the streams of numbers, and back.
 
-The streams run through all layers in order, so that a network has four tensors, not four a layer:
+The streams run through all layers in order, so that a network has one tensor of each kind, not one a layer:
 `mask_bits` (uint8, 1 bit a weight in OIHW order, each layer from a whole byte on), `values`
 (float32, stored weights at revealed positions), `sign_bits` (uint8, for stored weights that are
-plus or minus one constant) and `scores` (float32, only where evaluation multiplies by them).
+plus or minus one constant), `redraws` (1 or 2 bytes for each revealed weight that is drawn
+anew and is no constant: which redraw it is of) and `scores` (float32, only where evaluation multiplies by them).
 """
 
 from __future__ import annotations
@@ -17,21 +18,24 @@ from torch import Tensor, nn
 
 from hiddennet import ops
 from hiddennet.artifact.file import ArtifactError
-from hiddennet.nn import All, Fixed, Generated, Sampled, Stored
+from hiddennet.nn import All, Fixed, Generated, Redrawn, Sampled, Stored
 from hiddennet.nn.hidden import HiddenMixin
+from hiddennet.nn.weights import source_weight
+from hiddennet.ops.generate_weight import InitScale
 
 STREAMS = {
     "mask_bits": torch.uint8,
     "values": torch.float32,
     "sign_bits": torch.uint8,
     "scores": torch.float32,
+    "redraws": torch.uint8,
 }
 _MOST_ZEROS = 64  # revealed zeros listed by position beside a constant; more make it no constant
 
 
 @dataclass
 class Streams:
-    """The four streams, while they are written or read."""
+    """The streams, while they are written or read."""
 
     parts: dict[str, list[Tensor]] = field(default_factory=lambda: {name: [] for name in STREAMS})
     position: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STREAMS, 0))
@@ -107,13 +111,42 @@ def encode(name: str, layer: HiddenMixin, mask: Tensor, streams: Streams) -> dic
         entry["reveals"] = "mask"
         streams.add("mask_bits", ops.pack_mask(mask))
     entry["kept"] = int(mask.count_nonzero())
-    if isinstance(layer.source, Generated):
+    if isinstance(layer.source, Redrawn):
+        _encode_redrawn(entry, layer, mask, streams)
+    elif isinstance(layer.source, Generated):
         entry["scale"] = layer.scaled.scale
     else:
         weight = layer.weight.detach().cpu().contiguous().flatten()
         entry["weights"] = _encode_weights(weight[mask.flatten()], streams)
         entry["trainable"] = layer.weight.requires_grad
     return entry
+
+
+def _encode_redrawn(entry: dict[str, Any], layer: HiddenMixin, mask: Tensor, streams: Streams) -> None:
+    """Write revealed weights that were drawn anew: signs, or which redraw each is of (1 or 2 bytes), or values."""
+    entry["drawn_from"], entry["trainable"] = entry["source"], False
+    entry["source"] = Stored(layer=layer.source.layer).spec()
+    if layer.redraws is None:
+        values = source_weight(layer).cpu().contiguous().flatten()[mask.flatten()]
+        entry["weights"] = _encode_weights(values, streams)
+        return
+    redraws = layer.redraws.cpu().contiguous().flatten()[mask.flatten()].int()
+    width = 2 if redraws.numel() and int(redraws.max()) > 255 else 1
+    for byte in range(width):
+        streams.add("redraws", (redraws >> (8 * byte) & 255).to(torch.uint8))
+    kind, scale = layer.scaled
+    entry["weights"] = {"as": "redraws", "bytes": width, "kind": kind, "scale": scale}
+
+
+def _decode_redrawn(entry: dict[str, Any], mask: Tensor | None, streams: Streams) -> Tensor:
+    """The revealed weights of _encode_redrawn: made again from the seed, float32 [kept]."""
+    weights, kept, source = entry["weights"], entry["kept"], entry["drawn_from"]
+    redraws = sum(streams.take("redraws", kept).int() << (8 * byte) for byte in range(weights["bytes"]))
+    shape = tuple(entry["shape"])
+    flat = torch.ones(math.prod(shape), dtype=torch.bool) if mask is None else mask.flatten()
+    whole = torch.zeros(flat.numel(), dtype=torch.int16).masked_scatter_(flat, redraws.to(torch.int16)).view(shape)
+    scaled = InitScale(weights["kind"], weights["scale"])
+    return ops.redrawn_weight(whole, scaled, seed=source["seed"], layer=source["layer"]).flatten()[flat]
 
 
 def _encode_weights(values: Tensor, streams: Streams) -> dict[str, Any]:
@@ -148,7 +181,10 @@ def decode(entry: dict[str, Any], streams: Streams) -> Restored:
     if entry["source"]["kind"] == "generated":
         return Restored(Generated(**spec), rule, entry["scale"], scores)
     spec["trainable"] = entry["trainable"]
-    values = _decode_weights(entry["weights"], entry["kept"], streams)
+    if entry["weights"]["as"] == "redraws":
+        values = _decode_redrawn(entry, mask, streams)
+    else:
+        values = _decode_weights(entry["weights"], entry["kept"], streams)
     weight = values.clone()
     if mask is not None:
         flat = mask.flatten()

@@ -24,6 +24,7 @@ _NOT_IDENTITY = (
     ("train", "device"),
     ("train", "log_every"),
     ("train", "save_every"),
+    ("train", "save_epochs"),
 )
 
 

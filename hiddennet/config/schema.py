@@ -107,6 +107,7 @@ class TrainSection(Section):
     )
     deterministic: bool = Field(False, description="only algorithms with reproducible bits; slower on a GPU")
     save_every: Count = Field(0, description="keep a checkpoint every n epochs; 0: none")
+    save_epochs: list[Positive] = Field([], description="keep a checkpoint after these epochs too")
     device: Annotated[str, AfterValidator(_device)] = Field(
         "auto", description="auto, cpu, cuda or cuda:N; auto: a GPU if there is one"
     )

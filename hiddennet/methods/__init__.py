@@ -8,15 +8,35 @@ from hiddennet.methods.base import Method, MethodSection
 from hiddennet.methods.dense import Dense
 from hiddennet.methods.edge_popup import EdgePopup
 from hiddennet.methods.fine_tune import FineTune
+from hiddennet.methods.gem_miner import GemMiner
+from hiddennet.methods.global_edge_popup import GlobalEdgePopup
+from hiddennet.methods.hc import Hc
+from hiddennet.methods.imp import Imp
+from hiddennet.methods.iterand import IteRand
 from hiddennet.methods.magnitude_topk import MagnitudeTopK
 from hiddennet.methods.random_mask import RandomMask
 from hiddennet.methods.sampled import SampledMask
+from hiddennet.methods.smart_ratio import SmartRatio
 
 if TYPE_CHECKING:
     from hiddennet.config import Config
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (Dense, RandomMask, EdgePopup, SampledMask, FineTune, MagnitudeTopK)
+    method.name: method
+    for method in (
+        Dense,
+        RandomMask,
+        EdgePopup,
+        IteRand,
+        GemMiner,
+        Hc,
+        GlobalEdgePopup,
+        Imp,
+        SmartRatio,
+        SampledMask,
+        FineTune,
+        MagnitudeTopK,
+    )
 }
 
 __all__ = ["METHODS", "Method", "MethodSection", "create"]

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
-from hiddennet.methods.base import DrawnSection, Method
 from hiddennet.methods.layers import Patterns, dense_names, draw_weights, generated, learn, numbers
 from hiddennet.methods.recipe import Stage
+from hiddennet.methods.search import Search, SearchSection
 from hiddennet.methods.section import Count, Density, Number
 from hiddennet.methods.weights import load_weights
 from hiddennet.nn import Stored, TopK, hide
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hiddennet.config import Config
 
 
-class EdgePopupSection(DrawnSection):
+class EdgePopupSection(SearchSection):
     """method: the top-k of learned scores reveals frozen weights."""
 
     title: ClassVar[str] = "method 'edge_popup'"
@@ -66,7 +66,7 @@ class EdgePopupSection(DrawnSection):
         return found
 
 
-class EdgePopup(Method):
+class EdgePopup(Search):
     """Eq. 3: y = conv(x, w * h(|s|)), h = 1 for the top k; eq. 5: ds = dw_eff * w."""
 
     name = "edge_popup"
@@ -77,10 +77,10 @@ class EdgePopup(Method):
         self._notes: list[str] = []
 
     @property
-    def stages(self) -> list[Stage]:
+    def search_stages(self) -> list[Stage]:
         dense, train = self.section.dense_epochs, self.config.train.epochs
         if not dense:
-            return super().stages
+            return super().search_stages
         recipe = {"optimizer": self.config.optimizer, "schedule": self.config.schedule, "first": 0, "length": train}
         return [Stage("dense", dense, **recipe), Stage("search", train - dense, **recipe)]  # one schedule over both
 
@@ -102,7 +102,7 @@ class EdgePopup(Method):
         self._hide(model, dense, stored=section.weights is not None)
         return model
 
-    def enter_stage(self, model: nn.Module, stage: int) -> None:
+    def enter_search_stage(self, model: nn.Module, stage: int) -> None:
         self._hide(model, dense_names(model, self.config, self.section.exclude), stored=True)
 
     def _hide(self, model: nn.Module, dense: list[str], stored: bool) -> None:

@@ -1,4 +1,7 @@
-"""fine_tune: train the weights of a found sub-network; its masks stay. Ramanujan et al. 2020."""
+"""fine_tune: train the weights of a found sub-network; its masks stay. Ramanujan et al. 2020.
+
+With `sanity`, the sub-network is altered first: the checks of Rare Gems (arXiv 2202.12002, section 5) of any method.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ from pydantic import Field
 from torch import nn
 
 from hiddennet.methods.base import Method, MethodSection
-from hiddennet.methods.layers import learn
-from hiddennet.methods.weights import read_subnet
+from hiddennet.methods.layers import learn, numbers
+from hiddennet.methods.sanity import MEANING, Check, alter
+from hiddennet.methods.subnet import read_subnet
 from hiddennet.nn import Fixed, Stored, hide
 
 
@@ -18,7 +22,11 @@ class FineTuneSection(MethodSection):
 
     title: ClassVar[str] = "method 'fine_tune'"
     name: Literal["fine_tune"]
-    subnet: str = Field(description="the sub-network: an artifact file, or the folder of a run")
+    subnet: str = Field(
+        description="the sub-network: an artifact file, or the folder of a run; RUN@STAGE is the network at the end of "
+        "a stage, such as RUN@search"
+    )
+    sanity: Check | None = Field(None, description=f"alter the sub-network first; {MEANING}")
     train_batch_norm: bool = Field(True, description="batch norm's scale and shift learn, where the model has them")
 
 
@@ -29,13 +37,21 @@ class FineTune(Method):
     Section = FineTuneSection
 
     def build(self, model: nn.Module) -> nn.Module:
-        subnet = read_subnet(self.section.subnet, model)
+        section = self.section
+        subnet = read_subnet(section.subnet, model, scores=section.sanity == "invert")
         subnet.copy_into(model)
+        masks = subnet.masks
+        if section.sanity is not None:
+            weights = {name: model.get_submodule(name).weight.detach().clone() for name in masks}
+            masks, weights = alter(section.sanity, masks, weights, subnet.scores, self.seed)
+            for name, weight in weights.items():
+                model.get_submodule(name).weight.data.copy_(weight)
+        number = numbers(model)
         hide(
             model,
-            source=Stored(trainable=True),
-            rule=lambda name, _: Fixed(subnet.masks[name]),
-            include=lambda name, _: name in subnet.masks,
+            source=lambda name, _: Stored(trainable=True, layer=number[name]),
+            rule=lambda name, _: Fixed(masks[name]),
+            include=lambda name, _: name in masks,
         )
-        learn(model, batch_norm=self.section.train_batch_norm)
+        learn(model, batch_norm=section.train_batch_norm)
         return model

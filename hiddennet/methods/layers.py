@@ -107,12 +107,6 @@ def draw_weights(
         weight.copy_(drawn)
 
 
-@torch.no_grad()
-def source_weight(layer: HiddenMixin) -> torch.Tensor:
-    """All weights of a hidden layer, revealed or not: float32 of the weight's shape."""
-    return ops.masked_weight(None, ops.Rule("all", layer.selection), source=layer.source_state())
-
-
 def is_batch_norm(module: nn.Module) -> bool:
     """Whether the module normalises over the batch, whatever its name."""
     return isinstance(module, nn.modules.batchnorm._BatchNorm)

@@ -47,9 +47,10 @@ class RandomMask(Method):
         section = self.section
         dense = dense_names(model, self.config, section.exclude)
         number = numbers(model)
+        hidden = [name for name in plain_layers(model) if name not in dense]
+        kept = self.counts(model, hidden)
         if section.train_weights:
             density = section.density if section.scale_fan else None
-            hidden = [name for name in plain_layers(model) if name not in dense]
             draw_weights(model, section, self.seed, names=dense)
             draw_weights(model, section, self.seed, names=hidden, density=density)
 
@@ -62,13 +63,17 @@ class RandomMask(Method):
                 return generated(section, self.seed, number[name], section.scale_fan)
 
         def rule(name: str, module: nn.Module) -> Fixed:
-            return Fixed(self.mask(tuple(module.weight.shape), number[name], module.weight.device))
+            return Fixed(self.mask(tuple(module.weight.shape), number[name], kept[name], module.weight.device))
 
         hide(model, source=source, rule=rule, exclude=lambda name, _: name in dense)
         learn(model, dense=section.train_weights)
         return model
 
-    def mask(self, shape: tuple[int, ...], layer: int, device):
+    def counts(self, model: nn.Module, hidden: list[str]) -> dict[str, int]:
+        """How many weights of each hidden layer are revealed."""
+        return {name: kept_count(model.get_submodule(name).weight.numel(), self.section.density) for name in hidden}
+
+    def mask(self, shape: tuple[int, ...], layer: int, k: int, device):
         """The mask of one layer: bool, exactly k ones. Independent of the weights' draw."""
         seed = self.section.mask_seed
         if seed is None:
@@ -76,4 +81,4 @@ class RandomMask(Method):
             seed = int.from_bytes(digest, "little") >> 1
         # "standard" is the uniform distribution; only the ranks of the draws are used
         draws = ops.generate_weight(shape, "standard", seed=seed, layer=layer, device=device)
-        return ops.topk_mask(draws, kept_count(draws.numel(), self.section.density), by="value")
+        return ops.topk_mask(draws, k, by="value")

@@ -9,11 +9,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from hiddennet.methods.base import DrawnSection, Method
-from hiddennet.methods.layers import learn, numbers, source_weight
+from hiddennet.methods.layers import learn, numbers
 from hiddennet.methods.recipe import Recipe, Stage
 from hiddennet.methods.sanity import MEANING, Check, alter
 from hiddennet.nn import Fixed, Stored, TopK, hidden_layers, hide, masks
 from hiddennet.nn.expose import expose
+from hiddennet.nn.weights import source_weight
 
 if TYPE_CHECKING:
     from hiddennet.config import Config

@@ -1,24 +1,17 @@
-"""Weights and masks that were found before: checkpoints, runs, artifacts, torchvision's models."""
+"""Weights that were trained before: checkpoints, runs, artifacts, torchvision's models."""
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from hiddennet.methods.layers import is_batch_norm, plain_layers, source_weight
+from hiddennet.methods.layers import is_batch_norm
 from hiddennet.nn import hidden_layers
+from hiddennet.nn.weights import source_weight
 
 TORCHVISION = "torchvision:"
-
-
-def run_artifact(where: str | Path) -> Path | None:
-    """The artifact of a run's folder, or None where it has none."""
-    path = Path(where) / "artifact.safetensors"
-    return path if path.is_file() else None
 
 
 def read_weights(where: str) -> dict[str, Tensor]:
@@ -130,61 +123,3 @@ def _matters(model: nn.Module, key: str) -> bool:
         return False
     modules = dict(model.named_modules())
     return owner in modules and (is_batch_norm(modules[owner]) or leaf in ("weight", "bias"))
-
-
-@dataclass
-class Subnet:
-    """A found sub-network: masks of the hidden layers and the state of everything."""
-
-    masks: dict[str, Tensor]
-    state: dict[str, Tensor]
-
-    @torch.no_grad()
-    def copy_into(self, model: nn.Module) -> None:
-        """Copy all weights and statistics into the plain model, in place."""
-        model.load_state_dict(self.state, strict=False)
-
-
-@torch.no_grad()
-def read_subnet(where: str, model: nn.Module) -> Subnet:
-    """Return the sub-network at `where`, an artifact or a run, for a plain model.
-
-    Batch norm's scales and shifts may be missing (they start at 1 and 0); all else must fit.
-
-    Raises FileNotFoundError or ValueError.
-    """
-    from hiddennet import artifact
-
-    path = run_artifact(where) if Path(where).is_dir() else Path(where)
-    if path is None or not path.is_file():
-        raise FileNotFoundError(f"method.subnet: expected an artifact or the folder of a finished run, got {where!r}")
-    known = artifact.read_header(path)["model"] is not None
-    found = artifact.load(path) if known else artifact.load(path, copy.deepcopy(model))
-    layers = hidden_layers(found)
-    if not layers:
-        raise ValueError(f"method.subnet: expected a sub-network in {path}, got no hidden layers")
-    state = {key: value for key, value in found.state_dict().items() if torch.is_tensor(value)}
-    for name, layer in layers.items():
-        state[f"{name}.weight"] = source_weight(layer)
-    own = model.state_dict()
-    state = {key: state[key] for key in state if key in own or not key.startswith(tuple(layers))}
-    normal = {name for name, module in model.named_modules() if is_batch_norm(module)}
-    for key, value in own.items():
-        if key in state and state[key].shape == value.shape:
-            continue
-        if key not in state and key.rpartition(".")[0] in normal:
-            continue
-        got = f"shape {tuple(state[key].shape)}" if key in state else "none"
-        raise ValueError(
-            f"method.subnet: expected {key} of shape {tuple(value.shape)} in {path}, got {got}; "
-            "use the model that the sub-network was found in"
-        )
-    extra = sorted(state.keys() - own.keys())
-    if extra:
-        raise ValueError(
-            f"method.subnet: expected a model with {extra[0]}, which {path} has; "
-            "for scales and shifts of batch norm set model.batch_norm=affine"
-        )
-    hidden = set(plain_layers(model))
-    masks = {name: layer.mask() for name, layer in layers.items() if name in hidden}
-    return Subnet(masks, state)

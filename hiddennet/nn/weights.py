@@ -119,3 +119,9 @@ class WeightState:
             layer=source.layer,
             redraw=source.redraw,
         )
+
+
+@torch.no_grad()
+def source_weight(layer: WeightState) -> torch.Tensor:
+    """All weights of a hidden layer, revealed or not: float32 of the weight's shape."""
+    return ops.masked_weight(None, ops.Rule("all", layer.selection), source=layer.source_state())

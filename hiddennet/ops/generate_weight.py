@@ -69,7 +69,8 @@ def init_scale(
 
     With F = the fan named by `mode` (times `density`, if given: what the papers call scale_fan) and g = the gain:
     signed_constant and unsigned_constant g / sqrt(F); kaiming_normal N(0, g^2 / F); kaiming_uniform U(+-g sqrt(3 / F));
-    xavier_normal N(0, 2 / (fan_in + fan_out)); xavier_constant its deviation, signed; standard U(+-1 / sqrt(fan_in)); uniform U(-1, 1).
+    xavier_normal N(0, 2 / (fan_in + fan_out)); xavier_constant its deviation, signed; standard U(+-1 / sqrt(fan_in));
+    uniform U(-1, 1).
 
     Raises:
         ValueError: unknown init, mode or nonlinearity; a density outside (0, 1]; a density for an init without it.

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hiddennet.nn import hidden_layers
 
 # Buffers of hidden layers that every rank makes the same by itself.
-_MADE = ("sign_plane", "selection", "mask_bits")
+_MADE = ("sign_plane", "selection", "mask_bits", "flags", "redraws", "drawn")
 
 
 class Ranks:

@@ -302,7 +302,7 @@ class Session:
             self.folder.write_metrics(progress.history)
         if better:
             self.save(self.folder.best, full=False)
-        if every and progress.epoch % every == 0:
+        if (every and progress.epoch % every == 0) or progress.epoch in self.config.train.save_epochs:
             self.save(self.folder.checkpoints / f"epoch_{progress.epoch:04}.pt")
         self.save(self.folder.last)
 

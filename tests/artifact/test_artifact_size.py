@@ -11,13 +11,14 @@ from torch import nn
 import hiddennet as hn
 from hiddennet import artifact, models
 from hiddennet.artifact.layers import Streams, _decode_weights, _encode_weights
+from hiddennet.nn.expose import undrawn
 
 RESNETS = {"resnet18": 11_678_912, "resnet50": 25_502_912, "cifar_resnet18": 11_164_352}
 
 
 @pytest.mark.parametrize("name", RESNETS)
 def test_one_bit_a_weight(tmp_path, name):
-    with artifact.architecture.undrawn():
+    with undrawn():
         classes = 10 if name.startswith("cifar") else 1000
         net = models.build(name, num_classes=classes, batch_norm="non_affine")
     hn.hide(net, rule=hn.TopK(0.3))

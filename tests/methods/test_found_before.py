@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import hiddennet as hn
-from hiddennet.methods.layers import source_weight
 from hiddennet.methods.weights import load_weights, read_weights
+from hiddennet.nn.weights import source_weight
 from hiddennet.train import experiment
 from hiddennet.train.build import build_model, build_plain
 

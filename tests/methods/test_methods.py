@@ -7,8 +7,9 @@ import torch
 
 import hiddennet as hn
 from hiddennet.methods import METHODS
-from hiddennet.methods.layers import plain_layers, source_weight
+from hiddennet.methods.layers import plain_layers
 from hiddennet.nn.rules import kept_count
+from hiddennet.nn.weights import source_weight
 
 FROZEN = [
     ("edge_popup", {}),

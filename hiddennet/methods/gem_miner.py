@@ -1,0 +1,93 @@
+"""gem_miner: hc, whose lowest scores are struck out every few epochs; then the weights are fine-tuned.
+
+Sreenivasan et al. 2022, "Rare Gems", arXiv 2202.12002, algorithm 1.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+from torch import nn
+
+from hiddennet.methods.hc import Hc, HcSection
+from hiddennet.methods.section import Density, Number, Positive
+from hiddennet.methods.strike import prune_rate, strike_layers, strike_out
+
+if TYPE_CHECKING:
+    from hiddennet.config import Config
+
+__all__ = ["GemMiner", "GemMinerSection", "prune_rate", "strike_out"]
+
+
+class GemMinerSection(HcSection):
+    """method: hc, whose lowest scores are struck out every few epochs until the density is reached."""
+
+    title: ClassVar[str] = "method 'gem_miner'"
+    name: Literal["gem_miner"]
+    density: Density = Field(0.05, description="fraction of all hidden weights that is not struck out in the end")
+    period: Positive = Field(5, description="epochs between two times of striking out")
+    rate: Number | None = Field(
+        None, gt=0.0, lt=1.0, description="fraction of what is left that goes each time; null: so that density is met"
+    )
+    strike: Literal["global", "layer", "threshold"] = Field(
+        "global", description="rank all layers together, each by itself, or strike out all scores rounded to 0"
+    )
+    exact: bool = Field(
+        False, description="of equal scores strike out only as many as are due; false: all of them, as the original"
+    )
+    strike_at: Literal["end", "start"] = Field("end", description="of epochs period, 2 period, ...")
+    invert: bool = Field(False, description="strike out the highest scores instead: a sanity check")
+
+    def mistakes(self, config: Config) -> list[str]:
+        found = super().mistakes(config)
+        if self.period >= config.train.epochs:
+            found.append(
+                f"method.period: expected fewer epochs than train.epochs ({config.train.epochs}), got {self.period}"
+            )
+        return found
+
+
+class GemMiner(Hc):
+    """Hc, whose flags lose the fraction `rate` of the lowest scores every `period` epochs."""
+
+    name = "gem_miner"
+    Section = GemMinerSection
+
+    @property
+    def strikes(self) -> tuple[int, float]:
+        """How often scores are struck out, and the fraction of what is left that goes each time."""
+        section = self.section
+        count, rate = prune_rate(section.density, section.period, self.search_epochs)
+        return count, rate if section.rate is None else section.rate
+
+    def _due(self, epoch: int) -> bool:
+        """Whether scores are struck out before this epoch of the search."""
+        passed = epoch - (1 if self.section.strike_at == "end" else 0)
+        return epoch < self.search_epochs and passed > 0 and passed % self.section.period == 0
+
+    def _due_at_the_end(self, epoch: int) -> bool:
+        """Whether a last time falls behind the last epoch, which is evaluated after it then."""
+        last = epoch == self.search_epochs - 1
+        return last and self.section.strike_at == "end" and epoch > 0 and epoch % self.section.period == 0
+
+    def on_epoch_start(self, model: nn.Module, epoch: int) -> list[str]:
+        notes = super().on_epoch_start(model, epoch)
+        return notes + (self._strike(model) if self._due(epoch) else [])
+
+    def before_evaluation(self, model: nn.Module, epoch: int) -> list[str]:
+        return self._strike(model) if self._due_at_the_end(epoch) else []
+
+    def _strike(self, model: nn.Module) -> list[str]:
+        layers = {name: layer for name, layer in self.rounded(model).items() if name in self.counted}
+        section = self.section
+        emptied = strike_layers(
+            layers, self.strikes[1], section.strike, invert=section.invert, exact=section.exact, at=section.threshold
+        )
+        return [f"warning: no weight is left in layer {name}; its output is constant" for name in emptied]
+
+    def is_result(self, epoch: int) -> bool:
+        if epoch >= self.search_epochs:
+            return True
+        last = self.strikes[0] * self.section.period
+        return epoch > last or self._due_at_the_end(epoch) or (self.section.strike_at == "start" and epoch == last)

@@ -1,0 +1,105 @@
+"""global_edge_popup: one ranking of all scores; also with a density that falls to its target step by step.
+
+The edge-popup of the Rare Gems ablation (Sreenivasan et al. 2022, arXiv 2202.12002), between edge-popup and Gem-Miner.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+from torch import nn
+
+from hiddennet.methods.layers import Patterns, dense_names, draw_weights, generated, learn, numbers
+from hiddennet.methods.search import Search, SearchSection
+from hiddennet.methods.section import Density, Number, Positive
+from hiddennet.methods.strike import prune_rate
+from hiddennet.nn import TopK, hidden_layers, hide
+
+if TYPE_CHECKING:
+    from hiddennet.config import Config
+
+
+class GlobalEdgePopupSection(SearchSection):
+    """method: the top-k of learned scores over all layers together reveals frozen weights."""
+
+    title: ClassVar[str] = "method 'global_edge_popup'"
+    name: Literal["global_edge_popup"]
+    density: Density = Field(0.5, description="fraction of all hidden weights that is revealed, in the end")
+    period: Positive | None = Field(
+        None, description="epochs between the steps in which the density falls to its target; null: it is there at once"
+    )
+    scale_fan: bool = Field(False, description="multiply the fan by the density")
+    score_init: Literal["kaiming_uniform"] | Number = Field(
+        "kaiming_uniform", description="U(+-1/sqrt(fan_in)), or one number for all scores"
+    )
+    exclude: Patterns
+
+    def mistakes(self, config: Config) -> list[str]:
+        found = super().mistakes(config)
+        if self.period is not None and self.period >= config.train.epochs:
+            found.append(
+                f"method.period: expected fewer epochs than train.epochs ({config.train.epochs}), got {self.period}"
+            )
+        return found
+
+
+def pruned_fractions(density: float, period: int, epochs: int) -> list[float]:
+    """The fraction of all weights that is pruned in each epoch of the iterative form.
+
+    With N steps of rate r = 1 - density^(1/N) (prune_rate): r until the first step at the end of epoch `period`, then
+    1 - (1 - r)^floor((e + 1) / period) from the last step's epoch e on, at most 1 - density.
+    """
+    count, rate = prune_rate(density, period, epochs)
+    fractions = []
+    for epoch in range(epochs):
+        last = (epoch - 1) // period * period if epoch else 0
+        steps = (last + 1) // period if last else 1
+        fractions.append(1 - (1 - rate) ** min(steps, count))
+    return fractions
+
+
+class GlobalEdgePopup(Search):
+    """y = f(x; w * h(|s|)), h = 1 for the highest of all layers' scores; n - ceil((1 - density) n) of n are kept."""
+
+    name = "global_edge_popup"
+    Section = GlobalEdgePopupSection
+
+    def build(self, model: nn.Module) -> nn.Module:
+        section, number = self.section, numbers(model)
+        dense = dense_names(model, self.config, section.exclude)
+        draw_weights(model, section, self.seed, names=dense)
+        hide(
+            model,
+            source=lambda name, _: generated(section, self.seed, number[name], section.scale_fan),
+            rule=TopK(section.density, scope="global", removed="ceil"),
+            exclude=lambda name, _: name in dense,
+            score_init=section.score_init,
+        )
+        learn(model, batch_norm=False, dense=False)
+        return model
+
+    def _set_density(self, model: nn.Module, density: float) -> None:
+        for layer in hidden_layers(model).values():
+            if isinstance(layer.rule, TopK):
+                layer.rule = dataclasses.replace(layer.rule, density=density)
+
+    def on_epoch_start(self, model: nn.Module, epoch: int) -> list[str]:
+        section = self.section
+        if section.period is not None and epoch < self.search_epochs:
+            fractions = pruned_fractions(section.density, section.period, self.search_epochs)
+            self._set_density(model, 1 - fractions[epoch])
+        return []
+
+    def before_evaluation(self, model: nn.Module, epoch: int) -> list[str]:
+        if self.section.period is not None and epoch == self.search_epochs - 1:
+            self._set_density(model, self.section.density)
+        return []
+
+    def is_result(self, epoch: int) -> bool:
+        section = self.section
+        if section.period is None or epoch >= self.search_epochs - 1:
+            return True
+        fractions = pruned_fractions(section.density, section.period, self.search_epochs)
+        return fractions[epoch] > 1 - section.density - 1e-9

@@ -1,0 +1,119 @@
+"""imp: iterative magnitude pruning: train, prune the smallest weights, go back, train again.
+
+Frankle and Carbin 2019 (arXiv 1803.03635), with rewinding to an early step (Frankle et al. 2020, arXiv 1912.05671) or
+of the learning rate alone (Renda et al. 2020, arXiv 2003.02389); as Rare Gems compares with it (arXiv 2202.12002).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from hiddennet.methods.base import DrawnSection, Init, Method
+from hiddennet.methods.layers import Patterns, dense_names, draw_weights, learn, numbers
+from hiddennet.methods.recipe import Stage
+from hiddennet.methods.section import Count, Number, Positive
+from hiddennet.methods.strike import strike_layers
+from hiddennet.nn import Fixed, Stored, hidden_layers, hide
+
+if TYPE_CHECKING:
+    from hiddennet.config import Config
+
+
+class ImpSection(DrawnSection):
+    """method: rounds of training, each followed by pruning the smallest weights of all layers."""
+
+    title: ClassVar[str] = "method 'imp'"
+    name: Literal["imp"]
+    init: Init = Field("kaiming_normal", description="distribution of the weights at the start")
+    rounds: Positive = Field(10, description="how often is pruned; rounds + 1 trainings of train.epochs epochs each")
+    rate: Number = Field(0.2, gt=0.0, lt=1.0, description="fraction of the weights left that goes after each round")
+    rewind: Literal["weights", "learning_rate"] = Field(
+        "weights", description="go back to earlier weights, or keep them and restart the learning rate only (Renda)"
+    )
+    rewind_step: Count = Field(
+        0, description="the step of the first round whose weights are gone back to; 0: the weights as drawn"
+    )
+    first_epochs: Positive | None = Field(None, description="epochs of the first training; null: train.epochs")
+    count: Literal["exact", "original"] = Field(
+        "exact", description="prune ceil(rate n) weights of n, or, as the original, one more"
+    )
+    exclude: Patterns
+
+    def mistakes(self, config: Config) -> list[str]:
+        found = super().mistakes(config)
+        if config.train.epochs == 0:
+            found.append("train.epochs: expected at least 1 for each round of imp, got 0")
+        if self.rewind == "learning_rate" and self.rewind_step:
+            found.append(f"method.rewind_step: expected 0 with rewind: learning_rate, got {self.rewind_step}")
+        return found
+
+
+class Imp(Method):
+    """Weights learn under masks that lose the smallest magnitudes of all layers together after each round.
+
+    Running statistics of batch norm, and its scales and shifts, are not rewound; the optimiser is new in each round.
+    """
+
+    name = "imp"
+    Section = ImpSection
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self._rewind: dict[str, Tensor] | None = None  # the weights gone back to, by layer
+
+    @property
+    def stages(self) -> list[Stage]:
+        epochs, section = self.config.train.epochs, self.section
+        lengths = [section.first_epochs or epochs] + [epochs] * section.rounds
+        recipe = self.config.optimizer, self.config.schedule
+        return [Stage(f"round {i}", length, *recipe) for i, length in enumerate(lengths)]
+
+    def build(self, model: nn.Module) -> nn.Module:
+        dense, number = dense_names(model, self.config, self.section.exclude), numbers(model)
+        draw_weights(model, self.section, self.seed)
+        hide(
+            model,
+            source=lambda name, _: Stored(trainable=True, layer=number[name]),
+            rule=lambda _, module: Fixed(torch.ones_like(module.weight, dtype=torch.bool)),
+            exclude=lambda name, _: name in dense,
+        )
+        learn(model)
+        if self.section.rewind == "weights" and self.section.rewind_step == 0:
+            self._rewind = self._weights(model)
+        return model
+
+    @staticmethod
+    def _weights(model: nn.Module) -> dict[str, Tensor]:
+        return {name: layer.weight.detach().clone() for name, layer in hidden_layers(model).items()}
+
+    def after_step(self, model: nn.Module, step: int) -> None:
+        if self.section.rewind == "weights" and step == self.section.rewind_step:
+            self._rewind = self._weights(model)
+
+    @torch.no_grad()
+    def enter_stage(self, model: nn.Module, stage: int) -> None:
+        section, layers = self.section, hidden_layers(model)
+        if section.rewind == "weights" and self._rewind is None:
+            raise ValueError(
+                f"method.rewind_step: expected a step of the first round, which had "
+                f"{self.stages[0].epochs * self.steps_per_epoch}, got {section.rewind_step}"
+            )
+        strike_layers(layers, section.rate, "global", more=1 if section.count == "original" else 0)
+        for name, layer in layers.items():
+            state = layer.weight if self._rewind is None else self._rewind[name].to(layer.weight.device)
+            layer.weight.copy_(state.masked_fill(~layer.mask(), 0.0))
+
+    def remake(self, model: nn.Module, stage: int) -> None:
+        """All rounds have the same make-up."""
+
+    def state(self) -> dict[str, Any]:
+        """The weights gone back to, where the seed does not tell them."""
+        return {"rewind": self._rewind} if self.section.rewind_step else {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        if "rewind" in state:
+            self._rewind = state["rewind"]

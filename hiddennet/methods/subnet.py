@@ -1,0 +1,112 @@
+"""Sub-networks that were found before: artifacts, runs, and the stages of runs."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hiddennet.methods.layers import is_batch_norm, plain_layers
+from hiddennet.methods.search import importance
+from hiddennet.nn import hidden_layers
+from hiddennet.nn import masks as all_masks
+from hiddennet.nn.weights import source_weight
+
+
+def run_artifact(where: str | Path) -> Path | None:
+    """The artifact of a run's folder, or None where it has none."""
+    path = Path(where) / "artifact.safetensors"
+    return path if path.is_file() else None
+
+
+@dataclass
+class Subnet:
+    """A found sub-network: masks of the hidden layers and the state of everything."""
+
+    masks: dict[str, Tensor]
+    state: dict[str, Tensor]
+    scores: dict[str, Tensor] | None  # what the masks were ranked by, where it was asked for and is known
+
+    @torch.no_grad()
+    def copy_into(self, model: nn.Module) -> None:
+        """Copy all weights and statistics into the plain model, in place."""
+        model.load_state_dict(self.state, strict=False)
+
+
+def _network(where: str, model: nn.Module, scores: bool) -> nn.Module:
+    """The network at `where` with its hidden layers; with `scores` as its checkpoint has it, where there is one."""
+    from hiddennet import artifact
+
+    folder, _, stage = where.rpartition("@") if "@" in where and not Path(where).exists() else (where, "", "")
+    if Path(folder).is_dir() and (stage or scores):
+        return _of_checkpoint(Path(folder), stage, where)
+    path = run_artifact(where) if Path(where).is_dir() else Path(where)
+    if path is None or not path.is_file():
+        raise FileNotFoundError(f"method.subnet: expected an artifact or the folder of a finished run, got {where!r}")
+    known = artifact.read_header(path)["model"] is not None
+    return artifact.load(path) if known else artifact.load(path, copy.deepcopy(model))
+
+
+def _of_checkpoint(path: Path, stage: str, where: str) -> nn.Module:
+    """The network at the end of a run's stage, or of its best epoch."""
+    from hiddennet import methods
+    from hiddennet.train import checkpoint
+    from hiddennet.train.evaluate import restore
+    from hiddennet.train.folder import RunFolder
+
+    folder = RunFolder(path)
+    config = folder.read_config()
+    names = [one.name for one in methods.create(config).stages]
+    if stage and stage not in names:
+        raise ValueError(
+            f"method.subnet: expected a stage of the run after '@' ({', '.join(names)}), got {stage!r} in {where!r}"
+        )
+    file = folder.best if not stage or stage == names[-1] else folder.stage(names.index(stage))
+    return restore(config, checkpoint.load(file))
+
+
+@torch.no_grad()
+def read_subnet(where: str, model: nn.Module, *, scores: bool = False) -> Subnet:
+    """Return the sub-network at `where`, an artifact, a run, or a run's stage (RUN@STAGE), for a plain model.
+
+    Batch norm's scales and shifts may be missing (they start at 1 and 0); all else must fit.
+
+    scores: also return what its masks were ranked by, None where it has no scores.
+
+    Raises FileNotFoundError or ValueError.
+    """
+    found = _network(where, model, scores)
+    layers = hidden_layers(found)
+    if not layers:
+        raise ValueError(f"method.subnet: expected a sub-network in {where}, got no hidden layers")
+    state = {key: value for key, value in found.state_dict().items() if torch.is_tensor(value)}
+    for name, layer in layers.items():
+        state[f"{name}.weight"] = source_weight(layer)
+    own = model.state_dict()
+    state = {key: state[key] for key in state if key in own or not key.startswith(tuple(layers))}
+    normal = {name for name, module in model.named_modules() if is_batch_norm(module)}
+    for key, value in own.items():
+        if key in state and state[key].shape == value.shape:
+            continue
+        if key not in state and key.rpartition(".")[0] in normal:
+            continue
+        got = f"shape {tuple(state[key].shape)}" if key in state else "none"
+        raise ValueError(
+            f"method.subnet: expected {key} of shape {tuple(value.shape)} in {where}, got {got}; "
+            "use the model that the sub-network was found in"
+        )
+    extra = sorted(state.keys() - own.keys())
+    if extra:
+        raise ValueError(
+            f"method.subnet: expected a model with {extra[0]}, which {where} has; "
+            "for scales and shifts of batch norm set model.batch_norm=affine"
+        )
+    hidden = set(plain_layers(model))
+    revealed = all_masks(found)
+    masks = {name: revealed[name] for name in layers if name in hidden}
+    ranked = {name: importance(layer) for name, layer in layers.items()} if scores else {}
+    known = ranked and all(score is not None for score in ranked.values())
+    return Subnet(masks, state, ranked if known else None)
