@@ -34,4 +34,11 @@ HN_HD uint32_t key_of(Order order, float score) {
   return order == Order::kMagnitude ? magnitude_key(float_bits(score)) : value_key(float_bits(score));
 }
 
+// A score with this key: the non-negative one by magnitude; +0 of the zeros; a quiet NaN of the NaNs.
+HN_HD float score_of_key(Order order, uint32_t key) {
+  if (key == kNanKey) return bits_float(0x7fc00000u);
+  if (order == Order::kMagnitude) return bits_float(key);
+  return bits_float(key ^ (key & 0x80000000u ? 0x80000000u : 0xffffffffu));
+}
+
 }  // namespace hn

@@ -28,4 +28,8 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
   m.def(
       "masked_conv_input_gradient(Tensor dy, int[] input_shape, Tensor? scores, Tensor selection, int[] shape, "
       "bool channels_last, " HN_RULE ", " HN_SOURCE ", " HN_CONV ") -> Tensor");
+  m.def(
+      "strike_out_(Tensor[] scores, Tensor(a!)[] flags, int[] counts, bool network_wide, bool by_value, bool invert, "
+      "bool exact) -> Tensor");
+  m.def("count_flags(Tensor[] flags) -> Tensor");
 }

@@ -7,6 +7,7 @@ from hiddennet.ops.pack_mask import pack_mask, unpack_mask
 from hiddennet.ops.rule import Rule
 from hiddennet.ops.scale import scale
 from hiddennet.ops.source import WeightSource
+from hiddennet.ops.strike_out import count_flags, strike_out_
 from hiddennet.ops.topk_mask import rule_mask, topk_mask, topk_mask_global, topk_select
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "PLANS",
     "Rule",
     "WeightSource",
+    "count_flags",
     "default_plan",
     "generate_weight",
     "init_scale",
@@ -23,6 +25,7 @@ __all__ = [
     "pack_mask",
     "rule_mask",
     "scale",
+    "strike_out_",
     "topk_mask",
     "topk_mask_global",
     "topk_select",

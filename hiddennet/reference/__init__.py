@@ -2,6 +2,7 @@
 
 from hiddennet.reference.masked_weight import masked_weight, masked_weight_backward, rule_mask
 from hiddennet.reference.random import bernoulli_logits, bernoulli_units, generate, normals, signs, uniforms
+from hiddennet.reference.strike_out import strike_out
 from hiddennet.reference.topk import (
     pack_mask,
     score_key,
@@ -23,6 +24,7 @@ __all__ = [
     "score_key",
     "selection_mask",
     "signs",
+    "strike_out",
     "topk_mask",
     "topk_mask_global",
     "uniforms",

@@ -1,8 +1,8 @@
 // bracket.h: one pass over a run of scores that counts keys below a bracket and collects those inside it.
 #pragma once
-#include <array>
 #include <cstdint>
 
+#include "../../base/compact_avx2.h"
 #include "../../base/isa.h"
 #include "../../base/key.cuh"
 #include "../../base/key_avx2.h"
@@ -36,19 +36,6 @@ inline BracketCount scan_bracket_scalar(const float* scores, int64_t n, Bracket 
 
 #if defined(HN_X86)
 
-// For each 8-bit mask, the lanes whose bit is set, moved to the front.
-constexpr std::array<std::array<uint32_t, 8>, 256> make_compaction_table() {
-  std::array<std::array<uint32_t, 8>, 256> table{};
-  for (uint32_t mask = 0; mask < 256; ++mask) {
-    uint32_t count = 0;
-    for (uint32_t lane = 0; lane < 8; ++lane) {
-      if (mask >> lane & 1u) table[mask][count++] = lane;
-    }
-  }
-  return table;
-}
-alignas(32) inline constexpr auto kCompaction = make_compaction_table();
-
 template <Order kOrder>
 HN_TARGET_AVX2 inline BracketCount scan_bracket_avx2(const float* scores, int64_t n, Bracket b, int64_t capacity,
                                                      uint32_t* out) {
@@ -65,9 +52,7 @@ HN_TARGET_AVX2 inline BracketCount scan_bracket_avx2(const float* scores, int64_
     const unsigned mask = 0xffu & ~unsigned(_mm256_movemask_ps(_mm256_castsi256_ps(outside)));
     if (mask != 0) {
       if (count + 8 > capacity + 8) return {0, -1};
-      const __m256i lanes = _mm256_load_si256(reinterpret_cast<const __m256i*>(kCompaction[mask].data()));
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + count),
-                          _mm256_permutevar8x32_epi32(_mm256_xor_si256(key, top), lanes));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + count), compacted(_mm256_xor_si256(key, top), mask));
       count += __builtin_popcount(mask);
       if (count > capacity) return {0, -1};
     }
