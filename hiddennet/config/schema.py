@@ -72,11 +72,24 @@ class DataSection(Section):
         128, description="images in one optimiser step, over all accumulated parts and all ranks"
     )
     augment: bool = Field(True, description="random crops and flips, where the data set has them")
+    augmentation: Literal["standard", "pad_resized_crop"] = Field(
+        "standard",
+        description="the data set's own, or a random resized crop from 4 pixels of padding and a flip",
+    )
+    normalization: Literal["own", "imagenet"] = Field(
+        "own", description="mean and standard deviation of the data set's own images, or of ImageNet's"
+    )
     validation: Number = Field(
         0.1,
         ge=0.0,
         lt=1.0,
         description="fraction of the training set that is held out to choose the best epoch",
+    )
+    split: Literal["stratified", "permutation"] = Field(
+        "stratified", description="held out: of each class in proportion, or the last of a random order"
+    )
+    split_seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(
+        None, description="draws which images are held out; null: the config's seed"
     )
     workers: Count = Field(4, description="processes that decode images of a large data set")
     limit: Positive | None = Field(

@@ -22,10 +22,9 @@ CROP_ATTEMPTS = 10
 class Augmentation:
     """What is done to a training image, in this order.
 
-    ``pad``: a crop of the image's own size from it with ``pad`` black pixels on every side.
-    ``resized_crop``: a crop of 8 to 100 % of the area with an aspect ratio of 3/4 to 4/3, resized
-    (Szegedy et al., arXiv 1409.4842); not together with ``pad``. ``flip``: every second time,
-    mirrored left to right.
+    ``pad``: black pixels on every side. ``resized_crop``: a crop of 8 to 100 % of the area with an
+    aspect ratio of 3/4 to 4/3, resized (Szegedy et al., arXiv 1409.4842); without it, of a padded
+    image a crop of its own size. ``flip``: every second time, mirrored left to right.
     """
 
     pad: int = 0
@@ -38,15 +37,15 @@ class Augmentation:
 
 def draw(augmentation: Augmentation, num_images: int, side: int, generator: torch.Generator) -> torch.Tensor:
     """One epoch's random numbers for square images of ``side`` pixels: int64 (num_images, 5), the
-    columns top, left, height, width of the crop and flip (0 or 1). With ``pad``, top and left
-    count from the corner of the padded image."""
+    columns top, left, height, width of the crop and flip (0 or 1). Top and left count from the
+    corner of the padded image."""
     top = left = torch.zeros(num_images, dtype=torch.int64)
     height = width = torch.full((num_images,), side)
     flip = top
-    if augmentation.pad:
-        top, left = torch.randint(0, 2 * augmentation.pad + 1, (2, num_images), generator=generator)
     if augmentation.resized_crop:
-        top, left, height, width = _draw_resized_crops(num_images, side, generator)
+        top, left, height, width = _draw_resized_crops(num_images, side + 2 * augmentation.pad, generator)
+    elif augmentation.pad:
+        top, left = torch.randint(0, 2 * augmentation.pad + 1, (2, num_images), generator=generator)
     if augmentation.flip:
         flip = torch.randint(0, 2, (num_images,), generator=generator)
     return torch.stack([top, left, height, width, flip], dim=1)
@@ -84,25 +83,31 @@ def crop_flip(images: torch.Tensor, draws: torch.Tensor, pad: int) -> torch.Tens
     return padded.gather(2, index.expand(batch, channels, -1)).view(images.shape)
 
 
-def resized_crop_flip(images: torch.Tensor, draws: torch.Tensor, size: int) -> torch.Tensor:
-    """Cuts crops as ``draws`` (B, 5) says, enlarges each to ``size`` pixels, bilinear, and mirrors
-    it; images uint8 (B, C, H, W) to float32 (B, C, size, size) in 0 ... 255.
+def resized_crop_flip(images: torch.Tensor, draws: torch.Tensor, size: int, pad: int = 0) -> torch.Tensor:
+    """Cuts crops as ``draws`` (B, 5) says out of images in a black border of ``pad`` pixels, resizes
+    each to ``size`` pixels, bilinear, with a low-pass filter where it gets smaller, and mirrors it;
+    images uint8 (B, C, H, W) to float32 (B, C, size, size) in 0 ... 255.
 
-    A pixel's neighbours are those inside the crop only, as if it had been cut out first. Without a
-    low-pass filter: for crops no larger than ``size``.
+    A pixel's neighbours are those inside the crop only, as if it had been cut out first. Two batched
+    products: the filter has one matrix for the rows and one for the columns of each image.
     """
     top, left, height, width, flip = (column[:, None] for column in draws.to(torch.float32).T)
-    centres = torch.arange(size, device=images.device) + 0.5
+    down = _resize_matrix(top - pad, height, images.shape[2], size, pad)
+    across = _resize_matrix(left - pad, width, images.shape[3], size, pad)
+    across = torch.where(flip.bool()[:, :, None], across.flip(1), across)
+    return down[:, None] @ images.to(torch.float32) @ across.transpose(1, 2)[:, None]
 
-    def positions(offset: torch.Tensor, length: torch.Tensor, whole: int) -> torch.Tensor:
-        inside = (centres * (length / size) - 0.5).clamp_min(0).minimum(length - 1)
-        return (offset + inside) * (2 / max(whole - 1, 1)) - 1
 
-    y = positions(top, height, images.shape[2])
-    x = positions(left, width, images.shape[3])
-    x = torch.where(flip.bool(), x.flip(1), x)
-    grid = torch.stack([x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1)
-    return F.grid_sample(images.to(torch.float32), grid, mode="bilinear", padding_mode="border", align_corners=True)
+def _resize_matrix(start: torch.Tensor, length: torch.Tensor, side: int, size: int, pad: int) -> torch.Tensor:
+    """What each of ``side`` pixels adds to each of ``size`` resized ones: (B, size, side). ``start``
+    and ``length`` (B, 1) say where the crop lies; pixels of the border count, and add nothing."""
+    device = start.device
+    scale = (length / size)[:, :, None]
+    pixels = torch.arange(-pad, side + pad, device=device)[None, None, :]
+    centres = (torch.arange(size, device=device) + 0.5)[None, :, None] * scale + start[:, :, None]
+    weights = (1 - (pixels + 0.5 - centres).abs() / scale.clamp_min(1)).clamp_min(0)
+    weights = weights * ((pixels >= start[:, :, None]) & (pixels < (start + length)[:, :, None]))
+    return (weights / weights.sum(2, keepdim=True))[:, :, pad : pad + side]
 
 
 def resize(images: torch.Tensor, size: int) -> torch.Tensor:

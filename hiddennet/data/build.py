@@ -4,7 +4,7 @@ are made."""
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from .augment import Augmentation
+from .choices import Choices, parts
 from .order import Order
 from .resident import ResidentLoader
 from .sets import IMAGENET, LISTED, LISTED_SIZE, RESIZED_CROP_FLIP, SMALL, Source, list_images
-from .split import stratified, validation_count
+from .split import stratified
 from .streaming import StreamingLoader
 
 Loader = ResidentLoader | StreamingLoader
@@ -71,7 +72,11 @@ def build(
     device: str | torch.device,
     seed: int,
     validation: float | int = 0.1,
+    split: str = "stratified",
+    split_seed: int | None = None,
     augment: bool = True,
+    augmentation: str = "standard",
+    normalization: str = "own",
     workers: int = 4,
     image_size: int | None = None,
     limit: int | None = None,
@@ -90,11 +95,19 @@ def build(
         batch_size: images a batch, on each rank; the last batch takes what is left.
         seed: draws the validation split, the order and the augmentation; the official test images
             are never touched.
-        validation: fraction of the training images set aside, or their count; stratified, never
-            augmented; 0: none. An ``image_folder`` with both val/ and test/ uses its val/ unless 0.
-        augment: the set's augmentation of training images: crop from 4 pixels of padding and flip
+        validation: fraction of the training images set aside, or their count; never augmented; 0:
+            none. An ``image_folder`` with both val/ and test/ uses its val/ unless 0.
+        split: how they are chosen: ``stratified``, each class in proportion, or ``permutation``, the
+            last of a random order.
+        split_seed: draws the validation split in place of ``seed``.
+        augment: whether training images are augmented.
+        augmentation: ``standard``, the set's own: crop from 4 pixels of padding and flip
             (cifar10, cifar100, fashion_mnist, tiny_imagenet), random resized crop and flip
-            (big_cifar10, imagenet, image_folder); none for digits, mnist and synthetic.
+            (big_cifar10, imagenet, image_folder); none for digits, mnist and synthetic. Or
+            ``pad_resized_crop``: a random resized crop from 4 pixels of padding and flip (arXiv
+            2106.09269), not for imagenet and image_folder.
+        normalization: by the set's ``own`` mean and standard deviation, or by those of ``imagenet``,
+            for images of 3 channels.
         workers: processes that read image files (threads, for tiny_imagenet's one reading).
         image_size: side of the images given; None: their own (128 for big_cifar10, 224 for
             imagenet and image_folder).
@@ -108,10 +121,12 @@ def build(
     files.
     """
     _check(name, image_size, limit, workers, in_channels, num_classes)
+    choices = Choices(validation, split, split_seed, augment, augmentation, normalization)
+    choices.check(name)
     source = Source(Path(root), seed, workers, download, image_size, in_channels, num_classes, limit)
     loading = _Loading(batch_size, torch.device(device), seed, rank, world_size, channels_last)
     make = _listed if name in LISTED else _small
-    return make(name, source, loading, validation, augment)
+    return make(name, source, loading, choices)
 
 
 def _check(
@@ -135,34 +150,16 @@ def _check(
         raise ValueError(f"workers: expected 0 or more, got {workers}")
 
 
-def _parts(
-    train_labels: np.ndarray,
-    test_labels: np.ndarray,
-    validation: float | int,
-    limit: int | None,
-    seed: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Indices of training and validation images (both of the training part) and of test images."""
-    pool, test = np.arange(len(train_labels)), np.arange(len(test_labels))
-    if limit is not None and limit < len(pool):
-        fewer = -(-len(test) * limit // len(pool))
-        pool = stratified(train_labels, limit, seed=seed, purpose="limit train")
-        test = stratified(test_labels, fewer, seed=seed, purpose="limit test")
-    count = validation_count(validation, len(pool))
-    held = pool[stratified(train_labels[pool], count, seed=seed, purpose="validation")]
-    return np.setdiff1d(pool, held), held, test
-
-
-def _small(name: str, source: Source, loading: _Loading, validation: float | int, augment: bool) -> Data:
+def _small(name: str, source: Source, loading: _Loading, choices: Choices) -> Data:
     entry = SMALL[name]
     train, test, num_classes = entry.read(source)
-    chosen, held, tested = _parts(train.labels, test.labels, validation, source.limit, source.seed)
+    chosen, held, tested = parts(train.labels, test.labels, choices, source.limit, source.seed)
     kept = np.union1d(chosen, held)
     images, test_images = train.pixels(kept), test.pixels(tested)
     channels = images.shape[1]
     size = source.image_size or entry.image_size or images.shape[-1]
-    mean, std = ((m * channels if len(m) == 1 else m) for m in (entry.mean, entry.std))
-    augmentation = entry.augmentation if augment else Augmentation()
+    mean, std = choices.moments(name, entry, channels)
+    augmentation = choices.of_training(entry)
     common = partial(ResidentLoader, size=size, mean=mean, std=std, channels_last=loading.channels_last)
 
     device = loading.device
@@ -196,13 +193,13 @@ def _small(name: str, source: Source, loading: _Loading, validation: float | int
     )
 
 
-def _listed(name: str, source: Source, loading: _Loading, validation: float | int, augment: bool) -> Data:
+def _listed(name: str, source: Source, loading: _Loading, choices: Choices) -> Data:
     listed = list_images(name, source)
-    own = listed.validation if validation else None
-    chosen, held, tested = _parts(
+    own = listed.validation if choices.validation else None
+    chosen, held, tested = parts(
         listed.train.labels,
         listed.test.labels,
-        0 if own else validation,
+        choices if own is None else replace(choices, validation=0),
         source.limit,
         source.seed,
     )
@@ -235,10 +232,10 @@ def _listed(name: str, source: Source, loading: _Loading, validation: float | in
         num_classes=listed.num_classes,
         in_channels=3,
         image_size=size,
-        train=loader(listed.train.subset(chosen), True, augment),
+        train=loader(listed.train.subset(chosen), True, choices.augment),
         validation=loader(held_images, False, False) if len(held_images) else None,
         test=loader(listed.test.subset(tested), False, False),
-        augmentation=RESIZED_CROP_FLIP if augment else Augmentation(),
+        augmentation=RESIZED_CROP_FLIP if choices.augment else Augmentation(),
         mean=mean,
         std=std,
     )

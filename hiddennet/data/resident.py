@@ -44,11 +44,6 @@ class ResidentLoader:
         self.mean = torch.tensor(mean, dtype=torch.float32, device=device).view(shape)
         self.std = torch.tensor(std, dtype=torch.float32, device=device).view(shape)
         self.epoch = 0
-        if self.augmentation.resized_crop and size < images.shape[-1]:
-            raise ValueError(
-                f"image_size: expected at least {images.shape[-1]} for random resized crops, got "
-                f"{size}; use a larger size or augment=false"
-            )
 
     @property
     def num_images(self) -> int:
@@ -79,7 +74,7 @@ class ResidentLoader:
     def _transform(self, images: torch.Tensor, draws: torch.Tensor | None) -> torch.Tensor:
         if draws is not None:
             if self.augmentation.resized_crop:
-                images = augment.resized_crop_flip(images, draws, self.size)
+                images = augment.resized_crop_flip(images, draws, self.size, self.augmentation.pad)
             else:
                 images = augment.crop_flip(images, draws, self.augmentation.pad)
         if images.shape[-1] != self.size:

@@ -30,6 +30,7 @@ DIGITS = ((0.3053,), (0.3760,))
 NO_AUGMENTATION = Augmentation()
 CROP_FLIP = Augmentation(pad=4, flip=True)
 RESIZED_CROP_FLIP = Augmentation(resized_crop=True, flip=True)
+PAD_RESIZED_CROP_FLIP = Augmentation(pad=4, resized_crop=True, flip=True)
 TINY_IMAGENET_SIDE = 64
 SYNTHETIC_IMAGES, SYNTHETIC_TEST_IMAGES = 1024, 256
 

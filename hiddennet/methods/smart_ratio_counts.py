@@ -18,8 +18,9 @@ def keep_counts(
 ) -> list[int]:
     """Return how many weights each layer keeps, in the layers' order.
 
-    The sum is at most ``density * sum(sizes)`` and less by at most one a layer; only where all layers but
-    the last are full, or with version 2, it is not.
+    Their sum is at most ``density * sum(sizes)``, since all shares are rounded down, and less by at most two
+    weights a layer unless every layer but the last is full. Version 2 keeps more: it puts two layers' shares
+    in and takes nothing from the others.
 
     Args:
         sizes: weights of each layer in the order of the forward pass, the classifier last, such as those of

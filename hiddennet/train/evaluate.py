@@ -46,6 +46,9 @@ def metadata(config: Config, model: nn.Module, accuracy: float | None) -> dict[s
             "limit": section.limit,
             "seed": config.seed,
             "validation": section.validation,
+            "split": section.split,
+            "split_seed": section.split_seed,
+            "normalization": section.normalization,
         },
         "accuracy": accuracy,
         "selection": config.train.selection,
@@ -102,7 +105,10 @@ def evaluate(
         raise ValueError(f"eval: expected the name of a data set in {where}, got none; give --data")
     options = facts.get("data_options") or {}
     if name != facts.get("data"):  # other images: all of them, in the size the network knows
-        options = {"image_size": (header["model"] or {}).get("image_size")}
+        options = {
+            "image_size": (header["model"] or {}).get("image_size"),
+            "normalization": options.get("normalization", "own"),
+        }
     images = data.build(
         name,
         root=root or "data",
