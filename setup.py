@@ -121,7 +121,10 @@ CUDA, WHY = cuda_verdict()
 setup(
     packages=[*find_packages(include=["hiddennet*"]), "hiddennet.configs"],
     package_dir={"hiddennet.configs": "configs"},  # beside the code in a checkout, inside the package when installed
-    package_data={"hiddennet.configs": ["*.yml", "README.md", "*/*.yml", "*/*/*.yml"]},
+    package_data={
+        "hiddennet.configs": ["*.yml", "README.md", "*/*.yml", "*/*/*.yml"],
+        "hiddennet.report": ["*.yml", "*.css"],
+    },
     ext_modules=extensions(),
     cmdclass={"build_ext": Build},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},

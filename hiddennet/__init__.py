@@ -40,6 +40,7 @@ __all__ = [
     "Stored",
     "Threshold",
     "TopK",
+    "analysis",
     "density",
     "export",
     "hidden_layers",
@@ -55,7 +56,11 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    """export and load come with the artifact code, imported when first used."""
+    """export, load and analysis are imported when first used."""
+    if name == "analysis":
+        import importlib
+
+        return importlib.import_module("hiddennet.analysis")
     if name in ("export", "load"):
         from hiddennet import artifact
 

@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+HELD = 75  # exit status where another process is at work in the run's folder; "try again later" of sysexits.h
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of a run."""
@@ -40,10 +42,14 @@ def guarded(action: Callable[[], int], name: str) -> int:
     """
     import torch
 
+    from hiddennet.train.folder import HeldError
     from hiddennet.train.signals import Stopped
 
     try:
         return action()
+    except HeldError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return HELD
     except Stopped as stop:
         if os.environ.get("RANK", "0") == "0":
             print(f"{name}: stopped by {stop}, saved; the same command goes on", file=sys.stderr)

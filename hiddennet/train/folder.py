@@ -6,6 +6,7 @@ import contextlib
 import json
 import platform
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,15 @@ import hiddennet
 from hiddennet.config import Config, ConfigError, digest, dump, parse, yaml
 from hiddennet.train.files import csv_text, locked, remove_temporaries, write_text
 
+_LOOK = 0.1  # seconds
+
 
 class RunError(RuntimeError):
     """A run that cannot start or go on; the message says why and what to do."""
+
+
+class HeldError(RunError):
+    """Another process is at work in the run's folder."""
 
 
 class RunFolder:
@@ -66,16 +73,25 @@ class RunFolder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the folder for this process. Raises RunError when another one has it."""
+        """Hold the folder for this process. Raises HeldError when another one has it."""
+        if self.is_held():
+            time.sleep(_LOOK)  # whoever only looked, as is_held() does, is gone by then
         with locked(self.path / ".lock", wait=False) as free:
             if not free:
-                raise RunError(
+                raise HeldError(
                     f"run: expected {self.path} to be free, got another process at work in it; "
                     "wait for it, or change the config or its name"
                 )
             for folder in (self.path, self.checkpoints):
                 remove_temporaries(folder)
             yield
+
+    def is_held(self) -> bool:
+        """Whether a process is at work in the folder now. Creates nothing."""
+        if not (self.path / ".lock").is_file():
+            return False
+        with locked(self.path / ".lock", wait=False) as free:
+            return not free
 
     def clear(self) -> None:
         """Delete what earlier runs of the config wrote here."""

@@ -1,0 +1,7 @@
+"""What a found network is made of: kept and alive weights, multiply-adds, layer by layer."""
+
+from __future__ import annotations
+
+from hiddennet.analysis.layers import LayerReport, layer_report, table, total
+
+__all__ = ["LayerReport", "layer_report", "table", "total"]

@@ -1,0 +1,149 @@
+"""Layer by layer: what is kept by flags and by rounding, what is alive, how many multiply-adds that makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hiddennet import ops
+from hiddennet.analysis.paths import Layer, layers_of, shape_of, trace
+from hiddennet.nn.hidden import HiddenMixin
+from hiddennet.nn.network import masks
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """Counts of one layer. A multiply-add is one weight at one position of the layer's output.
+
+    Attributes:
+        hidden: whether the layer hides anything; the others keep all weights.
+        size: its weights. kept: those that the mask reveals, by flags and rounding alike.
+        flags_kept: those whose flag is set; None for a layer without flags.
+        alive: kept weights on a path from the input to the output.
+        multiply_adds, kept_multiply_adds, alive_multiply_adds: of one input.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    hidden: bool
+    size: int
+    kept: int
+    flags_kept: int | None
+    alive: int
+    multiply_adds: int
+    kept_multiply_adds: int
+    alive_multiply_adds: int
+
+    @property
+    def density(self) -> float:
+        """The kept fraction: flags and rounding."""
+        return self.kept / max(1, self.size)
+
+    @property
+    def flags_density(self) -> float | None:
+        """The fraction whose flag is set: flags only."""
+        return None if self.flags_kept is None else self.flags_kept / max(1, self.size)
+
+
+@torch.no_grad()
+def layer_report(model: nn.Module, input_shape: Sequence[int]) -> list[LayerReport]:
+    """Return the counts of each hidden and each plain convolution or linear layer, in module order.
+
+    Args:
+        model: any model of them; left as it is, on its device.
+        input_shape: of one input, without the batch: (channels, height, width).
+
+    Raises ValueError for pooling whose paths are not known (dilated, or with indices).
+    """
+    revealed = masks(model)
+    layers = layers_of(model)
+    kept = {name: _mask(name, layer, revealed) for name, layer in layers.items()}
+    traced = trace(model, kept, tuple(input_shape))
+    return [_report(name, layer, kept[name], *traced[name]) for name, layer in layers.items()]
+
+
+def _mask(name: str, layer: Layer, revealed: dict[str, Tensor]) -> Tensor:
+    if isinstance(layer, HiddenMixin):
+        return revealed[name]
+    return torch.ones(shape_of(layer), dtype=torch.bool)
+
+
+def _flags_kept(layer: Layer) -> int | None:
+    flags = getattr(layer, "flags", None)
+    if flags is None or not isinstance(layer, HiddenMixin):
+        return None
+    return int(ops.unpack_mask(flags, shape_of(layer)).count_nonzero())
+
+
+def _report(name: str, layer: Layer, mask: Tensor, positions: int, alive: Tensor) -> LayerReport:
+    kept, living = int(mask.count_nonzero()), int(alive.count_nonzero())
+    return LayerReport(
+        name=name,
+        shape=shape_of(layer),
+        hidden=isinstance(layer, HiddenMixin),
+        size=mask.numel(),
+        kept=kept,
+        flags_kept=_flags_kept(layer),
+        alive=living,
+        multiply_adds=mask.numel() * positions,
+        kept_multiply_adds=kept * positions,
+        alive_multiply_adds=living * positions,
+    )
+
+
+def total(reports: Sequence[LayerReport], *, hidden_only: bool = False) -> LayerReport:
+    """The sums over all layers, or over the hidden ones; a layer without flags counts what it keeps."""
+    chosen = [report for report in reports if report.hidden or not hidden_only]
+    flagged = any(report.flags_kept is not None for report in chosen)
+
+    def add(field: str) -> int:
+        return sum(getattr(report, field) for report in chosen)
+
+    return LayerReport(
+        name="total",
+        shape=(),
+        hidden=any(report.hidden for report in chosen),
+        size=add("size"),
+        kept=add("kept"),
+        flags_kept=sum(r.kept if r.flags_kept is None else r.flags_kept for r in chosen) if flagged else None,
+        alive=add("alive"),
+        multiply_adds=add("multiply_adds"),
+        kept_multiply_adds=add("kept_multiply_adds"),
+        alive_multiply_adds=add("alive_multiply_adds"),
+    )
+
+
+HEAD = ("layer", "shape", "weights", "flags only", "flags and rounding", "alive", "multiply-adds", "alive of them")
+
+
+def cells(report: LayerReport) -> tuple[str, ...]:
+    """The report as text, one cell for each of HEAD; fractions of the layer's weights and multiply-adds."""
+    shape = "x".join(map(str, report.shape)) + ("" if report.hidden or not report.shape else " dense")
+    flags = "-" if report.flags_density is None else f"{report.flags_density:.4%}"
+    work = report.alive_multiply_adds / max(1, report.multiply_adds)
+    return (
+        report.name,
+        shape,
+        f"{report.size:,}",
+        flags,
+        f"{report.density:.4%}",
+        f"{report.alive / max(1, report.size):.4%}",
+        f"{report.multiply_adds:,}",
+        f"{report.alive_multiply_adds:,} ({work:.2%})",
+    )
+
+
+def table(reports: Sequence[LayerReport]) -> str:
+    """The reports and their total as a text table."""
+    lines = [HEAD, *(cells(report) for report in (*reports, total(reports)))]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    )

@@ -1,0 +1,7 @@
+"""`python -m hiddennet.sweep`."""
+
+import sys
+
+from hiddennet.sweep.command import main
+
+sys.exit(main())

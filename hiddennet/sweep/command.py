@@ -1,0 +1,106 @@
+"""A sweep from its file to its table: `python -m hiddennet.sweep SWEEP [key=value ...]`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hiddennet.run import guarded
+from hiddennet.sweep import grid, results
+from hiddennet.sweep.folder import SweepFolder
+from hiddennet.sweep.grid import Sweep
+
+ENGINES = ("local", "ray")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of a sweep."""
+    parser.add_argument("sweep", metavar="SWEEP", help="a sweep file, or a name under configs/")
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help="for all runs; for a key of the grid: values")
+    parser.add_argument("--workers", type=int, metavar="N", help="default: one a GPU, else one for each four cores")
+    parser.add_argument("--engine", choices=ENGINES, default="local", help="ray: Ray Tune, on its cluster")
+    parser.add_argument("--name", metavar="NAME", help="of the sweep's folder; default: the file's name")
+    parser.add_argument("--dry-run", action="store_true", help="check and list the runs, start none")
+
+
+def run(
+    sweep: str | Path,
+    overrides: Iterable[str] = (),
+    *,
+    workers: int | None = None,
+    engine: str = "local",
+    name: str | None = None,
+    bar: bool | None = None,
+) -> tuple[SweepFolder, list[str]]:
+    """Run all points of a sweep that nobody has run yet; return its folder and the places of runs that failed.
+
+    workers, name: as on the command line. bar: a progress bar; None: on a terminal.
+
+    Raises ConfigError before anything starts, Stopped after a signal with all runs saved.
+    """
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers: expected at least 1, got {workers}")
+    folder = SweepFolder(grid.load(sweep, overrides, name))
+    if engine == "ray":
+        from hiddennet.sweep import ray_tune
+
+        ray_tune.check()
+        folder.start()
+        ray_tune.work(folder, workers)
+    else:
+        import torch
+
+        from hiddennet.sweep.local import Local, slots
+
+        folder.start()
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        environments = slots(folder.sweep.points, workers, gpus)
+        print(f"sweep {folder.path}: {len(folder.sweep.points)} runs, {len(environments)} at a time", flush=True)
+        try:
+            Local(folder, environments, bar).work()
+        finally:
+            results.write(folder)
+    results.write(folder)
+    return folder, [point.place for point in folder.sweep.points if not folder.record(point)]
+
+
+def listing(sweep: Sweep) -> str:
+    """The points with their runs' folders and how they stand. Writes nothing."""
+    folder = SweepFolder(sweep)
+    folder.check()
+    lines = [f"{folder.path}: {len(sweep.points)} runs"]
+    for number, point in enumerate(sweep.points, start=1):
+        run_folder = folder.run_folder(point)
+        held, begun = run_folder.is_held(), run_folder.last.is_file()
+        state = "finished" if folder.record(point) else "at work" if held else "begun" if begun else "new"
+        lines.append(f"{number:4}  {state:8}  {run_folder.path}  hiddennet run {' '.join(point.arguments)}")
+    return "\n".join(lines)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Do what the arguments say; return the exit status: 1 when a run failed."""
+    if arguments.dry_run:
+        print(listing(grid.load(arguments.sweep, arguments.overrides, arguments.name)))
+        return 0
+    folder, failed = run(
+        arguments.sweep,
+        arguments.overrides,
+        workers=arguments.workers,
+        engine=arguments.engine,
+        name=arguments.name,
+    )
+    print(f"\n{results.table(folder)}\n\n{folder.results}")
+    for point in folder.sweep.points:
+        if point.place in failed:
+            print(f"hiddennet sweep: {point} failed; see {folder.log(point)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m hiddennet.sweep", description=__doc__)
+    add_arguments(parser)
+    arguments = parser.parse_intermixed_args(argv)
+    return guarded(lambda: execute(arguments), "hiddennet sweep")

@@ -1,0 +1,86 @@
+"""A sweep's results: a line a point, the mean over seeds, the same as CSV. Not plots: hiddennet.report."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from hiddennet.sweep.folder import SweepFolder
+from hiddennet.sweep.grid import text
+from hiddennet.train.files import csv_text, write_text
+
+_MEASURED = ("density", "validation_top1", "test_top1", "test_loss", "best_epoch", "seconds", "device")
+
+
+def before_fine_tuning(record: dict[str, Any]) -> float | None:
+    """Test accuracy at the end of the first of several stages, before the weights of what it found are trained."""
+    stages = record.get("stages") or []
+    return stages[0].get("test_top1") if len(stages) > 1 else None
+
+
+def rows(folder: SweepFolder) -> list[dict[str, Any]]:
+    """One row a point: its values, how it stands, what was measured."""
+    found = []
+    for point in folder.sweep.points:
+        record = folder.record(point)
+        state = "finished" if record else "failed" if folder.failure(point) else "unfinished"
+        row = {key: text(point.values[key]) if key in point.values else "" for key in folder.sweep.columns}
+        row |= {"run": point.place, "state": state, "before_top1": before_fine_tuning(record)}
+        found.append(row | {name: record.get(name) for name in _MEASURED})
+    return found
+
+
+def write(folder: SweepFolder) -> None:
+    """Write sweep.csv: the rows, empty where nothing was measured."""
+    cleaned = [{key: "" if value is None else value for key, value in row.items()} for row in rows(folder)]
+    write_text(folder.results, csv_text(cleaned))
+
+
+def mean_and_spread(values: Sequence[float | None]) -> str:
+    """Mean and standard deviation (of the sample, n - 1) of accuracies, in per cent."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    if len(known) == 1:
+        return f"{known[0]:.2%}"
+    return f"{statistics.fmean(known):.2%} ± {100 * statistics.stdev(known):.2f}"
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def table(folder: SweepFolder) -> str:
+    """The points as a table, and a second one of means over seeds where the sweep has several."""
+    found, columns = rows(folder), folder.sweep.columns
+    staged = any(row["before_top1"] is not None for row in found)
+    before = ["before fine-tuning"] if staged else []
+    lines = [[*columns, "density", *before, "test top-1", "state"]]
+    for row in found:
+        density = "-" if row["density"] is None else f"{row['density']:.4f}"
+        accuracies = [mean_and_spread([row[key]]) for key in (("before_top1",) if staged else ()) + ("test_top1",)]
+        lines.append([*(row[key] for key in columns), density, *accuracies, row["state"]])
+    parts = [_aligned(lines)]
+    if len({row.get("seed") for row in found}) > 1:
+        parts.append(_over_seeds(found, columns, staged))
+    return "\n\n".join(parts)
+
+
+def _over_seeds(found: Sequence[dict], columns: Sequence[str], staged: bool) -> str:
+    others = [key for key in columns if key != "seed"]
+    groups: dict[tuple, list[dict]] = {}
+    for row in found:
+        groups.setdefault(tuple(row[key] for key in others), []).append(row)
+    before = ["before fine-tuning"] if staged else []
+    lines = [[*others, "seeds", "density", *before, "test top-1, mean ± std"]]
+    for values, group in groups.items():
+        done = [row for row in group if row["state"] == "finished"]
+        density = f"{statistics.fmean(row['density'] for row in done):.4f}" if done else "-"
+        shown = [mean_and_spread([row["before_top1"] for row in done])] if staged else []
+        shown.append(mean_and_spread([row["test_top1"] for row in done]))
+        lines.append([*values, f"{len(done)} of {len(group)}", density, *shown])
+    return _aligned(lines)
