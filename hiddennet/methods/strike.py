@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hiddennet import ops
+from hiddennet.nn import HiddenMixin, Rounded
 from hiddennet.ops.checks import check_choice, check_same_device, check_tensor
 from hiddennet.ops.strike_out import SCOPES
 
@@ -100,3 +101,39 @@ def strike_out(
     for f, plane in zip(flags, planes, strict=True):
         f.copy_(ops.unpack_mask(plane, f.shape))
     return thresholds[0] if scope == "global" else thresholds
+
+
+@torch.no_grad()
+def strike_layers(
+    layers: dict[str, HiddenMixin],
+    rate: float,
+    scope: str,
+    *,
+    invert: bool = False,
+    exact: bool = False,
+    at: float = 0.5,
+    more: int = 0,
+) -> list[str]:
+    """Strike out the fraction `rate` of what is left in hidden layers, on their bit planes, in one call.
+
+    Layers with a Rounded rule are ranked by their scores, those with a fixed mask by the magnitudes of their weights.
+
+    Args:
+        layers: by name. scope: "global", "layer", or "threshold": all scores at or below `at`, whatever the rate.
+        more: so many beyond ceil(rate n).
+
+    Returns:
+        The names of layers in which nothing is left.
+    """
+    planes = [layer.flags if isinstance(layer.rule, Rounded) else layer.mask_bits for layer in layers.values()]
+    ranked = [layer.scores if layer.scores is not None else layer.weight for layer in layers.values()]
+    if scope == "threshold":
+        for plane, scores in zip(planes, ranked, strict=True):
+            plane.bitwise_and_(ops.pack_mask(scores > at))
+    else:
+        left = ops.count_flags(planes).tolist()
+        numbers = [sum(left)] if scope == "global" else left
+        counts = [min(n, math.ceil(rate * n) + more) for n in numbers]
+        ops.strike_out_([t.detach() for t in ranked], planes, counts, scope=scope, invert=invert, exact=exact)
+    left = ops.count_flags(planes).tolist()
+    return [name for name, count in zip(layers, left, strict=True) if count == 0]

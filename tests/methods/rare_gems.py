@@ -50,7 +50,8 @@ class Tiny(nn.Sequential):
         with torch.no_grad():
             for layer, module in enumerate(m for m in self if isinstance(m, nn.Conv2d | nn.Linear)):
                 fan = module.weight[0].numel()
-                signs = fill(tuple(module.weight.shape), 1.7 + 0.1 * layer, 0.5 * layer).sign()
+                wave = fill(tuple(module.weight.shape), 1.7 + 0.1 * layer, 0.5 * layer)
+                signs = torch.where(wave < 0, -1.0, 1.0)
                 module.weight.copy_(signs * (2.0 / fan) ** 0.5)
 
 

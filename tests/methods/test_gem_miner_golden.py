@@ -1,4 +1,4 @@
-"""Gem-Miner on the network of the golden values: eight epochs of search, two of fine-tuning, to the original's numbers."""
+"""Gem-Miner on the golden network: eight epochs of search and two of fine-tuning give the original's numbers."""
 
 from __future__ import annotations
 
@@ -78,10 +78,9 @@ def test_the_search_is_the_originals(tmp_path):
             assert 100 * method.density(model) == pytest.approx(values["D_gm_sgd_sparsity"][epoch], abs=1e-5)
             assert numbers["flag_density"] == pytest.approx(flags[epoch].mean())
             model.eval()
-            losses = [
-                float(F.cross_entropy(model(torch.from_numpy(values["D_x"][i])), torch.from_numpy(values["D_y"][i])))
-                for i in range(3)
-            ]
+            with torch.no_grad():
+                images, labels = torch.from_numpy(values["D_x"]), torch.from_numpy(values["D_y"])
+                losses = [float(F.cross_entropy(model(x), y)) for x, y in zip(images, labels, strict=True)]
             np.testing.assert_allclose(losses, values["D_gm_sgd_evalloss"][epoch], rtol=1e-4)
     assert [method.is_result(epoch) for epoch in range(8)] == [False] * 7 + [True]
 
