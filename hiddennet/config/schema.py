@@ -57,6 +57,10 @@ class ModelSection(Section):
     stem_scaled: bool = Field(
         True, description="false: the first convolution of a ResNet keeps its 64 channels whatever the width"
     )
+    layers: Positive | None = Field(None, description="layers of lstm_lm; null: 2")
+    dropout: Annotated[Number, Field(ge=0.0, lt=1.0)] | None = Field(
+        None, description="fraction of lstm_lm's units that training leaves out; null: 0.65"
+    )
     first_layer: Literal["dense"] | None = Field(None, description="dense: the first layer is not hidden")
     last_layer: Literal["dense"] | None = Field(None, description="dense: the classifier is not hidden")
 
@@ -68,12 +72,11 @@ class DataSection(Section):
     name: Annotated[str, _known(data.names)] = Field(description="the data set's name")
     root: str = Field("data", description="folder that holds the data sets")
     batch_size: Positive = Field(
-        128, description="images in one optimiser step, over all accumulated parts and all ranks"
+        128, description="images (of a text: columns) in one optimiser step, over all parts and all ranks"
     )
     augment: bool = Field(True, description="random crops and flips, where the data set has them")
     augmentation: Literal["standard", "pad_resized_crop"] = Field(
-        "standard",
-        description="the data set's own, or a random resized crop from 4 pixels of padding and a flip",
+        "standard", description="the data set's own, or a random resized crop from 4 pixels of padding and a flip"
     )
     normalization: Literal["own", "imagenet"] = Field(
         "own", description="mean and standard deviation of the data set's own images, or of ImageNet's"
@@ -96,10 +99,20 @@ class DataSection(Section):
         description="at most so many training images, and as much less of the test images; null: all",
     )
     image_size: Positive | None = Field(None, description="side of the images in pixels; null: the data set's own")
+    bptt: Positive = Field(35, description="words of each column of a text in one step; gradients go back so far")
     download: bool = Field(False, description="fetch a data set that is missing")
 
 
-class SgdSection(Section):
+class OptimizerSection(Section):
+    """Keys of every optimiser."""
+
+    batch_norm_decay: bool = Field(True, description="false: no weight decay of batch-norm parameters and biases")
+    clip_norm: Annotated[Number, Field(gt=0.0)] | None = Field(
+        None, description="norm that all gradients together are shortened to; above 0, null: none"
+    )
+
+
+class SgdSection(OptimizerSection):
     """optimizer: stochastic gradient descent."""
 
     title: ClassVar[str] = "optimizer 'sgd'"
@@ -108,10 +121,9 @@ class SgdSection(Section):
     momentum: Number = Field(0.9, ge=0.0, lt=1.0, description="momentum")
     weight_decay: Number = Field(1e-4, ge=0.0, description="L2 term, of the scores too")
     nesterov: bool = Field(False, description="Nesterov's momentum; needs momentum above 0")
-    batch_norm_decay: bool = Field(True, description="false: no weight decay of batch-norm parameters and biases")
 
 
-class AdamSection(Section):
+class AdamSection(OptimizerSection):
     """optimizer: Adam, Kingma and Ba 2015."""
 
     title: ClassVar[str] = "optimizer 'adam'"
@@ -122,7 +134,6 @@ class AdamSection(Section):
     )
     eps: Number = Field(1e-8, gt=0.0, description="added to the denominator")
     weight_decay: Number = Field(0.0, ge=0.0, description="L2 term added to the gradient")
-    batch_norm_decay: bool = Field(True, description="false: no weight decay of batch-norm parameters and biases")
 
 
 class AdamWSection(AdamSection):
@@ -158,6 +169,14 @@ class MultistepSection(ConstantSection):
     gamma: Number = Field(0.1, gt=0.0, le=1.0, description="factor on lr at a step")
 
 
+class PlateauSection(ConstantSection):
+    """schedule: lr divided by `factor` after each epoch whose validation loss is no new best."""
+
+    title: ClassVar[str] = "schedule 'plateau'"
+    name: Literal["plateau"]
+    factor: Number = Field(4.0, gt=1.0, description="what lr is divided by; above 1")
+
+
 class TrainSection(Section):
     """train: the loop."""
 
@@ -190,7 +209,12 @@ def _union(variants: dict[str, type[Section]]) -> object:
 
 
 OPTIMIZERS = {"sgd": SgdSection, "adam": AdamSection, "adamw": AdamWSection}
-SCHEDULES = {"constant": ConstantSection, "cosine": CosineSection, "multistep": MultistepSection}
+SCHEDULES = {
+    "constant": ConstantSection,
+    "cosine": CosineSection,
+    "multistep": MultistepSection,
+    "plateau": PlateauSection,
+}
 METHODS = {name: method.Section for name, method in methods.METHODS.items()}
 
 
@@ -246,6 +270,9 @@ class Config(Section):
             found.append(
                 f"train.accumulate: expected at most data.batch_size ({data.batch_size}), got {train.accumulate}"
             )
+        found += self._text()
+        if schedule.name == "plateau" and data.validation == 0.0:
+            found.append("schedule.name: expected data.validation above 0 with plateau, which reads its loss, got 0")
         if 0 < train.epochs < schedule.warmup_epochs:
             found.append(
                 f"schedule.warmup_epochs: expected at most train.epochs ({train.epochs}), got {schedule.warmup_epochs}"
@@ -261,3 +288,13 @@ class Config(Section):
             if schedule.milestones != sorted(set(schedule.milestones)):
                 found.append(f"schedule.milestones: expected epochs in rising order, got {schedule.milestones}")
         return found
+
+    def _text(self) -> list[str]:
+        """What is wrong between a text, its model and the parts of a batch."""
+        name, text = self.model.name, self.data.name in data.TEXT
+        if text != (name in models.TEXT):
+            kind = ", ".join(models.TEXT) if text else "a model of images"
+            return [f"model.name: expected {kind} with data.name={self.data.name}, got {name!r}"]
+        if text and self.train.accumulate > 1:
+            return [f"train.accumulate: expected 1 with a text, got {self.train.accumulate}"]
+        return []
