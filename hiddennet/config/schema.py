@@ -58,6 +58,10 @@ class ModelSection(Section):
     stem_scaled: bool = Field(
         True, description="false: the first convolution of a ResNet keeps its 64 channels whatever the width"
     )
+    layers: Positive | None = Field(None, description="layers of lstm_lm; null: 2")
+    dropout: Annotated[Number, Field(ge=0.0, lt=1.0)] | None = Field(
+        None, description="fraction of lstm_lm's units that training leaves out; null: 0.65"
+    )
     first_layer: Literal["dense"] | None = Field(None, description="dense: the first layer is not hidden")
     last_layer: Literal["dense"] | None = Field(None, description="dense: the classifier is not hidden")
 
@@ -69,12 +73,11 @@ class DataSection(Section):
     name: Annotated[str, _known(data.names)] = Field(description="the data set's name")
     root: str = Field("data", description="folder that holds the data sets")
     batch_size: Positive = Field(
-        128, description="images in one optimiser step, over all accumulated parts and all ranks"
+        128, description="images (of a text: columns) in one optimiser step, over all parts and all ranks"
     )
     augment: bool = Field(True, description="random crops and flips, where the data set has them")
     augmentation: Literal["standard", "pad_resized_crop"] = Field(
-        "standard",
-        description="the data set's own, or a random resized crop from 4 pixels of padding and a flip",
+        "standard", description="the data set's own, or a random resized crop from 4 pixels of padding and a flip"
     )
     normalization: Literal["own", "imagenet"] = Field(
         "own", description="mean and standard deviation of the data set's own images, or of ImageNet's"
@@ -97,6 +100,7 @@ class DataSection(Section):
         description="at most so many training images, and as much less of the test images; null: all",
     )
     image_size: Positive | None = Field(None, description="side of the images in pixels; null: the data set's own")
+    bptt: Positive = Field(35, description="words of each column of a text in one step; gradients go back so far")
     download: bool = Field(False, description="fetch a data set that is missing")
 
 
@@ -181,6 +185,9 @@ class Config(Section):
             found.append(
                 f"train.accumulate: expected at most data.batch_size ({data.batch_size}), got {train.accumulate}"
             )
+        found += self._text()
+        if schedule.name == "plateau" and data.validation == 0.0:
+            found.append("schedule.name: expected data.validation above 0 with plateau, which reads its loss, got 0")
         if 0 < train.epochs < schedule.warmup_epochs:
             found.append(
                 f"schedule.warmup_epochs: expected at most train.epochs ({train.epochs}), got {schedule.warmup_epochs}"
@@ -202,3 +209,13 @@ class Config(Section):
             if schedule.milestones != sorted(set(schedule.milestones)):
                 found.append(f"schedule.milestones: expected epochs in rising order, got {schedule.milestones}")
         return found
+
+    def _text(self) -> list[str]:
+        """What is wrong between a text, its model and the parts of a batch."""
+        name, text = self.model.name, self.data.name in data.TEXT
+        if text != (name in models.TEXT):
+            kind = ", ".join(models.TEXT) if text else "a model of images"
+            return [f"model.name: expected {kind} with data.name={self.data.name}, got {name!r}"]
+        if text and self.train.accumulate > 1:
+            return [f"train.accumulate: expected 1 with a text, got {self.train.accumulate}"]
+        return []

@@ -6,5 +6,6 @@ from .augment import Augmentation
 from .build import Data, build, names
 from .resident import ResidentLoader
 from .streaming import StreamingLoader
+from .text import TEXT, TextLoader
 
-__all__ = ["Augmentation", "Data", "ResidentLoader", "StreamingLoader", "build", "names"]
+__all__ = ["TEXT", "Augmentation", "Data", "ResidentLoader", "StreamingLoader", "TextLoader", "build", "names"]

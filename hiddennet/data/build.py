@@ -4,6 +4,7 @@ are made."""
 from __future__ import annotations
 
 import difflib
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +19,9 @@ from .resident import ResidentLoader
 from .sets import IMAGENET, LISTED, LISTED_SIZE, RESIZED_CROP_FLIP, SMALL, Source, list_images
 from .split import stratified
 from .streaming import StreamingLoader
+from .text import TEXT, TextLoader, locate_text, read_text
 
-Loader = ResidentLoader | StreamingLoader
+Loader = ResidentLoader | StreamingLoader | TextLoader
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,9 @@ class Data:
     ``set_epoch(epoch)``.
 
     ``validation`` is None where none was asked for. ``augmentation`` is that of the training
-    images; ``mean`` and ``std`` of the channels are those of the normalisation of all.
+    images; ``mean`` and ``std`` of the channels are those of the normalisation of all. Of a text the
+    batches are those of ``TextLoader``, ``num_classes`` the words of its vocabulary, and ``image_size``
+    the words a batch has of each of its columns (``in_channels`` is 1, and there are no moments).
     """
 
     name: str
@@ -61,7 +65,7 @@ class _Loading:
 
 def names() -> list[str]:
     """The names ``build`` knows, sorted."""
-    return sorted([*SMALL, *LISTED])
+    return sorted([*SMALL, *LISTED, *TEXT])
 
 
 def build(
@@ -83,6 +87,7 @@ def build(
     download: bool = False,
     in_channels: int | None = None,
     num_classes: int | None = None,
+    bptt: int = 35,
     rank: int = 0,
     world_size: int = 1,
     channels_last: bool = False,
@@ -92,11 +97,13 @@ def build(
     Args:
         root: the folder below which the sets lie in torchvision's layouts, or in
             ``root/<name>/...``.
-        batch_size: images a batch, on each rank; the last batch takes what is left.
+        batch_size: images a batch, on each rank; the last batch takes what is left. Of a text the
+            columns that are read side by side.
         seed: draws the validation split, the order and the augmentation; the official test images
             are never touched.
         validation: fraction of the training images set aside, or their count; never augmented; 0:
-            none. An ``image_folder`` with both val/ and test/ uses its val/ unless 0.
+            none. An ``image_folder`` with both val/ and test/ uses its val/, a text its valid.txt,
+            unless 0.
         split: how they are chosen: ``stratified``, each class in proportion, or ``permutation``, the
             last of a random order.
         split_seed: draws the validation split in place of ``seed``.
@@ -111,9 +118,11 @@ def build(
         workers: processes that read image files (threads, for tiny_imagenet's one reading).
         image_size: side of the images given; None: their own (128 for big_cifar10, 224 for
             imagenet and image_folder).
-        limit: at most so many training images, stratified, and as much less of the test images.
+        limit: at most so many training images, stratified, and as much less of the test images; of a
+            text the first so many words.
         download: lets torchvision fetch a missing set.
         in_channels, num_classes: of ``synthetic`` only (3 and 10).
+        bptt: words that a batch has of each column of a text, and the steps gradients go back.
         rank, world_size: this process's share of every epoch; as many batches on each rank.
         channels_last: memory format of the images.
 
@@ -125,6 +134,8 @@ def build(
     choices.check(name)
     source = Source(Path(root), seed, workers, download, image_size, in_channels, num_classes, limit)
     loading = _Loading(batch_size, torch.device(device), seed, rank, world_size, channels_last)
+    if name in TEXT:
+        return _text(name, source, loading, choices, bptt)
     make = _listed if name in LISTED else _small
     return make(name, source, loading, choices)
 
@@ -238,4 +249,34 @@ def _listed(name: str, source: Source, loading: _Loading, choices: Choices) -> D
         augmentation=RESIZED_CROP_FLIP if choices.augment else Augmentation(),
         mean=mean,
         std=std,
+    )
+
+
+def _text(name: str, source: Source, loading: _Loading, choices: Choices, bptt: int) -> Data:
+    if bptt < 1:
+        raise ValueError(f"bptt: expected at least 1, got {bptt}")
+    text = read_text(locate_text(source.root))
+    share = 1.0 if source.limit is None else min(1.0, source.limit / len(text.train))
+
+    def loader(words: torch.Tensor) -> TextLoader:
+        return TextLoader(
+            words[: math.ceil(share * len(words))],
+            batch_size=loading.batch_size,
+            bptt=bptt,
+            device=loading.device,
+            rank=loading.rank,
+            world_size=loading.world_size,
+        )
+
+    return Data(
+        name=name,
+        num_classes=len(text.words),
+        in_channels=1,
+        image_size=bptt,
+        train=loader(text.train),
+        validation=loader(text.validation) if choices.validation else None,
+        test=loader(text.test),
+        augmentation=Augmentation(),
+        mean=(),
+        std=(),
     )

@@ -10,9 +10,11 @@ import numpy as np
 from .augment import Augmentation
 from .sets import IMAGENET, LISTED, PAD_RESIZED_CROP_FLIP, Moments, SmallSet
 from .split import SPLITS, permutation, stratified, validation_count
+from .text import TEXT
 
 AUGMENTATIONS = ("standard", "pad_resized_crop")
 NORMALIZATIONS = ("own", "imagenet")
+_OF_A_TEXT = {"split": "stratified", "split_seed": None, "augmentation": "standard", "normalization": "own"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class Choices:
                 raise ValueError(f"{key}: expected one of {', '.join(known)}, got {value!r}")
         if name in LISTED and self.augmentation != "standard":
             raise ValueError(f"augmentation: expected standard for {name}, got {self.augmentation!r}")
+        if name in TEXT:
+            for key, only in _OF_A_TEXT.items():
+                if getattr(self, key) != only:
+                    raise ValueError(f"{key}: expected {only} for {name}, got {getattr(self, key)!r}; it is of images")
         if self.split_seed is not None and not 0 <= self.split_seed < 2**63:
             raise ValueError(f"split_seed: expected a whole number from 0 or None, got {self.split_seed!r}")
 

@@ -10,7 +10,16 @@ from pydantic import Field
 from hiddennet.methods.section import Count, Number, Positive, Section, union
 
 
-class SgdSection(Section):
+class OptimizerSection(Section):
+    """Keys of every optimiser."""
+
+    batch_norm_decay: bool = Field(True, description="false: no weight decay of batch-norm parameters and biases")
+    clip_norm: Annotated[Number, Field(gt=0.0)] | None = Field(
+        None, description="norm that all gradients together are shortened to; above 0, null: none"
+    )
+
+
+class SgdSection(OptimizerSection):
     """optimizer: stochastic gradient descent."""
 
     title: ClassVar[str] = "optimizer 'sgd'"
@@ -19,10 +28,9 @@ class SgdSection(Section):
     momentum: Number = Field(0.9, ge=0.0, lt=1.0, description="momentum")
     weight_decay: Number = Field(1e-4, ge=0.0, description="L2 term, of the scores too")
     nesterov: bool = Field(False, description="Nesterov's momentum; needs momentum above 0")
-    batch_norm_decay: bool = Field(True, description="false: no weight decay of batch-norm parameters and biases")
 
 
-class AdamSection(Section):
+class AdamSection(OptimizerSection):
     """optimizer: Adam, Kingma and Ba 2015."""
 
     title: ClassVar[str] = "optimizer 'adam'"
@@ -33,7 +41,6 @@ class AdamSection(Section):
     )
     eps: Number = Field(1e-8, gt=0.0, description="added to the denominator")
     weight_decay: Number = Field(0.0, ge=0.0, description="L2 term added to the gradient")
-    batch_norm_decay: bool = Field(True, description="false: no weight decay of batch-norm parameters and biases")
 
 
 class AdamWSection(AdamSection):
@@ -71,8 +78,21 @@ class MultistepSection(ConstantSection):
     gamma: Number = Field(0.1, gt=0.0, le=1.0, description="factor on lr at a step")
 
 
+class PlateauSection(ConstantSection):
+    """schedule: lr divided by `factor` after each epoch whose validation loss is no new best."""
+
+    title: ClassVar[str] = "schedule 'plateau'"
+    name: Literal["plateau"]
+    factor: Number = Field(4.0, gt=1.0, description="what lr is divided by; above 1")
+
+
 OPTIMIZERS = {"sgd": SgdSection, "adam": AdamSection, "adamw": AdamWSection}
-SCHEDULES = {"constant": ConstantSection, "cosine": CosineSection, "multistep": MultistepSection}
+SCHEDULES = {
+    "constant": ConstantSection,
+    "cosine": CosineSection,
+    "multistep": MultistepSection,
+    "plateau": PlateauSection,
+}
 Optimizer = union(OPTIMIZERS)
 Schedule = union(SCHEDULES)
 

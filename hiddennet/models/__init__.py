@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .prunable import prunable
-from .registry import build, names
+from .registry import TEXT, build, names
 from .resnet import ResNet
 from .small import SmallNet
 
-__all__ = ["ResNet", "SmallNet", "build", "names", "prunable"]
+__all__ = ["TEXT", "ResNet", "SmallNet", "build", "names", "prunable"]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from torch import nn
 
 from .layers import BATCH_NORMS
+from .lstm import LstmLm
 from .mnist import LeNet5, RamanujanNet
 from .mobilenet import MobileNetV2
 from .resnet import ResNet
@@ -31,22 +32,26 @@ class Request:
     batch_norm: str
     bias: bool
     stem_scaled: bool
+    layers: int | None
+    dropout: float | None
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A model's default input, how it is made, and which keys of the request ``make`` takes beside
-    ``_COMMON``."""
+    """A model's default input, how it is made, which keys of the request ``make`` takes, and their
+    defaults where they are None."""
 
     in_channels: int
     image_size: int
     make: Callable[..., nn.Module]
     takes: tuple[str, ...]
+    defaults: dict[str, float] = field(default_factory=dict)
 
 
 _COMMON = ("num_classes", "in_channels", "width", "bias")
-_SIZED = ("image_size",)
-_NORMED = ("batch_norm",)
+_SIZED = (*_COMMON, "image_size")
+_NORMED = (*_COMMON, "batch_norm")
+TEXT = ("lstm_lm",)  # models of words, not of images
 
 
 def _double_thin(*arguments: int, width: float, **others: object) -> nn.Module:
@@ -101,8 +106,11 @@ def _registry() -> dict[str, Entry]:
         "resnet32_double": Entry(3, 32, partial(_double_thin, 5), _NORMED),
         "wide_resnet28_2": Entry(3, 32, partial(WideResNet, 4, 2), _NORMED),
         "mobilenet_v2": Entry(3, 32, MobileNetV2, _NORMED),
-        "vgg16": Entry(3, 32, Vgg, (*_NORMED, *_SIZED)),
-        "tiny_vgg16": Entry(3, 64, Vgg, (*_NORMED, *_SIZED)),
+        "vgg16": Entry(3, 32, Vgg, (*_NORMED, "image_size")),
+        "lstm_lm": Entry(
+            1, 35, LstmLm, ("num_classes", "width", "bias", "layers", "dropout"), {"layers": 2, "dropout": 0.65}
+        ),
+        "tiny_vgg16": Entry(3, 64, Vgg, (*_NORMED, "image_size")),
     }
 
 
@@ -124,6 +132,8 @@ def build(
     batch_norm: str = "affine",
     bias: bool = False,
     stem_scaled: bool = True,
+    layers: int | None = None,
+    dropout: float | None = None,
 ) -> nn.Module:
     """Makes the model ``name`` with PyTorch's default initialisation of its weights.
 
@@ -142,6 +152,9 @@ def build(
         stem_scaled: False: the first convolution keeps its 64 channels whatever the width, and the
             first block gets a projection (arXiv 2106.09269); for the residual networks of 64 to 512
             channels, refused elsewhere.
+        layers, dropout: of ``lstm_lm`` (2 and 0.65), refused elsewhere. Its num_classes are the words
+            of the vocabulary, it has 1500 units times ``width``, biases where ``bias`` is true, and no
+            use for in_channels and image_size.
 
     The model carries ``first_layer`` and ``last_layer`` (names of modules, to keep them dense) and
     ``architecture``, the arguments that make it again: ``build(**model.architecture)``.
@@ -161,21 +174,33 @@ def build(
         batch_norm=batch_norm,
         bias=bias,
         stem_scaled=stem_scaled,
+        layers=entry.defaults.get("layers") if layers is None else layers,
+        dropout=entry.defaults.get("dropout") if dropout is None else dropout,
     )
+    _check(request, entry)
+    model = entry.make(**{key: getattr(request, key) for key in entry.takes})
+    model.architecture = dict(vars(request))
+    return model
+
+
+def _check(request: Request, entry: Entry) -> None:
     for key in ("num_classes", "in_channels", "image_size"):
         value = getattr(request, key)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{key}: expected a whole number of at least 1, got {value!r}")
-    if not 0 < width < float("inf"):
-        raise ValueError(f"width: expected a positive number, got {width!r}")
-    if batch_norm not in BATCH_NORMS:
-        raise ValueError(f"batch_norm: expected one of {', '.join(BATCH_NORMS)}, got {batch_norm!r}")
+    if not 0 < request.width < float("inf"):
+        raise ValueError(f"width: expected a positive number, got {request.width!r}")
+    if request.batch_norm not in BATCH_NORMS:
+        raise ValueError(f"batch_norm: expected one of {', '.join(BATCH_NORMS)}, got {request.batch_norm!r}")
     for key in ("bias", "stem_scaled"):
         if not isinstance(getattr(request, key), bool):
             raise ValueError(f"{key}: expected true or false, got {getattr(request, key)!r}")
-    if not stem_scaled and "stem_scaled" not in entry.takes:
-        fixed = ", ".join(sorted(known for known, it in _ENTRIES.items() if "stem_scaled" in it.takes))
-        raise ValueError(f"stem_scaled: expected true for {name}, got false; it is for {fixed}")
-    model = entry.make(**{key: getattr(request, key) for key in (*_COMMON, *entry.takes)})
-    model.architecture = dict(vars(request))
-    return model
+    for key, usual in (("stem_scaled", True), ("layers", None), ("dropout", None)):
+        value = getattr(request, key)
+        if value is not usual and key not in entry.takes:
+            takers = ", ".join(sorted(name for name, other in _ENTRIES.items() if key in other.takes))
+            raise ValueError(f"{key}: expected {usual} for {request.name}, got {value}; it is for {takers}")
+    if request.layers is not None and (not isinstance(request.layers, int) or request.layers < 1):
+        raise ValueError(f"layers: expected a whole number of at least 1, got {request.layers!r}")
+    if request.dropout is not None and not 0 <= request.dropout < 1:
+        raise ValueError(f"dropout: expected a number in [0, 1), got {request.dropout!r}")

@@ -186,6 +186,13 @@ class HiddenMixin(WeightState):
         """The weight the layer computes with: float32, weight where revealed and +0 elsewhere; differentiable."""
         return effective_weight(self._scores_for_ops(), self.rule_state(), self.source_state(), torch.float32)
 
+    def weight_in_pass(self) -> Tensor:
+        """effective_weight() in place of the layer's forward, for a model that multiplies by it several times in one
+        pass: it counts as a forward, after which a sampled layer draws anew."""
+        weight = self.effective_weight()
+        self._after_forward()
+        return weight
+
     @torch.no_grad()
     def mask(self) -> Tensor:
         """What is revealed: bool of the weight's shape. A layer that draws or rounds gives its mask of evaluation."""

@@ -38,6 +38,7 @@ def build_data(config: Config, device: torch.device, ranks: Ranks) -> Data:
         workers=section.workers,
         image_size=section.image_size,
         limit=section.limit,
+        bptt=section.bptt,
         download=section.download,
         rank=ranks.rank,
         world_size=ranks.world,
@@ -60,6 +61,8 @@ def build_plain(config: Config, num_classes: int, in_channels: int, image_size: 
         batch_norm=section.batch_norm,
         bias=section.bias,
         stem_scaled=section.stem_scaled,
+        layers=section.layers,
+        dropout=section.dropout,
     )
 
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hiddennet import trace
+from hiddennet import data, trace
 from hiddennet.config import Config
 from hiddennet.methods import Method
 from hiddennet.nn import refresh
 from hiddennet.train import machine, optimizers
 from hiddennet.train.ranks import Ranks
-from hiddennet.train.scores import Meter, Scores
+from hiddennet.train.scores import Meter, Scores, TextScores
 
 
 def batches(loader: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -30,8 +30,18 @@ def batches(loader: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, T
         yield batch
 
 
+def begin_pass(model: nn.Module) -> None:
+    """Let a model that carries a state from batch to batch begin anew, in the mode it is in."""
+    if hasattr(model, "reset_state"):
+        model.reset_state()
+
+
 class Engine:
-    """A model on its device with the optimiser of its stage."""
+    """A model on its device with the optimiser of its stage.
+
+    A batch is images (B, C, H, W) and a label for each, or tokens (steps, B) and the word after each,
+    (steps * B,); a loss is the mean over all labels.
+    """
 
     def __init__(self, model: nn.Module, config: Config, device: torch.device, ranks: Ranks, method: Method):
         self.method = method
@@ -39,6 +49,7 @@ class Engine:
         self.train_section = config.train
         self.channels_last = machine.use_channels_last(config.train.channels_last, device)
         self.autocast = machine.autocast_dtype(config.train.amp, config.train.amp_on_cpu, device)
+        self.text = config.data.name in data.TEXT
         self.begin_stage(method.stages[0].optimizer)
 
     def begin_stage(self, section: Any) -> None:
@@ -46,8 +57,21 @@ class Engine:
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         self.model.to(device=self.device, memory_format=layout)
         refresh(self.model)
-        self.optimizer = self.method.optimizer(self.model, section)
+        self.optimizer, self.clip_norm = self.method.optimizer(self.model, section), section.clip_norm
         self.shared = self.ranks.wrap(self.model)
+
+    def begin_epoch(self) -> None:
+        """Call before the first batch of an epoch, the model in training mode."""
+        begin_pass(self.model)
+
+    def carried(self) -> Any:
+        """What the model carries from one training batch to the next, for a checkpoint; None: nothing."""
+        return self.model.carried_state() if hasattr(self.model, "carried_state") else None
+
+    def carry(self, state: Any) -> None:
+        """Go on from what `carried` gave."""
+        if hasattr(self.model, "carry_state"):
+            self.model.carry_state(state)
 
     def learning_parameters(self) -> list[Tensor]:
         """What the optimiser changes."""
@@ -66,10 +90,11 @@ class Engine:
         return torch.autocast(self.device.type, dtype=self.autocast)
 
     def _layout(self, images: Tensor) -> Tensor:
-        return images.to(memory_format=torch.channels_last) if self.channels_last else images
+        return images.to(memory_format=torch.channels_last) if self.channels_last and not self.text else images
 
     def step(self, images: Tensor, labels: Tensor, meter: Meter, batch_images: int) -> None:
-        """One optimiser step on this rank's images of a batch of `batch_images` over all ranks.
+        """One optimiser step on this rank's images of a batch of `batch_images` (of a text: columns)
+        over all ranks.
 
         The loss is the mean over the whole batch: parts and ranks may be of unequal size. No
         synchronisation with the host.
@@ -85,7 +110,7 @@ class Engine:
                 self._part(part, targets, meter, batch_images)
         if self.optimizer is not None:
             with trace.range("step"):
-                optimizers.step(self.optimizer)
+                optimizers.step(self.optimizer, self.clip_norm)
 
     def _part(self, images: Tensor, labels: Tensor, meter: Meter, batch_images: int) -> None:
         learns = self.optimizer is not None
@@ -93,7 +118,7 @@ class Engine:
             logits = self.shared(images)
             loss_sum = self._loss_sum(logits, labels)
             # ranks average their gradients, so each takes its share `world` times
-            loss = loss_sum * (self.ranks.world / batch_images)
+            loss = loss_sum * (self.ranks.world / (batch_images * (len(images) if self.text else 1)))
         if learns:
             with trace.range("backward"):
                 loss.backward()
@@ -117,6 +142,7 @@ class Engine:
         self.ranks.share_buffers(self.model)
         was_training = self.model.training
         self.model.eval()
+        begin_pass(self.model)
         meter = Meter(self.device)
         try:
             with trace.range("eval"):
@@ -129,4 +155,5 @@ class Engine:
                     meter.add(loss_sum, logits, labels)
         finally:
             self.model.train(was_training)
-        return meter.read(self.ranks)[0]
+        scores = meter.read(self.ranks)[0]
+        return TextScores.of(scores) if self.text else scores

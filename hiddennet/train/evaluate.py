@@ -16,8 +16,9 @@ from hiddennet.config import Config, digest
 from hiddennet.nn import hidden_layers
 from hiddennet.train import checkpoint, machine
 from hiddennet.train.console import table
+from hiddennet.train.engine import begin_pass
 from hiddennet.train.folder import RunFolder
-from hiddennet.train.scores import Meter, Scores
+from hiddennet.train.scores import Meter, Scores, TextScores
 
 
 def restore(config: Config, state: dict[str, Any]) -> nn.Module:
@@ -49,6 +50,7 @@ def metadata(config: Config, model: nn.Module, accuracy: float | None) -> dict[s
             "split": section.split,
             "split_seed": section.split_seed,
             "normalization": section.normalization,
+            "bptt": section.bptt,
         },
         "accuracy": accuracy,
         "selection": config.train.selection,
@@ -149,21 +151,26 @@ def _check_fits(made: dict[str, Any], images: data.Data) -> None:
 @torch.no_grad()
 def score(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> Scores:
     """Return the scores of a model in evaluation mode on all images of a loader."""
-    model.eval()
+    begin_pass(model.eval())
     meter = Meter(device)
     for images, labels in loader:
         logits = model(images).float()
         meter.add(F.cross_entropy(logits, labels, reduction="sum"), logits, labels)
-    return meter.read()[0]
+    scores = meter.read()[0]
+    return TextScores.of(scores) if isinstance(loader, data.TextLoader) else scores
 
 
 def summary(found: dict[str, Any]) -> str:
     """What `evaluate` found, as a table for the console."""
     scores, size, dense = found["scores"], found["artifact_bytes"], found["dense_bytes"]
+    text = isinstance(scores, TextScores)
+    perplexity = {"perplexity": f"{scores.perplexity:.2f}"} if text else {}
+    counted = f"{scores.images:,} {'words' if text else 'images'}"
     rows = {
         "method": found["method"] or "unknown",
-        "data": f"{found['data']}, {scores.images:,} images of the {found['split']} split",
+        "data": f"{found['data']}, {counted} of the {found['split']} split",
         "accuracy": f"{scores.top1:.2%} top-1, {scores.top5:.2%} top-5, loss {scores.loss:.4f}",
+        **perplexity,
         "density": f"{found['density']:.4f}",
         "bytes": f"{size:,} as an artifact",
         "dense bytes": f"{dense:,} in float32, {dense / size:.1f} times as much",

@@ -52,12 +52,16 @@ def build(model: nn.Module, section: Any) -> torch.optim.Optimizer | None:
     return _CLASSES[section.name](parameters, **arguments)
 
 
-def step(optimizer: torch.optim.Optimizer) -> None:
-    """Take a step and tell autograd that the parameters changed.
+def step(optimizer: torch.optim.Optimizer, clip_norm: float | None = None) -> None:
+    """Take a step and tell autograd that the parameters changed. No synchronisation with the host.
+
+    clip_norm: where the 2-norm of all gradients together is larger, they are scaled down to it first.
 
     Fused steps on a CPU do not count up the parameters' versions, by which a hidden layer knows
     that its selection is out of date.
     """
+    if clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip_norm)
     optimizer.step()
     for group in optimizer.param_groups:
         torch.autograd.graph.increment_version(group["params"])

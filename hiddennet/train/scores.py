@@ -27,6 +27,24 @@ class Scores:
         return {f"{split}_{name}": found[name] for name in ("loss", "top1", "top5")}
 
 
+@dataclass(frozen=True)
+class TextScores(Scores):
+    """Means over `images` words of a text."""
+
+    @classmethod
+    def of(cls, scores: Scores) -> TextScores:
+        """The same means."""
+        return cls(**asdict(scores))
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss): among how many equally likely words the network is in doubt."""
+        return math.exp(self.loss) if self.loss < 700 else math.inf
+
+    def columns(self, split: str) -> dict[str, float]:
+        return super().columns(split) | {f"{split}_perplexity": self.perplexity}
+
+
 def rank_of_label(logits: Tensor, labels: Tensor) -> Tensor:
     """How many classes come before the label's: int64 [n].
 
@@ -46,6 +64,7 @@ class Meter:
     """
 
     batches_at_once = 16
+    logits_at_once = 1 << 22  # those of a large vocabulary are not kept waiting: their memory is needed
 
     def __init__(self, device: torch.device):
         self.loss = torch.zeros((), dtype=torch.float64, device=device)
@@ -59,7 +78,8 @@ class Meter:
         self.loss += loss_sum.detach()
         self.images += labels.numel()
         self._waiting.append((logits.detach(), labels))
-        if len(self._waiting) >= self.batches_at_once:
+        waiting = sum(logits.numel() for logits, _ in self._waiting)
+        if len(self._waiting) >= self.batches_at_once or waiting > self.logits_at_once:
             self._count()
 
     def _count(self) -> None:

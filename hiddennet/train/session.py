@@ -82,6 +82,7 @@ class Session:
                 "optimizer": optimizer.state_dict() if optimizer is not None else None,
                 "method": self.method.state(),
                 "meter": self.meter.state(),
+                "carried": self.engine.carried(),
                 "random": checkpoint.random_state(),
                 "device": self.device.type,
                 "world": self.ranks.world,
@@ -103,6 +104,7 @@ class Session:
         if self.engine.optimizer is not None:
             self.engine.optimizer.load_state_dict(state["optimizer"])
         self.meter.restore(state["meter"])
+        self.engine.carry(state["carried"])
         checkpoint.set_random_state(state["random"])
         if self.progress.batch:
             self._resumed_random = state["random"]
@@ -155,7 +157,8 @@ class Session:
         stage = self.stages[self.progress.stage]
         first = self._first_epoch(self.progress.stage) if stage.first is None else stage.first
         length = stage.epochs if stage.length is None else stage.length
-        return learning_rate(stage.schedule, stage.optimizer.lr, epoch - first, length)
+        history = self.progress.history[first:]
+        return learning_rate(stage.schedule, stage.optimizer.lr, epoch - first, length, history)
 
     # stages
 
@@ -201,6 +204,8 @@ class Session:
         total, every = len(loader), self.config.train.log_every
         self.console.epoch_start(progress.epoch, self.epochs, total, progress.batch)
         self.model.train()
+        if progress.batch == 0:
+            self.engine.begin_epoch()
         loader.set_epoch(progress.epoch)
         begun, before = time.perf_counter(), progress.seconds
         done = progress.batch

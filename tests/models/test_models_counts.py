@@ -149,8 +149,8 @@ def test_biases_are_zero_and_where_they_belong():
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("conv4", {"stem_scaled": False}, "stem_scaled: expected true for conv4, got false; it is for cifar_resnet101"),
-        ("resnet20", {"stem_scaled": False}, "stem_scaled: expected true for resnet20"),
+        ("conv4", {"stem_scaled": False}, "stem_scaled: expected True for conv4, got False; it is for cifar_resnet101"),
+        ("resnet20", {"stem_scaled": False}, "stem_scaled: expected True for resnet20"),
         ("conv4", {"bias": 1}, "bias: expected true or false, got 1"),
         ("resnet18", {"stem_scaled": None}, "stem_scaled: expected true or false, got None"),
         ("lenet5", {"image_size": 11}, "image_size: expected at least 12 for this network, got 11"),
@@ -166,10 +166,10 @@ def test_impossible_requests_are_refused(name, arguments, message):
 
 def test_an_architecture_without_the_newer_keys_still_builds():
     architecture = dict(on_meta("cifar_resnet18", width=0.5).architecture)
-    del architecture["bias"], architecture["stem_scaled"]
+    newer = {key: architecture.pop(key) for key in ("bias", "stem_scaled", "layers", "dropout")}
     with torch.device("meta"):
         model = models.build(**architecture)
-    assert model.architecture == {**architecture, "bias": False, "stem_scaled": True}
+    assert model.architecture == {**architecture, **newer}
 
 
 def test_the_example_net_drops_channels_and_units_in_training_only():

@@ -98,3 +98,18 @@ def test_a_step_outdates_the_selection(make):
     assert torch.equal(layer.mask(), want)
     layer_weight = layer.effective_weight().detach()
     assert torch.equal(layer_weight != 0, want)
+
+
+@pytest.mark.parametrize(("clip", "factor"), [("null", 1.0), (1000.0, 1.0), (0.5, 0.5)])
+def test_long_gradients_are_shortened_together(make, clip, factor):
+    model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.Linear(4, 2, bias=False))
+    before = [p.detach().clone() for p in model.parameters()]
+    section = make("optimizer.lr=1.0", "optimizer.momentum=0.0", "optimizer.weight_decay=0.0",
+                   f"optimizer.clip_norm={clip}").optimizer  # fmt: skip
+    optimizer = optimizers.build(model, section)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter) / (12 + 8) ** 0.5  # of norm 1 together
+    optimizers.step(optimizer, section.clip_norm)
+    for parameter, old in zip(model.parameters(), before, strict=True):
+        step = torch.full_like(old, factor / 20**0.5)
+        torch.testing.assert_close(old - parameter.detach(), step, rtol=1e-5, atol=1e-6)

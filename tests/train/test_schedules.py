@@ -44,3 +44,28 @@ def test_multistep_by_interval_after_warm_up():
 def test_warm_up_may_last_as_long_as_the_run():
     got = [learning_rate(section("cosine", 2), 1.0, epoch, 2) for epoch in range(2)]
     assert got == [0.5, 1.0]
+
+
+def rows(*losses):
+    return [{"validation_loss": loss} for loss in losses]
+
+
+def test_plateau_divides_where_no_new_best_is_reached():
+    schedule, losses = section("plateau", factor=4.0), (5.0, 4.0, 4.5, 4.2, 3.0, 3.0, 2.0)
+    got = [learning_rate(schedule, 16.0, epoch, 8, rows(*losses[:epoch])) for epoch in range(8)]
+    assert got == [16.0, 16.0, 16.0, 4.0, 1.0, 1.0, 0.25, 0.25]
+
+
+def test_plateau_looks_at_the_epochs_after_warm_up_and_before_its_own():
+    schedule = section("plateau", 2, factor=2.0)
+    got = [learning_rate(schedule, 1.0, epoch, 5, rows(1.0, 2.0, 9.0, 8.0, 8.5, 0.0)) for epoch in range(6)]
+    assert got == [0.5, 1.0, 1.0, 1.0, 1.0, 0.5]
+
+
+def test_plateau_without_its_history_is_refused():
+    with pytest.raises(ValueError, match="plateau: expected the rows of the 2 epochs before, got 1"):
+        learning_rate(section("plateau", factor=4.0), 1.0, 2, 5, rows(1.0))
+
+
+def test_a_loss_that_is_no_number_is_no_new_best():
+    assert learning_rate(section("plateau", factor=4.0), 1.0, 1, 5, rows(float("nan"))) == 0.25
