@@ -43,6 +43,8 @@ def _keys(section: type[BaseModel], names: Iterable[str], prefix: str = "") -> l
 
 def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):  # a section in a section: told by its name
+        value = getattr(value, "name", "a map of keys")
     text = str(value) if isinstance(value, list) else write(value)
     return f"default {text.strip().removesuffix('...').strip()}"
 

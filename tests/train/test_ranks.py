@@ -31,7 +31,7 @@ def test_two_processes_learn_the_same_and_what_one_learns(write, make, tmp_path)
         capture_output=True,
         text=True,
         env=environment,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     ranks = [json.loads((tmp_path / f"rank{i}.json").read_text()) for i in (0, 1)]

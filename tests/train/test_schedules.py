@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,8 @@ from hiddennet.train.schedules import learning_rate
 
 
 def section(name: str, warmup_epochs: int = 0, **more) -> SimpleNamespace:
-    return SimpleNamespace(name=name, warmup_epochs=warmup_epochs, **more)
+    tail = {"final_epochs": 0, "final_lr": 0.0} if name == "cosine" else {}
+    return SimpleNamespace(name=name, warmup_epochs=warmup_epochs, **{**tail, **more})
 
 
 @pytest.mark.parametrize(
@@ -27,6 +29,26 @@ def test_the_originals_tables(golden, array, schedule, lr):
     top = lr if lr is not None else float(want[-1])
     got = [learning_rate(schedule, top, epoch, len(want)) for epoch in range(len(want))]
     np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
+@pytest.mark.parametrize("epochs, milestones", [(100, [50, 80]), (150, [80, 120]), (200, [100, 150]), (88, [44, 58])])
+def test_the_rare_gems_tables(golden, epochs, milestones):
+    values = np.load(golden / "rare_gems.npz")
+    schedules = {
+        "cosine": section("cosine"),
+        "constant": section("constant"),
+        "multistep": section("multistep", milestones=milestones, interval=None, gamma=0.1),
+    }
+    for name, schedule in schedules.items():
+        got = [learning_rate(schedule, 0.1, epoch, epochs) for epoch in range(epochs)]
+        np.testing.assert_allclose(got, values[f"J_{name}_lr_{epochs}"], rtol=1e-5, atol=1e-8)
+
+
+def test_cosine_with_a_constant_tail():
+    schedule = section("cosine", 1, final_epochs=2, final_lr=1e-5)
+    got = [learning_rate(schedule, 1.0, epoch, 7) for epoch in range(7)]
+    falling = [0.5 * (1 + math.cos(math.pi * step / 4)) for step in range(4)]
+    assert got == pytest.approx([1.0, *falling, 1e-5, 1e-5])
 
 
 def test_multistep_by_milestones():

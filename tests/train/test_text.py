@@ -42,8 +42,8 @@ def make(tmp_path):
 
 def engine_and_data(config):
     data = build_data(config, CPU, Ranks())
-    model, _ = build_model(config, data.num_classes, data.in_channels, data.image_size)
-    return Engine(model.train(), config, CPU, Ranks()), data
+    model, method = build_model(config, data.num_classes, data.in_channels, data.image_size)
+    return Engine(model.train(), config, CPU, Ranks(), method), data
 
 
 def rows_of(record):
@@ -139,9 +139,10 @@ def test_a_run_learns_the_text(make, method):
     assert "words of the test split" in said
 
 
-@pytest.mark.parametrize("method", ["sampled", "magnitude_topk", "random_mask"])
+@pytest.mark.parametrize("method", ["sampled", "magnitude_topk", "random", "iterand", "imp"])
 def test_every_method_hides_in_it(make, method):
-    record = run(make(f"method.name={method}", "train.epochs=1", "data.limit=200"), bar=False)
+    more = ["method.rounds=1"] if method == "imp" else []
+    record = run(make(f"method.name={method}", "train.epochs=1", "data.limit=200", *more), bar=False)
     assert math.isfinite(record["test_loss"])
     assert record["method"] == method and 0 < record["density"] < 1
 
