@@ -27,4 +27,7 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
   m.def(
       "masked_conv_input_gradient(Tensor dy, int[] input_shape, Tensor? scores, Tensor selection, int[] shape, "
       "bool channels_last, " HN_RULE ", " HN_SOURCE ", " HN_CONV ") -> Tensor");
+  m.def(
+      "rerandomize_(Tensor(a!)[] weights, Tensor[] scores, Tensor selection, int[] kinds, float[] scales, int seed, "
+      "int[] layers, int redraw, int limit, bool by_value, Tensor(b!)[] redraws, float? decay, float? mix) -> ()");
 }

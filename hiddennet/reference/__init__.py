@@ -2,6 +2,7 @@
 
 from hiddennet.reference.masked_weight import masked_weight, masked_weight_backward, rule_mask
 from hiddennet.reference.random import bernoulli_logits, generate, normals, signs, uniforms
+from hiddennet.reference.redraw import picked, redrawn_weight, rerandomize
 from hiddennet.reference.topk import (
     pack_mask,
     score_key,
@@ -18,6 +19,9 @@ __all__ = [
     "masked_weight_backward",
     "normals",
     "pack_mask",
+    "picked",
+    "redrawn_weight",
+    "rerandomize",
     "rule_mask",
     "score_key",
     "selection_mask",
