@@ -65,6 +65,26 @@ class KthvalueMask(torch.autograd.Function):
         return grad, None, None, None
 
 
+def redraw_(
+    weight: Tensor, twin: Tensor, scores: Tensor, zeros: Tensor, ones: Tensor, removed: float, init: str, rate: float
+) -> None:
+    """IteRand's re-randomisation of one layer: a whole new weight and a coin for each entry, then three products.
+
+    twin is a buffer of the weight's shape; zeros and ones live on the CPU. init: signed_constant (its draw is used for
+    the signs), kaiming_uniform or kaiming_normal.
+    """
+    mask = KthvalueMask.apply(scores, removed, zeros, ones)
+    if init == "kaiming_uniform":
+        nn.init.kaiming_uniform_(twin, nonlinearity="relu")
+    else:
+        nn.init.kaiming_normal_(twin, nonlinearity="relu")
+    if init == "signed_constant":
+        deviation = math.sqrt(2) / math.sqrt(nn.init._calculate_correct_fan(twin, "fan_in"))
+        twin.data = twin.data.sign() * deviation
+    coin = torch.bernoulli(rate * torch.ones_like(weight))
+    weight.data = mask * weight + (1 - mask) * (1 - coin) * weight + (1 - mask) * coin * twin
+
+
 class SortConv2d(nn.Conv2d):
     """Edge-popup's layer: frozen signed constants, scores of their shape, a sort a forward."""
 

@@ -26,12 +26,14 @@ struct PhiloxLanes {
   uint32_t word[4][kLanes];
 };
 
-HN_INLINE void philox_lanes(const Draw& d, Stream stream, uint32_t first_block, PhiloxLanes* out) {
+// The ten rounds, on counters that any lane may choose.
+HN_INLINE void philox_rounds(const Draw& d, Stream stream, const uint32_t* block, const uint32_t* redraw,
+                             PhiloxLanes* out) {
   uint32_t c0[kLanes], c1[kLanes], c2[kLanes], c3[kLanes];
   for (int l = 0; l < kLanes; ++l) {
-    c0[l] = first_block + uint32_t(l);
+    c0[l] = block[l];
     c1[l] = d.layer;
-    c2[l] = d.redraw;
+    c2[l] = redraw[l];
     c3[l] = stream;
   }
   uint32_t k0 = d.key0, k1 = d.key1;
@@ -53,6 +55,15 @@ HN_INLINE void philox_lanes(const Draw& d, Stream stream, uint32_t first_block, 
     out->word[2][l] = c2[l];
     out->word[3][l] = c3[l];
   }
+}
+
+HN_INLINE void philox_lanes(const Draw& d, Stream stream, uint32_t first_block, PhiloxLanes* out) {
+  uint32_t block[kLanes], redraw[kLanes];
+  for (int l = 0; l < kLanes; ++l) {
+    block[l] = first_block + uint32_t(l);
+    redraw[l] = d.redraw;
+  }
+  philox_rounds(d, stream, block, redraw, out);
 }
 
 // out[e] for OIHW indices [first, first + n); first is a multiple of 32; writes up to the next multiple of 32.

@@ -12,7 +12,13 @@
 namespace hn {
 
 // Which family of numbers a counter belongs to: families never share a block.
-enum Stream : uint32_t { kSignStream = 0, kUniformStream = 1, kNormalStream = 2, kBernoulliStream = 3 };
+enum Stream : uint32_t {
+  kSignStream = 0,
+  kUniformStream = 1,
+  kNormalStream = 2,
+  kBernoulliStream = 3,
+  kRedrawStream = 4,  // whether a weight is redrawn
+};
 
 struct Philox4 {
   uint32_t word[4];
@@ -127,6 +133,11 @@ HN_HD float bernoulli_unit(const Draw& d, uint32_t i) {
 
 HN_HD float bernoulli_logit(const Draw& d, uint32_t i) {
   return logit_of_word(word_of(philox_block(d, kBernoulliStream, i / 4), i));
+}
+
+// Is element i replaced by redraw number d.redraw? With probability limit / 2^32; always, from 2^32 on. Four a block.
+HN_HD bool redrawn(const Draw& d, uint64_t limit, uint32_t i) {
+  return word_of(philox_block(d, kRedrawStream, i / 4), i) < limit;
 }
 
 }  // namespace hn

@@ -32,4 +32,7 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
       "strike_out_(Tensor[] scores, Tensor(a!)[] flags, int[] counts, bool network_wide, bool by_value, bool invert, "
       "bool exact) -> Tensor");
   m.def("count_flags(Tensor[] flags) -> Tensor");
+  m.def(
+      "rerandomize_(Tensor(a!)[] weights, Tensor[] scores, Tensor selection, int[] kinds, float[] scales, int seed, "
+      "int[] layers, int redraw, int limit, bool by_value, Tensor(b!)[] redraws, float? decay, float? mix) -> ()");
 }

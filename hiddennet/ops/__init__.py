@@ -1,9 +1,10 @@
 """The ops: exact selection, generated weights, masked weights and layers, packed masks. One op a file."""
 
-from hiddennet.ops.generate_weight import INITS, generate_weight, init_scale
+from hiddennet.ops.generate_weight import INITS, InitScale, generate_weight, init_scale
 from hiddennet.ops.masked_conv import PLANS, default_plan, masked_conv2d, masked_linear
 from hiddennet.ops.masked_weight import masked_weight, topk_weight
 from hiddennet.ops.pack_mask import pack_mask, unpack_mask
+from hiddennet.ops.rerandomize import MAX_NOTED_REDRAW, rerandomize_
 from hiddennet.ops.rule import Rule
 from hiddennet.ops.scale import scale
 from hiddennet.ops.source import WeightSource
@@ -12,7 +13,9 @@ from hiddennet.ops.topk_mask import rule_mask, topk_mask, topk_mask_global, topk
 
 __all__ = [
     "INITS",
+    "MAX_NOTED_REDRAW",
     "PLANS",
+    "InitScale",
     "Rule",
     "WeightSource",
     "count_flags",
@@ -23,6 +26,7 @@ __all__ = [
     "masked_linear",
     "masked_weight",
     "pack_mask",
+    "rerandomize_",
     "rule_mask",
     "scale",
     "strike_out_",

@@ -2,6 +2,7 @@
 
 from hiddennet.reference.masked_weight import masked_weight, masked_weight_backward, rule_mask
 from hiddennet.reference.random import bernoulli_logits, bernoulli_units, generate, normals, signs, uniforms
+from hiddennet.reference.redraw import picked, redrawn_weight, rerandomize
 from hiddennet.reference.strike_out import strike_out
 from hiddennet.reference.topk import (
     pack_mask,
@@ -20,6 +21,9 @@ __all__ = [
     "masked_weight_backward",
     "normals",
     "pack_mask",
+    "picked",
+    "redrawn_weight",
+    "rerandomize",
     "rule_mask",
     "score_key",
     "selection_mask",

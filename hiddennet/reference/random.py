@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-SIGNS, UNIFORM, NORMAL, BERNOULLI = 0, 1, 2, 3  # streams
+SIGNS, UNIFORM, NORMAL, BERNOULLI, REDRAW = 0, 1, 2, 3, 4  # streams
 _MASK = 0xFFFFFFFF
 
 

@@ -37,6 +37,15 @@ for shape in ((43, 3), (33, 17, 3, 3), (300, 301)):
                     if rule.kind != "sampled":  # a sampled rule's gradient has exp() in it, which is libm's
                         add(torch.autograd.grad(w, s, torch.ones_like(w))[0])
                     add(ops.rule_mask(s, rule, s.shape, layer=1))
+        init = ops.init_scale(shape, init)
+        for layout in (torch.contiguous_format, torch.channels_last)[: len(shape) // 2]:
+            s, w = scores.contiguous(memory_format=layout), torch.zeros(shape).contiguous(memory_format=layout)
+            row = ops.topk_select([s], [s.numel() // 3], by="value")
+            for e, rate in ((1, 0.3), (2, 0.01), (3, 1.0), (4, 0.5)):
+                ops.rerandomize_([w], [s], row, [init], seed=3, layers=[1], redraw=e, rate=rate)
+                add(w)
+            ops.rerandomize_([w], [s], row, [init], seed=3, layers=[1], redraw=5, decay=0.7, mix=0.2)
+            add(w)
 print(digest.hexdigest())
 """
 
