@@ -215,7 +215,7 @@ def test_impossible_arguments_are_refused(arguments, message):
 def test_names_are_complete():
     assert data.names() == sorted(
         ["big_cifar10", "cifar10", "cifar100", "digits", "fashion_mnist", "image_folder",
-         "imagenet", "mnist", "synthetic", "tiny_imagenet"]
+         "imagenet", "mnist", "synthetic", "text_folder", "tiny_imagenet"]
     )  # fmt: skip
 
 
