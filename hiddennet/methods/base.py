@@ -95,7 +95,7 @@ class Method:
         """Change the model's make-up, in place."""
 
     def remake(self, model: nn.Module, stage: int) -> None:
-        """Give the built model the make-up it has in `stage`; all values are loaded afterwards."""
+        """Give the built model the make-up it has in `stage`, after `restore`; all values are loaded afterwards."""
         for earlier in range(1, stage + 1):
             self.enter_stage(model, earlier)
 
@@ -106,7 +106,7 @@ class Method:
         return optimizers.build(model, section)
 
     def state(self) -> dict[str, Any]:
-        """What the method itself must keep in a checkpoint: plain values and tensors."""
+        """What the method itself must keep with a network: plain values and tensors."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:

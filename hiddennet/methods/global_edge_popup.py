@@ -66,6 +66,10 @@ class GlobalEdgePopup(Search):
     name = "global_edge_popup"
     Section = GlobalEdgePopupSection
 
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self._density = self.section.density  # of the epoch at work
+
     def build(self, model: nn.Module) -> nn.Module:
         section, number = self.section, numbers(model)
         dense = dense_names(model, self.config, section.exclude)
@@ -81,25 +85,37 @@ class GlobalEdgePopup(Search):
         return model
 
     def _set_density(self, model: nn.Module, density: float) -> None:
+        self._density = density
         for layer in hidden_layers(model).values():
             if isinstance(layer.rule, TopK):
                 layer.rule = dataclasses.replace(layer.rule, density=density)
 
-    def on_epoch_start(self, model: nn.Module, epoch: int) -> list[str]:
+    def density_in(self, epoch: int) -> float:
+        """The density that scores are ranked for in an epoch."""
         section = self.section
-        if section.period is not None and epoch < self.search_epochs:
-            fractions = pruned_fractions(section.density, section.period, self.search_epochs)
-            self._set_density(model, 1 - fractions[epoch])
+        if section.period is None or epoch >= self.search_epochs:
+            return section.density
+        fraction = pruned_fractions(section.density, section.period, self.search_epochs)[epoch]
+        return section.density if fraction > 1 - section.density - 1e-9 else 1 - fraction
+
+    def on_epoch_start(self, model: nn.Module, epoch: int) -> list[str]:
+        self._set_density(model, self.density_in(epoch))
         return []
 
     def before_evaluation(self, model: nn.Module, epoch: int) -> list[str]:
-        if self.section.period is not None and epoch == self.search_epochs - 1:
+        if epoch == self.search_epochs - 1:
             self._set_density(model, self.section.density)
         return []
 
+    def state(self) -> dict[str, float]:
+        return {"density": self._density}
+
+    def restore(self, state: dict[str, float]) -> None:
+        self._density = state["density"]
+
+    def remake(self, model: nn.Module, stage: int) -> None:
+        super().remake(model, stage)
+        self._set_density(model, self._density)
+
     def is_result(self, epoch: int) -> bool:
-        section = self.section
-        if section.period is None or epoch >= self.search_epochs - 1:
-            return True
-        fractions = pruned_fractions(section.density, section.period, self.search_epochs)
-        return fractions[epoch] > 1 - section.density - 1e-9
+        return epoch >= self.search_epochs - 1 or self.density_in(epoch) == self.section.density

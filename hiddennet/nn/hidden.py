@@ -171,7 +171,7 @@ class HiddenMixin(WeightState):
     def _scores_for_ops(self) -> Tensor | None:
         if isinstance(self.rule, TopK) and not self.rule.has_scores:
             return self.weight.detach()
-        return rounded_scores(self) if isinstance(self.rule, Rounded) else self.scores
+        return rounded_scores(self, self.training) if isinstance(self.rule, Rounded) else self.scores
 
     def _after_forward(self) -> None:
         if not self.training:
@@ -196,13 +196,14 @@ class HiddenMixin(WeightState):
     @torch.no_grad()
     def mask(self) -> Tensor:
         """What is revealed: bool of the weight's shape. A layer that draws or rounds gives its mask of evaluation."""
+        scores = self._scores_for_ops()
         if isinstance(self.rule, Sampled):
             rule = self._fixed_draw()
         elif isinstance(self.rule, Rounded):
-            rule = rounded_state(self, training=False)
+            rule, scores = rounded_state(self, training=False), rounded_scores(self, training=False)
         else:
             rule = self.rule_state()
-        return ops.rule_mask(self._scores_for_ops(), rule, self.weight_shape, layer=self.source.layer)
+        return ops.rule_mask(scores, rule, self.weight_shape, layer=self.source.layer)
 
     @torch.no_grad()
     def kept(self) -> float:

@@ -59,20 +59,19 @@ def rounded_state(layer: HiddenMixin, training: bool) -> ops.Rule:
     return ops.Rule.rounded_at(row, layer.flags)
 
 
-def rounded_scores(layer: HiddenMixin) -> Tensor:
+def rounded_scores(layer: HiddenMixin, training: bool) -> Tensor:
     """The scores that are rounded: with noise, or tied to a threshold that learns."""
     rule: Rounded = layer.rule
     if rule.learn_threshold:
         return _AtThreshold.apply(layer.scores, layer.threshold, rule.threshold_gradient)
-    if rule.noise and (rule.quantized or not layer.training) and rule.rounding == "naive":
-        return layer.scores + noise_of(layer)
+    if rule.noise and (rule.quantized or not training) and rule.rounding == "naive":
+        return layer.scores + _noise(layer, layer.rounding_step + 1 if training else 0)
     return layer.scores
 
 
 @torch.no_grad()
-def noise_of(layer: HiddenMixin) -> Tensor:
-    """The normal noise of this training step, or the fixed one of evaluation: a function of (seed, layer, step)."""
+def _noise(layer: HiddenMixin, step: int) -> Tensor:
+    """The normal noise of a training step, from 1, or of evaluation, 0: a function of (seed, layer, step)."""
     rule: Rounded = layer.rule
-    step = layer.rounding_step + 1 if layer.training else 0
     out = torch.empty_like(layer.scores)
     return fill(out, InitScale("normal", rule.noise), seed=rule.seed, layer=layer.source.layer, redraw=step)

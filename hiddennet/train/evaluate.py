@@ -26,6 +26,7 @@ def restore(config: Config, state: dict[str, Any]) -> nn.Module:
     method = methods.create(config)
     machine.seed_all(config.seed)
     model = method.build(models.build(**state["architecture"]))
+    method.restore(state["method"])
     method.remake(model, state["progress"]["stage"])
     model.load_state_dict(state["model"])
     return model.eval()

@@ -75,12 +75,12 @@ class Session:
             "progress": asdict(self.progress),
             "architecture": self.model.architecture,
             "model": dict(self.model.state_dict()),
+            "method": self.method.state(),
         }
         if full:
             optimizer = self.engine.optimizer
             state |= {
                 "optimizer": optimizer.state_dict() if optimizer is not None else None,
-                "method": self.method.state(),
                 "meter": self.meter.state(),
                 "carried": self.engine.carried(),
                 "random": checkpoint.random_state(),
@@ -97,9 +97,9 @@ class Session:
     def resume(self, state: dict[str, Any]) -> None:
         """Go back to where a full checkpoint was written."""
         self.progress = Progress(**state["progress"])
+        self.method.restore(state["method"])
         self.method.remake(self.model, self.progress.stage)
         self.model.load_state_dict(state["model"])
-        self.method.restore(state["method"])
         self.engine.begin_stage(self.stages[self.progress.stage].optimizer)
         if self.engine.optimizer is not None:
             self.engine.optimizer.load_state_dict(state["optimizer"])
@@ -119,7 +119,8 @@ class Session:
     def load_best(self) -> None:
         """Take the weights of the best epoch."""
         state = checkpoint.load(self.folder.best) if self.ranks.first else None
-        self.model.load_state_dict(self.ranks.share(state, self.device)["model"])
+        state = self.ranks.share(state, self.device)
+        self.model.load_state_dict(state["model"])
         refresh(self.model)
 
     # epochs

@@ -23,6 +23,17 @@ KINDS = {
     "sampled": ("method={name: sampled}",),
     "dense": ("method={name: dense}", "optimizer.name=adam", "optimizer.lr=0.001"),
     "trained weights": ("method.dense_epochs=1",),
+    "iterand with signs": ("method={name: iterand, init: signed_constant, period: 2, rate: 0.5}",),
+    "iterand with uniforms": ("method={name: iterand, period: 2, rate: 0.5, share: 0.7}",),
+    "iterand decayed": ("method={name: iterand, init: signed_constant, period: 2, decay: 0.5, mix: 0.1}",),
+    "gem_miner": (
+        "method={name: gem_miner, density: 0.3, period: 1, regularizer: l2, regularizer_weight: 1.0e-3, noise: 0.1,"
+        " fine_tune: {epochs: 1, optimizer: {lr: 0.01}}}",
+    ),
+    "hc drawn": ("method={name: hc, rounding: probabilistic, regularizer: var_red_1, regularizer_weight: 1.0e-4}",),
+    "global_edge_popup": ("method={name: global_edge_popup, density: 0.3, period: 1}",),
+    "imp": ("method={name: imp, rounds: 2, rewind_step: 2}", "train.epochs=1"),
+    "imp of the learning rate": ("method={name: imp, rounds: 2, rewind: learning_rate}", "train.epochs=1"),
     "sampled draw": ("method={name: sampled, evaluation: draw}", "train.accumulate=2"),
 }
 TIMES = ("images_per_second", "seconds", "peak_memory_bytes")
@@ -64,7 +75,10 @@ def assert_same(left, right, path: str = "") -> None:
 
 
 def stop_at_step(monkeypatch, method: str, step: int, signum: int = signal.SIGTERM) -> None:
+    own = METHODS[method].after_step
+
     def after_step(self, model, at: int) -> None:
+        own(self, model, at)
         if at == step:
             os.kill(os.getpid(), signum)
 
