@@ -35,4 +35,5 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
   m.def(
       "rerandomize_(Tensor(a!)[] weights, Tensor[] scores, Tensor selection, int[] kinds, float[] scales, int seed, "
       "int[] layers, int redraw, int limit, bool by_value, Tensor(b!)[] redraws, float? decay, float? mix) -> ()");
+  m.def("redrawn_weight(Tensor redraws, int kind, float scale, int seed, int layer) -> Tensor");
 }

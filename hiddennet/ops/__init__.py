@@ -4,7 +4,7 @@ from hiddennet.ops.generate_weight import INITS, InitScale, generate_weight, ini
 from hiddennet.ops.masked_conv import PLANS, default_plan, masked_conv2d, masked_linear
 from hiddennet.ops.masked_weight import masked_weight, topk_weight
 from hiddennet.ops.pack_mask import pack_mask, unpack_mask
-from hiddennet.ops.rerandomize import MAX_NOTED_REDRAW, rerandomize_
+from hiddennet.ops.rerandomize import MAX_NOTED_REDRAW, redrawn_weight, rerandomize_
 from hiddennet.ops.rule import Rule
 from hiddennet.ops.scale import scale
 from hiddennet.ops.source import WeightSource
@@ -26,6 +26,7 @@ __all__ = [
     "masked_linear",
     "masked_weight",
     "pack_mask",
+    "redrawn_weight",
     "rerandomize_",
     "rule_mask",
     "scale",

@@ -1,5 +1,7 @@
 """rerandomize_: draw unrevealed weights anew, for all layers of a network in one call (IteRand, arXiv 2106.09269).
 
+redrawn_weight: the weights that such redraws left behind, from the number of the redraw each one carries.
+
 Decisions and values come from the counter generator by (seed, layer, index, redraw number), so ranks, devices, memory
 formats and a resumed run agree to the bit, and nothing is sent between ranks.
 """
@@ -19,11 +21,13 @@ from hiddennet.ops.checks import (
     check_same_device,
     check_seed,
     check_tensor,
+    dense,
     is_channels_last,
 )
 from hiddennet.ops.generate_weight import KIND_CODES, InitScale
 
 _rerandomize = torch.ops.hiddennet.rerandomize_.default
+_redrawn_weight = torch.ops.hiddennet.redrawn_weight.default
 
 MAX_NOTED_REDRAW = 32767  # what an int16 holds
 
@@ -31,6 +35,12 @@ MAX_NOTED_REDRAW = 32767  # what an int16 holds
 @torch.library.register_fake("hiddennet::rerandomize_")
 def _(weights, scores, selection, kinds, scales, seed, layers, redraw, limit, by_value, redraws, decay, mix) -> None:
     return None
+
+
+@torch.library.register_fake("hiddennet::redrawn_weight")
+def _(redraws, kind, scale, seed, layer) -> Tensor:
+    layout = torch.channels_last if is_channels_last(redraws) else torch.contiguous_format
+    return torch.empty(redraws.shape, dtype=torch.float32, device=redraws.device, memory_format=layout)
 
 
 def check_like(op: str, name: str, value: object, scores: Tensor, dtype: torch.dtype) -> Tensor:
@@ -175,3 +185,27 @@ def rerandomize_(
     )
     if not torch.compiler.is_compiling():  # written behind autograd's back: what saved the old values must know
         torch.autograd.graph.increment_version([*changed, *noted])
+
+
+def redrawn_weight(redraws: Tensor, init: InitScale, *, seed: int, layer: int = 0) -> Tensor:
+    """Return the weights that redraws left behind: element i of draw number redraws[i], 0 being the initial draw.
+
+    Equal to the bit to a weight drawn by generate_weight and then changed by rerandomize_ with these `redraws`.
+
+    Args:
+        redraws: int16, any shape and memory format; not negative (a negative number names an arbitrary draw).
+        init: the distribution, of hiddennet.ops.init_scale.
+        seed, layer: name the draws; 63 and 32 bits.
+
+    Returns:
+        float32 of the redraws' shape, contiguous or channels_last as they are.
+
+    Raises:
+        TypeError, ValueError: wrong dtype, too large a tensor, no InitScale, seed or layer out of range.
+    """
+    op = "redrawn_weight"
+    r = check_tensor(op, "redraws", redraws, dtypes=(torch.int16,))
+    check_init(op, init)
+    check_seed(op, "seed", seed, 63)
+    check_seed(op, "layer", layer, 32)
+    return _redrawn_weight(dense(r), KIND_CODES[init.kind], init.scale, seed, layer)
