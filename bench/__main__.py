@@ -33,6 +33,7 @@ MODULES = {
     "artifact": "bench.artifact",
     "masked_conv": "bench.ops.bench_masked_conv",
     "generate_weight": "bench.ops.bench_generate_weight",
+    "strike_out": "bench.ops.bench_strike_out",
     "accuracy": "bench.accuracy",
 }
 
