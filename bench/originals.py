@@ -4,7 +4,8 @@ Not for training: `hiddennet` is. Faithful where time goes: edge-popup sorts eve
 every forward, writes zeros and ones through the sort's indices, multiplies the mask with a stored
 weight and lets autograd keep what it wants; fully connected layers are 1x1 convolutions on 1x1
 maps; the optimiser is torch's default SGD. IteRand (`KthvalueConv2d`) finds its threshold with
-kthvalue, reads it back to the host and takes zeros and ones that live on the CPU.
+kthvalue, reads it back to the host and takes zeros and ones that live on the CPU. Gem-Miner's
+pruning gathers the active scores of all layers, sorts them and multiplies integer flags.
 
 The random draws come in the originals' order (per layer: the default weight, then the scores), so a
 seed gives the networks it gave there.
@@ -83,6 +84,14 @@ def redraw_(
         twin.data = twin.data.sign() * deviation
     coin = torch.bernoulli(rate * torch.ones_like(weight))
     weight.data = mask * weight + (1 - mask) * (1 - coin) * weight + (1 - mask) * coin * twin
+
+
+def sorted_strike(scores: list[Tensor], flags: list[Tensor], rate: float) -> tuple[list[Tensor], Tensor]:
+    """Gem-Miner's pruning: (new int flags, threshold); the share `rate` of the active scores goes, ties all."""
+    active = torch.cat([s.abs()[f == 1] for s, f in zip(scores, flags, strict=True)])
+    going = math.ceil(rate * active.numel())
+    threshold = torch.sort(active).values[going - 1]
+    return [f * (s.abs() > threshold) for s, f in zip(scores, flags, strict=True)], threshold
 
 
 class SortConv2d(nn.Conv2d):

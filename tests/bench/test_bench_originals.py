@@ -150,6 +150,21 @@ def test_kthvalue_layer_is_the_sort_layer_without_ties():
     assert layer.scores[kept].min() > layer.scores[~kept].max()
 
 
+@pytest.mark.parametrize("case", ["bottomk", "ties"])
+def test_sorted_strike(golden, case):
+    with np.load(golden / "rare_gems.npz") as file:
+        values = {name: torch.from_numpy(file[name]) for name in file if name.startswith(("T_", "C_"))}
+    scores = values.get(f"C_{case}_scores", values["T_scores0"])
+    sizes = values["T_layer_sizes"].tolist()
+    flags = [torch.ones(n, dtype=torch.int32) for n in sizes]
+    rate = values[f"C_{case}_rate"].item()
+    for want, threshold in zip(values[f"C_{case}_flags"], values[f"C_{case}_thresholds"].tolist(), strict=True):
+        flags, tau = originals.sorted_strike(list(scores.split(sizes)), flags, rate)
+        kept = np.unpackbits(want.numpy())[: scores.numel()]
+        assert torch.equal(torch.cat(flags), torch.from_numpy(kept).int())
+        assert tau.item() == pytest.approx(threshold, abs=1e-6)
+
+
 def test_unknown_network_is_refused():
     with pytest.raises(ValueError, match="conv2"):
         originals.build("conv3")
