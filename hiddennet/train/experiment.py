@@ -103,7 +103,7 @@ def _start_or_resume(session: Session) -> None:
                     f"got one of {state['config']}; start again with --fresh"
                 )
     state = ranks.share(state, session.device)
-    name, epochs = config.name, session.epochs
+    name, epochs = config.name, session.plan.epochs
     if state is None:
         session.console.say(f"run {folder.path}: {name}, {epochs} epochs on {session.device}")
         session.save(folder.first)
@@ -128,7 +128,7 @@ def _facts(session: Session) -> dict[str, Any]:
         "model": config.model.name,
         "data": config.data.name,
         "seed": config.seed,
-        "epochs": session.epochs,
+        "epochs": session.plan.epochs,
         "selection": config.train.selection,
         "parameters": sum(p.numel() for p in model.parameters()),
         "device": machine.describe(session.device),

@@ -18,9 +18,9 @@ from hiddennet.train.console import Console, Curves
 from hiddennet.train.engine import Engine, batches
 from hiddennet.train.folder import RunError, RunFolder
 from hiddennet.train.ranks import Ranks
-from hiddennet.train.schedules import learning_rate
 from hiddennet.train.scores import Meter, Scores
 from hiddennet.train.signals import Stopped, StopWish
+from hiddennet.train.stages import Plan, anatomy
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Session:
         self.progress = Progress(run_id)
         self.model = model
         method.steps_per_epoch = len(data.train)
-        self.stages, self.epochs = method.stages, method.epochs
+        self.plan = Plan(method.stages)
         self.engine = Engine(model, config, device, ranks, method)
         self.meter = Meter(device)
         self.density = method.density(model)
@@ -100,7 +100,7 @@ class Session:
         self.method.restore(state["method"])
         self.method.remake(self.model, self.progress.stage)
         self.model.load_state_dict(state["model"])
-        self.engine.begin_stage(self.stages[self.progress.stage].optimizer)
+        self.engine.begin_stage(self.plan.stages[self.progress.stage].optimizer)
         if self.engine.optimizer is not None:
             self.engine.optimizer.load_state_dict(state["optimizer"])
         self.meter.restore(state["meter"])
@@ -130,36 +130,26 @@ class Session:
         events = Curves(self.folder.events, self.progress.epoch, self.ranks.first)
         try:
             with StopWish() as wish:
-                while self.progress.epoch < self.epochs:
+                while self.progress.epoch < self.plan.epochs:
                     self._epoch(wish, events)
         finally:
             self.console.close()
             events.close()
 
-    def _first_epoch(self, stage: int) -> int:
-        return sum(earlier.epochs for earlier in self.stages[:stage])
-
     def _epoch(self, wish: StopWish, events: Curves) -> None:
         progress, epoch = self.progress, self.progress.epoch
         if progress.batch == 0:
-            while epoch >= self._first_epoch(progress.stage + 1):
+            while epoch >= self.plan.first_epoch(progress.stage + 1):
                 self._next_stage()
             for note in self.method.on_epoch_start(self.model, epoch):
                 self.console.say(note)
             self.meter = Meter(self.device)
-        lr = self._learning_rate(epoch)
+        lr = self.plan.learning_rate(progress.stage, epoch, progress.history)
         self.engine.set_learning_rate(lr)
         self._train_epoch(wish)
         row = self._evaluate_epoch(wish, lr)
         events.add({key: value for key, value in row.items() if key != "epoch"}, epoch + 1)
         self._keep(row)
-
-    def _learning_rate(self, epoch: int) -> float:
-        stage = self.stages[self.progress.stage]
-        first = self._first_epoch(self.progress.stage) if stage.first is None else stage.first
-        length = stage.epochs if stage.length is None else stage.length
-        history = self.progress.history[first:]
-        return learning_rate(stage.schedule, stage.optimizer.lr, epoch - first, length, history)
 
     # stages
 
@@ -170,21 +160,13 @@ class Session:
         self.end_stage(self.score("test").top1, progress.history[-1] if progress.history else {})
         progress.stage, progress.best = progress.stage + 1, None
         self.method.enter_stage(self.model, progress.stage)
-        self.engine.begin_stage(self.stages[progress.stage].optimizer)
+        self.engine.begin_stage(self.plan.stages[progress.stage].optimizer)
         self.density = self.method.density(self.model)
         self._begin_stage(self.score("test").top1)
 
     def _begin_stage(self, start: float | None) -> None:
         stage = self.progress.stage
-        self.progress.stages[stage:] = [
-            {
-                "name": self.stages[stage].name,
-                "first_epoch": self._first_epoch(stage) + 1,
-                "last_epoch": self._first_epoch(stage + 1),
-                "density": self.density,
-                "start_test_top1": start,
-            }
-        ]
+        self.progress.stages[stage:] = [{**self.plan.entry(stage), "density": self.density, "start_test_top1": start}]
 
     def end_stage(self, test_top1: float, row: dict[str, Any]) -> None:
         """Complete the entry of the stage at work. row: the history's of the epoch whose network it is."""
@@ -195,15 +177,16 @@ class Session:
             "density": self.method.density(self.model),
             "test_top1": test_top1,
             "validation_top1": row.get("validation_top1"),
+            **({} if self.engine.text else anatomy(self.model, self.data)),
         }
         name, density = entry["name"], entry["density"]
-        if len(self.stages) > 1:
+        if len(self.plan.stages) > 1:
             self.console.say(f"stage {name}: test {test_top1:.2%} top-1 at density {density:.4f}")
 
     def _train_epoch(self, wish: StopWish) -> None:
         progress, loader = self.progress, self.data.train
         total, every = len(loader), self.config.train.log_every
-        self.console.epoch_start(progress.epoch, self.epochs, total, progress.batch)
+        self.console.epoch_start(progress.epoch, self.plan.epochs, total, progress.batch)
         self.model.train()
         if progress.batch == 0:
             self.engine.begin_epoch()
@@ -242,7 +225,7 @@ class Session:
         """Read the device: show how it goes, refuse a loss or scores that are not finite."""
         progress = self.progress
         scores, finite = self.meter.read(self.ranks)
-        lr = self.stages[progress.stage].optimizer.lr
+        lr = self.plan.stages[progress.stage].optimizer.lr
         if not finite or not self.engine.finite():
             what = "loss" if not finite else "scores and weights"
             raise RunError(
@@ -255,7 +238,7 @@ class Session:
         self.console.progress(progress.epoch, progress.batch, total, scores, self.density, rate, left)
 
     def _seconds_after_epoch(self, epoch_seconds: float) -> float:
-        epochs_left = self.epochs - self.progress.epoch - 1
+        epochs_left = self.plan.epochs - self.progress.epoch - 1
         return epochs_left * (epoch_seconds + self._evaluation_seconds)
 
     def _stop_if_wished(self, wish: StopWish) -> None:
@@ -301,7 +284,7 @@ class Session:
         if better:
             progress.best = kept
         left = self._seconds_after_epoch(progress.seconds)
-        self.console.epoch_end(kept, self.epochs, self.split, left)
+        self.console.epoch_end(kept, self.plan.epochs, self.split, left)
         progress.epoch, progress.batch, progress.seconds = progress.epoch + 1, 0, 0.0
         every = self.config.train.save_every
         if self.ranks.first:

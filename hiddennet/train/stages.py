@@ -1,0 +1,63 @@
+"""The stages of a run on one line of epochs, and what is kept of the network at the end of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from torch import nn
+
+from hiddennet.analysis import layer_report, total
+from hiddennet.data import Data
+from hiddennet.methods.recipe import Stage
+from hiddennet.nn import hidden_layers
+from hiddennet.train.schedules import learning_rate
+
+
+class Plan:
+    """A method's stages, one after the other."""
+
+    def __init__(self, stages: Sequence[Stage]):
+        self.stages = list(stages)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all stages."""
+        return self.first_epoch(len(self.stages))
+
+    def first_epoch(self, stage: int) -> int:
+        """The epoch, from 0, that a stage begins with."""
+        return sum(earlier.epochs for earlier in self.stages[:stage])
+
+    def learning_rate(self, stage: int, epoch: int, history: Sequence[Mapping[str, Any]]) -> float:
+        """The learning rate of an epoch of the run. history: the rows of all epochs before it."""
+        here = self.stages[stage]
+        first = self.first_epoch(stage) if here.first is None else here.first
+        length = here.epochs if here.length is None else here.length
+        return learning_rate(here.schedule, here.optimizer.lr, epoch - first, length, history[first:])
+
+    def entry(self, stage: int) -> dict[str, Any]:
+        """The beginning of a stage's entry in the run's record; epochs count from 1 there."""
+        return {
+            "name": self.stages[stage].name,
+            "first_epoch": self.first_epoch(stage) + 1,
+            "last_epoch": self.first_epoch(stage + 1),
+        }
+
+
+def anatomy(model: nn.Module, data: Data) -> dict[str, Any]:
+    """Layer by layer what is kept, by flags and by flags and rounding, and what of it is alive; and in total.
+
+    Nothing for a network that hides nothing.
+    """
+    if not hidden_layers(model):
+        return {}
+    reports = layer_report(model, (data.in_channels, data.image_size, data.image_size))
+    whole = total(reports, hidden_only=True)
+    return {
+        "flag_density": whole.flags_density,
+        "alive_density": whole.alive / max(1, whole.size),
+        "alive_multiply_adds": whole.alive_multiply_adds / max(1, whole.multiply_adds),
+        "layers": [{**asdict(report), "shape": list(report.shape)} for report in reports],
+    }
