@@ -217,4 +217,8 @@ def summary(record: dict[str, Any]) -> str:
         "time": f"{clock(record['seconds'])} on {record['device']}",
         "folder": record["run"],
     }
+    stages = record.get("stages", [])[:-1]
+    if stages:
+        told = [f"{stage['name']} {percent(stage['test_top1'])} at {stage['density']:.4f}" for stage in stages[-4:]]
+        rows["stages before"] = ", ".join(["..."] * (len(stages) > 4) + told)
     return table(record["name"], rows)
