@@ -154,7 +154,6 @@ HN_DISPATCH(fill_uniforms, uniforms_body)
 HN_DISPATCH(fill_logits, logits_body)
 HN_DISPATCH(fill_units, units_body)
 HN_DISPATCH(fill_signs, signs_body)
-HN_DISPATCH(fill_bits, expand_bits_body)
 HN_DISPATCH(fill_value, fill_body)
 HN_DISPATCH(compare_magnitude, compare_body<Order::kMagnitude>)
 HN_DISPATCH(compare_value, compare_body<Order::kValue>)
@@ -162,6 +161,10 @@ HN_DISPATCH(compare_above, above_body)
 HN_DISPATCH(intersect, intersect_body)
 
 #if defined(HN_X86)
+HN_TARGET_AVX2 inline void fill_bits_avx2(const uint8_t* bytes, int32_t n, uint32_t* out) {
+  for (int32_t e = 0; e < n; e += 8) _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + e), bit_lanes(bytes[e / 8]));
+}
+
 // keep[e] = all ones where the flag is set and the key is not below the threshold. `flags` starts at element 0.
 HN_TARGET_AVX2 inline void compare_flagged_avx2(const float* scores, const uint8_t* flags, uint32_t threshold,
                                                 int32_t n, uint32_t* keep) {
@@ -175,6 +178,13 @@ HN_TARGET_AVX2 inline void compare_flagged_avx2(const float* scores, const uint8
   for (; e < n; ++e) keep[e] = 0u - uint32_t(bit_of(flags, e) && key_of<Order::kValue>(scores[e]) >= threshold);
 }
 #endif
+
+inline void fill_bits(const uint8_t* plane, uint32_t first, int32_t n, uint32_t* out) {
+#if defined(HN_X86)
+  if (isa() == Isa::kAvx2) return fill_bits_avx2(plane + first / 8, n, out);
+#endif
+  expand_bits_body(plane, first, n, out);
+}
 
 // A block of one layer, and the buffers it is worked on in. One a thread; reused from block to block.
 class BlockReader {
