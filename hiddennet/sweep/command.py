@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -75,7 +76,7 @@ def listing(sweep: Sweep) -> str:
         run_folder = folder.run_folder(point)
         held, begun = run_folder.is_held(), run_folder.last.is_file()
         state = "finished" if folder.record(point) else "at work" if held else "begun" if begun else "new"
-        lines.append(f"{number:4}  {state:8}  {run_folder.path}  hiddennet run {' '.join(point.arguments)}")
+        lines.append(f"{number:4}  {state:8}  {run_folder.path}  hiddennet run {shlex.join(point.arguments)}")
     return "\n".join(lines)
 
 
