@@ -79,7 +79,9 @@ def _options(config: Config) -> dict[str, Any]:
 
 def open_network(where: str) -> Network:
     """The network that `RUN`, `RUN@search`, `RUN@stage_1` or an artifact's file names."""
-    path, _, stage = where.partition("@")
+    path, at, stage = where.rpartition("@")
+    if not at or Path(where).exists():
+        path, stage = where, ""
     if Path(path).is_dir():
         return of_run(RunFolder(Path(path)), stage)
     if not Path(where).is_file():

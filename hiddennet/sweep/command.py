@@ -14,10 +14,23 @@ from hiddennet.sweep.folder import SweepFolder
 from hiddennet.sweep.grid import Sweep
 
 ENGINES = ("local", "ray")
+EXAMPLE = """a sweep file:
+  config: digits                      # a config: sought beside this file, then under configs/
+  set: {train.epochs: 30}             # the same for all runs
+  grid:                               # every combination, the last key fastest
+    method.density: [0.05, 0.2, 0.5]
+    seed: [0, 1, 2]
+  runs:                               # or beside it: a list of maps of keys, each times the grid
+    - {method.by: magnitude}
+    - {config: digits-random}
+Start it as often as you like, also on other hosts that share the folder: no run is run twice, and one whose
+process was killed goes on from its checkpoint.
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of a sweep."""
+    parser.epilog, parser.formatter_class = EXAMPLE, argparse.RawDescriptionHelpFormatter
     parser.add_argument("sweep", metavar="SWEEP", help="a sweep file, or a name under configs/")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="for all runs; for a key of the grid: values")
     parser.add_argument("--workers", type=int, metavar="N", help="default: one a GPU, else one for each four cores")
