@@ -1,4 +1,4 @@
-"""The console script `hiddennet`: run, compare, eval, export, import, config, env."""
+"""The console script `hiddennet`: run, compare, sweep, report, eval, export, import, config, env."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from hiddennet import compare, run
+from hiddennet.report import command as report
+from hiddennet.sweep import command as sweep
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -22,6 +24,14 @@ def _parser() -> argparse.ArgumentParser:
     comparing = commands.add_parser("compare", help="run several configs and set them side by side")
     compare.add_arguments(comparing)
     comparing.set_defaults(action=compare.execute)
+
+    sweeping = commands.add_parser("sweep", help="run a grid of configs, by any number of processes")
+    sweep.add_arguments(sweeping)
+    sweeping.set_defaults(action=sweep.execute)
+
+    reporting = commands.add_parser("report", help="plots and tables of runs, as PNG and one HTML page")
+    report.add_arguments(reporting)
+    reporting.set_defaults(action=report.execute)
 
     evaluating = commands.add_parser("eval", help="evaluate an artifact or a run's best epoch")
     evaluating.add_argument("network", metavar="ARTIFACT|RUN")

@@ -56,10 +56,17 @@ def layer_report(model: nn.Module, input_shape: Sequence[int]) -> list[LayerRepo
         model: any model of them; left as it is, on its device.
         input_shape: of one input, without the batch: (channels, height, width).
 
-    Raises ValueError for pooling whose paths are not known (dilated, or with indices).
+    Raises ValueError for other kinds of hidden layers, and for pooling whose paths are not known (dilated, or
+    with indices).
     """
-    revealed = masks(model)
     layers = layers_of(model)
+    for name, layer in layers.items():
+        if not isinstance(layer, Layer):
+            raise ValueError(
+                f"analysis: expected convolutions and linear layers, got {type(layer).__name__} {name}; "
+                "paths through others are not known"
+            )
+    revealed = masks(model)
     kept = {name: _mask(name, layer, revealed) for name, layer in layers.items()}
     traced = trace(model, kept, tuple(input_shape))
     return [_report(name, layer, kept[name], *traced[name]) for name, layer in layers.items()]

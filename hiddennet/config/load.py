@@ -134,6 +134,8 @@ def load(config: str | Path, overrides: Iterable[str] = ()) -> Config:
     """
     path = find(config)
     document = read(path)
+    if "grid" in document or isinstance(document.get("runs"), list):
+        raise ConfigError(str(config), ["expected a config, got a sweep of several; start it with `hiddennet sweep`"])
     document.setdefault("name", path.stem)
     return parse(merge(document, overrides_document(overrides)), str(config))
 

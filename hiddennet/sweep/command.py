@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,10 +14,23 @@ from hiddennet.sweep.folder import SweepFolder
 from hiddennet.sweep.grid import Sweep
 
 ENGINES = ("local", "ray")
+EXAMPLE = """a sweep file:
+  config: digits                      # a config: sought beside this file, then under configs/
+  set: {train.epochs: 30}             # the same for all runs
+  grid:                               # every combination, the last key fastest
+    method.density: [0.05, 0.2, 0.5]
+    seed: [0, 1, 2]
+  runs:                               # or beside it: a list of maps of keys, each times the grid
+    - {method.by: magnitude}
+    - {config: digits-random}
+Start it as often as you like, also on other hosts that share the folder: no run is run twice, and one whose
+process was killed goes on from its checkpoint.
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of a sweep."""
+    parser.epilog, parser.formatter_class = EXAMPLE, argparse.RawDescriptionHelpFormatter
     parser.add_argument("sweep", metavar="SWEEP", help="a sweep file, or a name under configs/")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="for all runs; for a key of the grid: values")
     parser.add_argument("--workers", type=int, metavar="N", help="default: one a GPU, else one for each four cores")
@@ -75,7 +89,7 @@ def listing(sweep: Sweep) -> str:
         run_folder = folder.run_folder(point)
         held, begun = run_folder.is_held(), run_folder.last.is_file()
         state = "finished" if folder.record(point) else "at work" if held else "begun" if begun else "new"
-        lines.append(f"{number:4}  {state:8}  {run_folder.path}  hiddennet run {' '.join(point.arguments)}")
+        lines.append(f"{number:4}  {state:8}  {run_folder.path}  hiddennet run {shlex.join(point.arguments)}")
     return "\n".join(lines)
 
 

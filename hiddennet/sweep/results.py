@@ -14,9 +14,10 @@ _MEASURED = ("density", "validation_top1", "test_top1", "test_loss", "best_epoch
 
 
 def before_fine_tuning(record: dict[str, Any]) -> float | None:
-    """Test accuracy at the end of the first of several stages, before the weights of what it found are trained."""
+    """Test accuracy at the end of the search, of a run whose last stage fine-tunes what was found."""
     stages = record.get("stages") or []
-    return stages[0].get("test_top1") if len(stages) > 1 else None
+    fine_tunes = len(stages) > 1 and stages[-1].get("name") == "fine_tune"
+    return stages[-2].get("test_top1") if fine_tunes else None
 
 
 def rows(folder: SweepFolder) -> list[dict[str, Any]]:

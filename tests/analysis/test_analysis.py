@@ -13,7 +13,8 @@ import hiddennet as hn
 from hiddennet import models, ops
 from hiddennet.analysis import layer_report, table, total
 from hiddennet.analysis.paths import layers_of
-from hiddennet.artifact.architecture import expose
+from hiddennet.artifact.network import expose
+from hiddennet.nn import HiddenMixin
 
 
 def hidden(model: nn.Module, density: float, seed: int = 0) -> nn.Module:
@@ -177,6 +178,15 @@ def test_the_model_stays_as_it_was():
 def test_pooling_whose_paths_are_not_known_is_refused():
     with pytest.raises(ValueError, match="expected pooling without dilation or indices"):
         layer_report(nn.Sequential(nn.Conv2d(1, 1, 1), nn.MaxPool2d(2, dilation=2)), (1, 6, 6))
+
+
+def test_other_hidden_layers_are_refused():
+    class Odd(HiddenMixin, nn.Module):
+        pass
+
+    model = nn.Sequential(Odd())
+    with pytest.raises(ValueError, match="expected convolutions and linear layers, got Odd 0"):
+        layer_report(model, (1, 6, 6))
 
 
 def test_the_table_has_a_line_a_layer_and_a_total():

@@ -179,6 +179,19 @@ def test_workers_share_the_cores_and_have_a_gpu_each(write, monkeypatch):
     assert "CUDA_VISIBLE_DEVICES" not in local.slots(chosen, 1, gpus=2)[0]
 
 
+def test_a_sweep_is_no_config(write, capfd):
+    path = str(write(SEEDS))
+    assert cli.main(["run", path]) == 1
+    assert "expected a config, got a sweep of several; start it with `hiddennet sweep`" in capfd.readouterr().err
+
+
+def test_the_example_of_the_help_is_a_sweep(tmp_path):
+    path = tmp_path / "example.yml"
+    path.write_text("\n".join(line for line in command.EXAMPLE.splitlines() if line.startswith("  ")))
+    sweep = grid.load(path)
+    assert len(sweep.points) == 18 and sweep.points[0].config.train.epochs == 30
+
+
 def test_no_workers_is_refused(write, capfd):
     assert command.main([str(write(SEEDS)), "--workers", "0"]) == 1
     assert "--workers: expected at least 1, got 0" in capfd.readouterr().err

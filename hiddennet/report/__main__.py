@@ -1,0 +1,7 @@
+"""`python -m hiddennet.report`."""
+
+import sys
+
+from hiddennet.report.command import main
+
+sys.exit(main())

@@ -1,0 +1,34 @@
+"""A run's layers: kept by flags and by rounding, alive, multiply-adds; at the end of the search and of the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hiddennet.analysis import LayerReport, layer_report
+from hiddennet.report.networks import of_run
+from hiddennet.report.runs import Run
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The layers of a network of a run, or why they are not known."""
+
+    title: str
+    reports: list[LayerReport]
+    reason: str = ""
+
+
+def of(run: Run) -> list[Layers]:
+    """The run's networks: at the end of its search, if something came after it, and at its end."""
+    stages = run.record.get("stages") or []
+    wanted = [("", "best epoch")]
+    if run.before is not None and (run.folder.checkpoints / f"stage_{len(stages) - 2}.pt").is_file():
+        wanted = [(f"stage_{len(stages) - 2}", "end of the search"), ("", "after fine-tuning")]
+    found = []
+    for stage, title in wanted:
+        try:
+            network = of_run(run.folder, stage)
+            found.append(Layers(title, layer_report(network.model, network.input_shape)))
+        except (ValueError, OSError, RuntimeError) as error:  # said on the page: the other runs are still shown
+            found.append(Layers(title, [], str(error).splitlines()[0]))
+    return found

@@ -1,0 +1,94 @@
+"""The networks that a report looks into: of a run, of the end of a run's stage, of an artifact."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hiddennet import artifact, data
+from hiddennet.config import Config
+from hiddennet.train import checkpoint, evaluate
+from hiddennet.train.folder import RunError, RunFolder
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network in evaluation mode on the CPU, and the data that it was made for."""
+
+    where: str
+    model: nn.Module
+    data_name: str
+    options: dict[str, Any]  # of hiddennet.data.build
+    batch_size: int
+    root: str
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Of one input: channels, height, width. Raises ValueError for a network that takes no images."""
+        made = self.model.architecture
+        if not {"in_channels", "image_size"} <= made.keys():
+            raise ValueError(f"report: expected a network of images, got {made.get('name', 'another')}")
+        return made["in_channels"], made["image_size"], made["image_size"]
+
+    def build_data(self, device: torch.device, root: str | None = None) -> data.Data:
+        """The data, training images without augmentation."""
+        return data.build(
+            self.data_name,
+            root=root or self.root,
+            batch_size=self.batch_size,
+            device=device,
+            augment=False,
+            **self.options,
+        )
+
+
+def stage_file(folder: RunFolder, stage: str) -> Path:
+    """The checkpoint of `search` (the first stage), `stage_1`, ..., or of the best epoch for ''."""
+    if not stage:
+        return folder.best if folder.best.is_file() else folder.last
+    name = "stage_0" if stage == "search" else stage
+    path = folder.checkpoints / f"{name}.pt"
+    if not path.is_file():
+        here = sorted(file.stem for file in folder.checkpoints.glob("stage_*.pt"))
+        raise RunError(
+            f"report: expected {path}, the end of a stage, got none; the run has {', '.join(here) or 'no stages'}"
+        )
+    return path
+
+
+def of_run(folder: RunFolder, stage: str = "") -> Network:
+    """The network of a run's best epoch, or of the end of a stage. Raises RunError or CheckpointError."""
+    config = folder.read_config()
+    model = evaluate.restore(config, checkpoint.load(stage_file(folder, stage)))
+    where = f"{folder.path}@{stage}" if stage else str(folder.path)
+    return Network(where, model, config.data.name, _options(config), config.data.batch_size, config.data.root)
+
+
+def _options(config: Config) -> dict[str, Any]:
+    """What the run's data were, as far as hiddennet.data.build knows the key; where and how fast left out."""
+    known = inspect.signature(data.build).parameters
+    aside = ("name", "root", "batch_size", "augment", "download")
+    section = {key: value for key, value in config.data.model_dump().items() if key in known and key not in aside}
+    return {"seed": config.seed, **section}
+
+
+def open_network(where: str) -> Network:
+    """The network that `RUN`, `RUN@search`, `RUN@stage_1` or an artifact's file names."""
+    path, at, stage = where.rpartition("@")
+    if not at or Path(where).exists():
+        path, stage = where, ""
+    if Path(path).is_dir():
+        return of_run(RunFolder(Path(path)), stage)
+    if not Path(where).is_file():
+        raise FileNotFoundError(f"report: expected a run, RUN@search or an artifact, got {where}")
+    header = artifact.read_header(where)
+    facts = header["metadata"]
+    if facts.get("data") is None or header["model"] is None:
+        raise ValueError(f"report: expected an artifact of a run, which names its data, got {where}")
+    model = artifact.load(where)
+    return Network(where, model, facts["data"], facts.get("data_options") or {"seed": 0}, 128, "data")

@@ -1,0 +1,255 @@
+"""The plots: accuracy along an axis, accuracy over the epochs. Readable on light and on dark."""
+
+from __future__ import annotations
+
+import io
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hiddennet.report.published import Published
+from hiddennet.report.runs import Line, Run
+
+COLORS = ("#4c8dd6", "#e0803a", "#3fa45f", "#c9567a", "#9273c9", "#a88a2d", "#2fa5a5", "#8a8f98")
+DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)))
+INK = "#7d828a"  # read as well on white as on near-black
+STYLE = {
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": INK,
+    "grid.alpha": 0.25,
+    "axes.grid": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "font.size": 11,
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+    "lines.linewidth": 1.8,
+    "svg.fonttype": "none",
+}
+
+
+@contextmanager
+def figure(width: float = 8.4, height: float = 4.8, columns: int = 1) -> Iterator[tuple[Any, Any]]:
+    """A figure and its axes, an array of them for several columns; drawn into memory, no window."""
+    try:
+        from matplotlib import rc_context
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ValueError(
+            f"report: expected matplotlib for the plots, got none ({error}); pip install 'hiddennet[report]'"
+        ) from None
+    with rc_context(STYLE):
+        drawn = Figure(figsize=(width, height), dpi=144, layout="constrained")
+        FigureCanvasAgg(drawn)
+        yield drawn, drawn.subplots(1, columns)
+
+
+def png(drawn: Any) -> bytes:
+    """The figure as a PNG file."""
+    buffer = io.BytesIO()
+    drawn.savefig(buffer, format="png", metadata={"Software": "hiddennet"})
+    return buffer.getvalue()
+
+
+def color(index: int) -> str:
+    """A colour for each of eight; then from the first again, with other dashes."""
+    return COLORS[index % len(COLORS)]
+
+
+def dash(index: int) -> Any:
+    """The dashes that go with `color`."""
+    return DASHES[index // len(COLORS) % len(DASHES)]
+
+
+def _per_cent(axes: Any) -> None:
+    from matplotlib.ticker import FuncFormatter
+
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+
+
+def _legend(drawn: Any, axes: Any) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        longest = max(map(len, labels))
+        columns = max(1, min(len(labels), 110 // (longest + 8)))
+        drawn.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def along(lines: Sequence[Line], axis: str, published: Sequence[Published] = ()) -> bytes:
+    """Test accuracy along density, width or another key: mean and standard deviation over seeds.
+
+    Filled: as the run ends. Hollow, dotted: before the fine-tuning, where there is one. A dense
+    network is a level line beside the densities. Published numbers are crosses.
+    """
+    with figure() as (drawn, axes):
+        for index, line in enumerate(lines):
+            rounds = line.rounds() if axis == "density" else []
+            final = rounds or line.points(lambda run: run.record.get("test_top1"))
+            level = axis == "density" and line.method == "dense"
+            staged = line.points(lambda run: run.before)
+            label = f"{line.label}, fine-tuned" if staged else line.label
+            if level:
+                _level(axes, final, label, index)
+                continue
+            _errors(axes, final, index, label, "o", dash(index))
+            if staged:
+                _errors(axes, staged, index, f"{line.label}, before", "o", ":", hollow=True)
+        if axis == "density":
+            _crosses(axes, lines, published)
+        places = [x for line in lines for x in line.places(axis) if x > 0]
+        if axis in ("density", "width") and places and max(places) / min(places) > 4:
+            axes.set_xscale("log")
+            _plain_ticks(axes, places, per_cent=axis == "density")
+        elif axis == "density":
+            _plain_ticks(axes, places, per_cent=True, log=False)
+        _per_cent(axes)
+        axes.set_xlabel({"density": "density (kept fraction)", "width": "width"}.get(axis, axis))
+        axes.set_ylabel("test accuracy, top-1")
+        _legend(drawn, axes)
+        return png(drawn)
+
+
+def _errors(
+    axes: Any,
+    points: Sequence[tuple[float, float, float]],
+    index: int,
+    label: str,
+    marker: str,
+    style: Any,
+    hollow: bool = False,
+) -> None:
+    if not points:
+        return
+    x, mean, spread = zip(*points, strict=True)
+    axes.errorbar(
+        x,
+        mean,
+        yerr=[spread, spread] if any(spread) else None,
+        label=label,
+        color=color(index),
+        linestyle=style,
+        marker=marker,
+        markersize=6,
+        markerfacecolor="none" if hollow else color(index),
+        capsize=3,
+        elinewidth=1.2,
+    )
+
+
+def _level(axes: Any, points: Sequence[tuple[float, float, float]], label: str, index: int) -> None:
+    for number, (_, mean, spread) in enumerate(points):
+        axes.axhline(mean, color=color(index), linestyle="--", label=label if number == 0 else None)
+        if spread:
+            axes.axhspan(mean - spread, mean + spread, color=color(index), alpha=0.15, linewidth=0)
+
+
+def _crosses(axes: Any, lines: Sequence[Line], published: Sequence[Published]) -> None:
+    methods = list(dict.fromkeys(line.method for line in lines))
+    for method in dict.fromkeys(row.method for row in published):
+        rows = [row for row in published if row.method == method]
+        shade = color(methods.index(method)) if method in methods else INK
+        for key, marker, word in (("after", "X", "fine-tuned"), ("before", "x", "before")):
+            points = [(row.density, getattr(row, key)) for row in rows if getattr(row, key) is not None]
+            if points:
+                x, y = zip(*points, strict=True)
+                axes.plot(x, y, marker, color=shade, alpha=0.65, label=f"published: {method}, {word}")
+
+
+def _plain_ticks(axes: Any, places: Sequence[float], *, per_cent: bool, log: bool = True) -> None:
+    """Ticks where the settings stand, as far as there is room for their numbers."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:.3g} %" if per_cent else f"{x:g}"))
+    if not log:
+        return
+    chosen: list[float] = []
+    room = (math.log(max(places)) - math.log(min(places))) / 9
+    for place in sorted(set(places)):
+        if not chosen or math.log(place) - math.log(chosen[-1]) >= room:
+            chosen.append(place)
+    axes.xaxis.set_major_locator(FixedLocator(chosen))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def metric_of(runs: Sequence[Run]) -> str | None:
+    """The accuracy that all runs with metrics have there: on test images, else on the validation split."""
+    begun = [run for run in runs if run.metrics]
+    for name in ("test_top1", "validation_top1"):
+        if begun and all(name in run.metrics[0] for run in begun):
+            return name
+    return None
+
+
+def over_epochs(lines: Sequence[Line], axis: str, metric: str) -> bytes:
+    """Accuracy after each epoch: mean over seeds, and a band of one standard deviation."""
+    with figure() as (drawn, axes):
+        index = 0
+        several = sum(len(line.settings) for line in lines) > len(lines)
+        for line in lines:
+            for setting in line.settings:
+                label = line.label
+                if several and axis != "epoch":
+                    label += f", {f'density {100 * setting.x:.3g} %' if axis == 'density' else f'{axis} {setting.x:g}'}"
+                _curve(axes, [run for run in setting.runs if run.metrics], metric, label, index)
+                index += 1
+        _per_cent(axes)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(f"{metric.removesuffix('_top1')} accuracy, top-1")
+        _legend(drawn, axes)
+        return png(drawn)
+
+
+def _curve(axes: Any, runs: Sequence[Run], metric: str, label: str, index: int) -> None:
+    by_epoch: dict[float, list[float]] = {}
+    for run in runs:
+        for row in run.metrics:
+            by_epoch.setdefault(row["epoch"], []).append(row[metric])
+    epochs = sorted(by_epoch)
+    mean = [statistics.fmean(by_epoch[epoch]) for epoch in epochs]
+    spread = [statistics.stdev(by_epoch[epoch]) if len(by_epoch[epoch]) > 1 else 0.0 for epoch in epochs]
+    axes.plot(
+        epochs, mean, color=color(index), linestyle=dash(index), label=label, marker="." if len(epochs) == 1 else ""
+    )
+    if any(spread):
+        low = [m - s for m, s in zip(mean, spread, strict=True)]
+        high = [m + s for m, s in zip(mean, spread, strict=True)]
+        axes.fill_between(epochs, low, high, color=color(index), alpha=0.18, linewidth=0)
+    for stage in (runs[0].record.get("stages") or [])[1:] if runs else ():
+        axes.axvline(stage["first_epoch"] - 0.5, color=INK, linewidth=0.8, linestyle=":")
+
+
+def connection(rows: Sequence[dict[str, Any]], distance: float) -> bytes:
+    """Accuracy and loss from A to B over t, and accuracy over the masks' Hamming distance to A."""
+    kinds = list(dict.fromkeys(row["kind"] for row in rows))
+    panels = [("t", "test_top1"), ("t", "train_loss")] + ([("distance", "test_top1")] if distance else [])
+    names = {"t": "t, from A to B", "distance": "Hamming distance to A", "train_loss": "training loss"}
+    with figure(4.4 * len(panels), 4.4, len(panels)) as (drawn, axes):
+        for (x, y), panel in zip(panels, axes, strict=True):
+            for index, kind in enumerate(kinds):
+                ts = sorted({row["t"] for row in rows})
+                at = [[row for row in rows if row["kind"] == kind and row["t"] == t] for t in ts]
+                places = [statistics.fmean(row[x] for row in group) for group in at]
+                mean = [statistics.fmean(row[y] for row in group) for group in at]
+                panel.plot(places, mean, color=color(index), label=kind, marker="o", markersize=3.5)
+                if len(at[0]) > 1:
+                    spread = [statistics.stdev(row[y] for row in group) for group in at]
+                    low = [m - s for m, s in zip(mean, spread, strict=True)]
+                    high = [m + s for m, s in zip(mean, spread, strict=True)]
+                    panel.fill_between(places, low, high, color=color(index), alpha=0.18, linewidth=0)
+            if y == "test_top1":
+                _per_cent(panel)
+            panel.set_xlabel(names[x])
+            panel.set_ylabel(names.get(y, "test accuracy, top-1"))
+        _legend(drawn, axes[0])
+        return png(drawn)
