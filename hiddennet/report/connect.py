@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet import data, ops
-from hiddennet.artifact.network import expose
 from hiddennet.nn import Stored, hidden_layers, masks
+from hiddennet.nn.expose import expose
 from hiddennet.report.networks import Network
 from hiddennet.train.evaluate import score
 

@@ -139,6 +139,8 @@ class Session:
     def _epoch(self, wish: StopWish, events: Curves) -> None:
         progress, epoch = self.progress, self.progress.epoch
         if progress.batch == 0:
+            if not progress.stages:
+                self._begin_stage(self.score("test").top1)
             while epoch >= self.plan.first_epoch(progress.stage + 1):
                 self._next_stage()
             for note in self.method.on_epoch_start(self.model, epoch):

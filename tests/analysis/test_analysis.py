@@ -13,8 +13,8 @@ import hiddennet as hn
 from hiddennet import models, ops
 from hiddennet.analysis import layer_report, table, total
 from hiddennet.analysis.paths import layers_of
-from hiddennet.artifact.network import expose
 from hiddennet.nn import HiddenMixin
+from hiddennet.nn.expose import expose
 
 
 def hidden(model: nn.Module, density: float, seed: int = 0) -> nn.Module:

@@ -11,7 +11,7 @@ import torch
 
 import hiddennet as hn
 from hiddennet import cli
-from hiddennet.artifact.network import expose
+from hiddennet.nn.expose import expose
 from hiddennet.report.connect import connect
 from hiddennet.report.networks import open_network
 from hiddennet.train.evaluate import score
