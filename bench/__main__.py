@@ -34,6 +34,7 @@ MODULES = {
     "masked_conv": "bench.ops.bench_masked_conv",
     "generate_weight": "bench.ops.bench_generate_weight",
     "rerandomize": "bench.ops.bench_rerandomize",
+    "score_step": "bench.ops.bench_score_step",
     "accuracy": "bench.accuracy",
 }
 
