@@ -35,6 +35,7 @@ MODULES = {
     "generate_weight": "bench.ops.bench_generate_weight",
     "rerandomize": "bench.ops.bench_rerandomize",
     "strike_out": "bench.ops.bench_strike_out",
+    "score_step": "bench.ops.bench_score_step",
     "accuracy": "bench.accuracy",
 }
 

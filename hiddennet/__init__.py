@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __version__ = "0.1.0"
 
-from hiddennet import nn, ops
+from hiddennet import nn, ops, optim
 from hiddennet.nn import (
     All,
     Fixed,
@@ -49,6 +49,7 @@ __all__ = [
     "masks",
     "nn",
     "ops",
+    "optim",
     "redraw",
     "refresh",
     "select",

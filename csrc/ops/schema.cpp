@@ -36,4 +36,8 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
       "rerandomize_(Tensor(a!)[] weights, Tensor[] scores, Tensor selection, int[] kinds, float[] scales, int seed, "
       "int[] layers, int redraw, int limit, bool by_value, Tensor(b!)[] redraws, float? decay, float? mix) -> ()");
   m.def("redrawn_weight(Tensor redraws, int kind, float scale, int seed, int layer) -> Tensor");
+  m.def(
+      "score_step_(Tensor(a!)[] scores, Tensor[] grads, Tensor(b!)[] first, Tensor(c!)[] second, Tensor[] flags, "
+      "int[] steps, float lr, float weight_decay, float l1, float l2, float low, float high, float momentum, "
+      "bool nesterov, float beta1, float beta2, float eps) -> ()");
 }

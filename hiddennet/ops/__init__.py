@@ -7,6 +7,7 @@ from hiddennet.ops.pack_mask import pack_mask, unpack_mask
 from hiddennet.ops.rerandomize import MAX_NOTED_REDRAW, redrawn_weight, rerandomize_
 from hiddennet.ops.rule import Rule
 from hiddennet.ops.scale import scale
+from hiddennet.ops.score_step import score_step_
 from hiddennet.ops.source import WeightSource
 from hiddennet.ops.strike_out import count_flags, strike_out_
 from hiddennet.ops.topk_mask import rule_mask, topk_mask, topk_mask_global, topk_select
@@ -30,6 +31,7 @@ __all__ = [
     "rerandomize_",
     "rule_mask",
     "scale",
+    "score_step_",
     "strike_out_",
     "topk_mask",
     "topk_mask_global",

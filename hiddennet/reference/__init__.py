@@ -3,6 +3,7 @@
 from hiddennet.reference.masked_weight import masked_weight, masked_weight_backward, rule_mask
 from hiddennet.reference.random import bernoulli_logits, bernoulli_units, generate, normals, signs, uniforms
 from hiddennet.reference.redraw import picked, redrawn_weight, rerandomize
+from hiddennet.reference.score_step import score_step
 from hiddennet.reference.strike_out import strike_out
 from hiddennet.reference.topk import (
     pack_mask,
@@ -26,6 +27,7 @@ __all__ = [
     "rerandomize",
     "rule_mask",
     "score_key",
+    "score_step",
     "selection_mask",
     "signs",
     "strike_out",

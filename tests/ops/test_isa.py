@@ -46,6 +46,13 @@ for shape in ((43, 3), (33, 17, 3, 3), (300, 301)):
                 add(w)
             ops.rerandomize_([w], [s], row, [init], seed=3, layers=[1], redraw=5, decay=0.7, mix=0.2)
             add(w)
+    s, m, v = torch.rand(shape), torch.zeros(shape), torch.zeros(shape)
+    flags = ops.pack_mask(scores > 0)
+    for step in (1, 2):
+        adam = {"betas": (0.9, 0.99), "steps": [step], "l1": 0.01, "l2": 0.1, "flags": [flags]}
+        ops.score_step_([s], [scores], [m], [v], lr=0.01, **adam)
+        ops.score_step_([s], [scores], [m], lr=0.01, momentum=0.9)
+        add(s), add(m), add(v)
 print(digest.hexdigest())
 """
 

@@ -181,7 +181,7 @@ class Redrawer {
     if (n % 32 != 0) bits_[words - 1] &= (1u << (n % 32)) - 1u;
     uint32_t any = 0;
     if (p_.limit >> 32 == 0) {
-      uint32_t picked[kWords];
+      uint32_t picked[kWords + 2];  // room to round up to a multiple of three
       words_below(draw_, kRedrawStream, uint32_t(first) / 4, uint32_t(p_.limit), words, picked);
       for (int32_t w = 0; w < words; ++w) bits_[w] &= picked[w];
     }

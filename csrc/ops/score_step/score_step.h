@@ -1,0 +1,82 @@
+// score_step.h: an optimiser's step on the scores of all layers: regulariser, update and clamp in one pass.
+//
+// For Gem-Miner (Rare Gems, arXiv 2202.12002). With p the score before the step:
+//   g = grad + decay * p + l1 * sign(p)                       decay = weight_decay + 2 * l2; sign(0) = 0
+//   SGD:  m = momentum * m + g;  p -= lr * (nesterov ? g + momentum * m : m)       m is zero before the first step
+//   Adam: m += (1 - beta1) * (g - m);  v = beta2 * v + (1 - beta2) * g * g;  p -= rate * m / (sqrt(v) / root + eps)
+//         rate = lr / (1 - beta1^step), root = sqrt(1 - beta2^step)
+//   p = clamp(p, low, high)                                   NaN stays NaN
+// An element whose flag bit is 0 keeps p, m and v. Every operation is rounded once, so all backends agree to the bit.
+#pragma once
+#include <cstdint>
+
+#include "../../base/bits.cuh"
+#include "../../base/layout.cuh"
+#include "../../base/macros.h"
+
+namespace hn {
+
+enum class ScoreRule : int32_t { kPlain = 0, kMomentum = 1, kNesterov = 2, kAdam = 3 };
+
+struct ScoreSegment {
+  float* scores;         // [layout.n]
+  const float* grad;     // [layout.n], as the scores lie
+  float* first;          // m, as the scores lie; null: kPlain
+  float* second;         // v: kAdam
+  const uint8_t* flags;  // [ceil(layout.n / 8)] in OIHW order, or null: all take part
+  Layout layout;
+  float rate;  // lr, or kAdam: lr / (1 - beta1^step)
+  float root;  // kAdam: sqrt(1 - beta2^step)
+};
+
+struct ScoreHyper {
+  float decay, l1;
+  float momentum;                                // kMomentum, kNesterov
+  float first_share, second_keep, second_share;  // kAdam: 1 - beta1, beta2, 1 - beta2
+  float eps;
+  float low, high;  // -inf and inf: no clamp
+};
+
+struct ScoreStepParams {
+  const ScoreSegment* segments;  // [num_segments], host memory
+  int32_t num_segments;
+  ScoreRule rule;
+  ScoreHyper hyper;
+};
+
+HN_HD float regularised(const ScoreHyper& h, float p, float g) {
+  const float sign = (p > 0.0f ? 1.0f : 0.0f) - (p < 0.0f ? 1.0f : 0.0f);
+  return add_rn(add_rn(g, mul_rn(h.decay, p)), mul_rn(h.l1, sign));
+}
+
+HN_HD float clamped(const ScoreHyper& h, float p) {
+  p = p < h.low ? h.low : p;
+  return p > h.high ? h.high : p;
+}
+
+// The score after the step; m and v are changed as the rule does.
+template <ScoreRule kRule>
+HN_HD float stepped(const ScoreHyper& h, float rate, float root, float p, float grad, float* m, float* v) {
+  float g = regularised(h, p, grad);
+  if (kRule == ScoreRule::kAdam) {
+    *m = add_rn(*m, mul_rn(h.first_share, add_rn(g, -*m)));
+    *v = add_rn(mul_rn(h.second_keep, *v), mul_rn(mul_rn(h.second_share, g), g));
+    const float denominator = add_rn(sqrt_rn(*v) / root, h.eps);
+    return clamped(h, add_rn(p, -mul_rn(rate, *m / denominator)));
+  }
+  if (kRule != ScoreRule::kPlain) {
+    *m = add_rn(mul_rn(h.momentum, *m), g);
+    g = kRule == ScoreRule::kNesterov ? add_rn(g, mul_rn(h.momentum, *m)) : *m;
+  }
+  return clamped(h, add_rn(p, -mul_rn(rate, g)));
+}
+
+namespace cpu {
+void score_step(const ScoreStepParams& p);
+}
+
+namespace cuda {
+int score_step(const ScoreStepParams& p, void* stream);
+}
+
+}  // namespace hn

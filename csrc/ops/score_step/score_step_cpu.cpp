@@ -1,0 +1,89 @@
+// score_step_cpu.cpp: the step on a CPU: one pass over memory, a block at a time over all layers.
+#include <memory>
+
+#include "../../base/blocks.h"
+#include "../../base/parallel.h"
+#include "score_step.h"
+
+namespace hn {
+namespace cpu {
+namespace {
+
+// keep: all ones or zeros an element, or null. `first` and `second` are only touched where the rule has them.
+template <ScoreRule kRule, bool kFlags>
+HN_INLINE void step_body(const ScoreHyper* hyper, float rate, float root, const float* __restrict__ grad,
+                         const uint32_t* __restrict__ keep, int32_t n, float* __restrict__ scores,
+                         float* __restrict__ first, float* __restrict__ second) {
+  const ScoreHyper h = *hyper;
+  for (int32_t e = 0; e < n; ++e) {
+    const float p = scores[e];
+    const float m0 = kRule == ScoreRule::kPlain ? 0.0f : first[e], v0 = kRule == ScoreRule::kAdam ? second[e] : 0.0f;
+    float m = m0, v = v0;
+    const float next = stepped<kRule>(h, rate, root, p, grad[e], &m, &v);
+    const uint32_t take = kFlags ? keep[e] : ~0u;
+    const auto choose = [take](float now, float old) {
+      return bits_float((float_bits(now) & take) | (float_bits(old) & ~take));
+    };
+    scores[e] = kFlags ? choose(next, p) : next;
+    if (kRule != ScoreRule::kPlain) first[e] = kFlags ? choose(m, m0) : m;
+    if (kRule == ScoreRule::kAdam) second[e] = kFlags ? choose(v, v0) : v;
+  }
+}
+
+template <ScoreRule kRule>
+HN_INLINE void any_step_body(const ScoreHyper* h, float rate, float root, const float* grad, const uint32_t* keep,
+                             int32_t n, float* scores, float* first, float* second) {
+  if (keep == nullptr) {
+    step_body<kRule, false>(h, rate, root, grad, keep, n, scores, first, second);
+  } else {
+    step_body<kRule, true>(h, rate, root, grad, keep, n, scores, first, second);
+  }
+}
+
+HN_DISPATCH(step_plain, any_step_body<ScoreRule::kPlain>)
+HN_DISPATCH(step_momentum, any_step_body<ScoreRule::kMomentum>)
+HN_DISPATCH(step_nesterov, any_step_body<ScoreRule::kNesterov>)
+HN_DISPATCH(step_adam, any_step_body<ScoreRule::kAdam>)
+
+void step_block(ScoreRule rule, const ScoreHyper* h, const ScoreSegment& s, const uint32_t* keep, int32_t p0,
+                int32_t n) {
+  const float* grad = s.grad + p0;
+  float *scores = s.scores + p0, *first = s.first == nullptr ? nullptr : s.first + p0,
+        *second = s.second == nullptr ? nullptr : s.second + p0;
+  switch (rule) {
+    case ScoreRule::kPlain: return step_plain(h, s.rate, s.root, grad, keep, n, scores, first, second);
+    case ScoreRule::kMomentum: return step_momentum(h, s.rate, s.root, grad, keep, n, scores, first, second);
+    case ScoreRule::kNesterov: return step_nesterov(h, s.rate, s.root, grad, keep, n, scores, first, second);
+    case ScoreRule::kAdam: return step_adam(h, s.rate, s.root, grad, keep, n, scores, first, second);
+  }
+}
+
+// Without flags the order of the elements does not matter.
+Layout walked(const ScoreSegment& s) { return s.flags == nullptr ? flat_layout(s.layout.n) : s.layout; }
+
+}  // namespace
+
+void score_step(const ScoreStepParams& p) {
+  std::vector<int64_t> begins(size_t(p.num_segments) + 1, 0);  // blocks before each layer
+  for (int32_t s = 0; s < p.num_segments; ++s) {
+    begins[size_t(s) + 1] = begins[size_t(s)] + BlockReader(walked(p.segments[s])).blocks();
+  }
+  parallel_for(0, begins.back(), kParallelGrain / 2 / kBlock, [&](int64_t begin, int64_t end) {
+    size_t at = size_t(std::upper_bound(begins.begin(), begins.end(), begin) - begins.begin()) - 1;
+    for (int64_t b = begin; b < end; ++at) {
+      const ScoreSegment& s = p.segments[at];
+      BlockReader reader(walked(s));
+      Rule rule{};
+      rule.kind = RuleKind::kBits;
+      rule.bits = s.flags;
+      for (; b < std::min(end, begins[at + 1]); ++b) {
+        const int32_t p0 = reader.begin(b - begins[at]), n = reader.size(b - begins[at]);
+        const uint32_t* keep = s.flags == nullptr ? nullptr : reader.keep(rule, nullptr, p0, n);
+        step_block(p.rule, &p.hyper, s, keep, p0, n);
+      }
+    }
+  });
+}
+
+}  // namespace cpu
+}  // namespace hn

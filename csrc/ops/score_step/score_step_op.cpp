@@ -1,0 +1,81 @@
+// score_step_op.cpp: score_step_ for torch: one call changes the scores and the optimiser's state of all layers.
+#include <cmath>
+
+#include "../../base/backend.h"
+#include "../../base/weight_args.h"
+#include "score_step.h"
+
+namespace hn {
+namespace HN_BACKEND {
+namespace {
+
+constexpr const char* kOp = "score_step_";
+
+// A tensor that lies as the scores do.
+float* beside(const char* name, const Tensor& t, const ScoreSegment& s, const Tensor& scores) {
+  check_part(kOp, name, t, ScalarType::Float, s.layout.n, scores);
+  check_dense(kOp, name, t, s.layout.channels_last);
+  return static_cast<float*>(t.data_ptr());
+}
+
+}  // namespace
+
+// second: kAdam. flags: none, or one a layer, empty where all elements take part.
+void score_step_op(const std::vector<Tensor>& scores, const std::vector<Tensor>& grads,
+                   const std::vector<Tensor>& first, const std::vector<Tensor>& second,
+                   const std::vector<Tensor>& flags, const Sizes& steps, double lr, double weight_decay, double l1,
+                   double l2, double low, double high, double momentum, bool nesterov, double beta1, double beta2,
+                   double eps) {
+  HN_RANGE("score_step_");
+  const size_t rows = scores.size();
+  const bool adam = !second.empty();
+  HN_CHECK(rows > 0 && grads.size() == rows, kOp, ": expected one gradient for each of ", rows, " tensors of scores");
+  HN_CHECK((first.empty() && !adam) || first.size() == rows, kOp, ": expected one `first` for each tensor, or none");
+  HN_CHECK(!adam || (second.size() == rows && steps.size() == rows), kOp,
+           ": expected one `second` and one step for each tensor");
+  HN_CHECK(flags.empty() || flags.size() == rows, kOp, ": expected one plane of flags for each tensor, or none");
+  std::vector<ScoreSegment> segments;
+  for (size_t i = 0; i < rows; ++i) {
+    const Tensor& t = scores[i];
+    check_type(kOp, "scores", t, ScalarType::Float);
+    check_same_device(kOp, "scores", t, scores[0]);
+    const bool channels_last = !t.is_contiguous();
+    check_dense(kOp, "scores", t, channels_last);
+    ScoreSegment s{};
+    s.scores = static_cast<float*>(t.data_ptr());
+    s.layout = layout_of(kOp, sizes_of(t), channels_last);
+    s.grad = beside("grads", grads[i], s, t);
+    if (!first.empty()) s.first = beside("first", first[i], s, t);
+    s.rate = float(lr);
+    if (adam) {
+      HN_CHECK(steps[i] >= 1, kOp, ": expected steps from 1 on, got ", steps[i]);
+      s.second = beside("second", second[i], s, t);
+      s.rate = float(lr / (1.0 - std::pow(beta1, double(steps[i]))));
+      s.root = float(std::sqrt(1.0 - std::pow(beta2, double(steps[i]))));
+    }
+    if (!flags.empty() && flags[i].numel() > 0) {
+      check_part(kOp, "flags", flags[i], ScalarType::Byte, plane_bytes(s.layout.n), t);
+      check_dense(kOp, "flags", flags[i], false);
+      s.flags = static_cast<const uint8_t*>(flags[i].data_ptr());
+    }
+    segments.push_back(s);
+  }
+  const ScoreHyper hyper{float(weight_decay + 2.0 * l2),
+                         float(l1),
+                         float(momentum),
+                         float(1.0 - beta1),
+                         float(beta2),
+                         float(1.0 - beta2),
+                         float(eps),
+                         float(low),
+                         float(high)};
+  const ScoreRule rule =
+      adam ? ScoreRule::kAdam
+           : (first.empty() ? ScoreRule::kPlain : (nesterov ? ScoreRule::kNesterov : ScoreRule::kMomentum));
+  Guard(scores[0]).run(kOp, &score_step, ScoreStepParams{segments.data(), int32_t(rows), rule, hyper});
+}
+
+}  // namespace HN_BACKEND
+}  // namespace hn
+
+STABLE_TORCH_LIBRARY_IMPL(hiddennet, HN_KEY, m) { m.impl("score_step_", TORCH_BOX(&hn::HN_BACKEND::score_step_op)); }
