@@ -1,4 +1,5 @@
-// isa.h: which instruction set the CPU loops use, decided once at run time. HIDDENNET_ISA=scalar forces the plain path.
+// isa.h: which instruction set the CPU loops use, decided once at run time. HIDDENNET_ISA=scalar forces the plain path,
+// HIDDENNET_ISA=avx2 forbids the few loops that have an AVX-512 twin to use it.
 #pragma once
 #include <cstdlib>
 #include <cstring>
@@ -6,6 +7,7 @@
 #if defined(__x86_64__) && defined(__GNUC__)
 #define HN_X86 1
 #define HN_TARGET_AVX2 __attribute__((target("avx2")))
+#define HN_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq")))
 #include <immintrin.h>
 #else
 #define HN_TARGET_AVX2
@@ -33,6 +35,19 @@ inline Isa detect_isa() {
 // Settable, so that one process can compare the paths.
 inline Isa& isa() {
   static Isa chosen = detect_isa();
+  return chosen;
+}
+
+// AVX-512 beside AVX2. Settable, too.
+inline bool& wide() {
+#if defined(HN_X86)
+  static bool chosen = std::getenv("HIDDENNET_ISA") == nullptr || std::strlen(std::getenv("HIDDENNET_ISA")) == 0
+                           ? __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                                 __builtin_cpu_supports("avx512dq")
+                           : false;
+#else
+  static bool chosen = false;
+#endif
   return chosen;
 }
 

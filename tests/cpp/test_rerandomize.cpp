@@ -176,10 +176,13 @@ TEST(networks_are_redrawn_as_their_elements) {
     std::vector<Layer> want = net;
     for (size_t l = 0; l < want.size(); ++l) expect_layer(m, uint32_t(l), &want[l]);
     if (m.limit > 0) CHECK(state(want) != state(net));
-    for (const Isa path : {detect_isa(), Isa::kScalar}) {
-      isa() = path;
+    const bool has_wide = wide();
+    for (const auto& path : {std::make_pair(detect_isa(), has_wide), {detect_isa(), false}, {Isa::kScalar, false}}) {
+      isa() = path.first;
+      wide() = path.second;
       const std::vector<uint8_t> got = redraw_cpu(m, net);
       isa() = detect_isa();
+      wide() = has_wide;
       CHECK_EQ(got, state(want));
     }
     for (const size_t skew : {size_t(0), size_t(1)}) {

@@ -7,6 +7,7 @@
 #include "../../base/key_avx2.h"
 #include "../../base/parallel.h"
 #include "../../base/philox_avx2.h"
+#include "../../base/philox_avx512.h"
 #include "../../base/picks.h"
 #include "rerandomize.h"
 
@@ -96,6 +97,7 @@ void unrevealed(const float* scores, const Selection& s, int32_t first, int32_t 
 
 void words_below(const Draw& d, Stream stream, uint32_t first_block, uint32_t limit, int32_t words, uint32_t* out) {
 #if defined(HN_X86)
+  if (isa() == Isa::kAvx2 && wide()) return words_below_avx512(d, stream, first_block, limit, words, out);
   if (isa() == Isa::kAvx2) return words_below_avx2(d, stream, first_block, limit, words, out);
 #endif
   words_below_scalar(d, stream, first_block, limit, words, out);
@@ -181,7 +183,7 @@ class Redrawer {
     if (n % 32 != 0) bits_[words - 1] &= (1u << (n % 32)) - 1u;
     uint32_t any = 0;
     if (p_.limit >> 32 == 0) {
-      uint32_t picked[kWords + 2];  // room to round up to a multiple of three
+      uint32_t picked[kWords + 2];  // room to round up to a multiple of three or four
       words_below(draw_, kRedrawStream, uint32_t(first) / 4, uint32_t(p_.limit), words, picked);
       for (int32_t w = 0; w < words; ++w) bits_[w] &= picked[w];
     }
