@@ -125,13 +125,19 @@ def _allowed(mistake: Mapping[str, Any], field: FieldInfo | None) -> str:
     kind = mistake["type"]
     if kind == "literal_error":
         return one_of(_choices(mistake)) + _or_null(field)
-    bounds = _range(field)
+    bounds = _range(field) or _bound_of(mistake)
     if bounds and kind.startswith(("greater_than", "less_than", "int", "float", "finite")):
         noun = "a whole number" if kind.startswith("int") or field.annotation is int else "a number"
         return f"{noun}, {bounds}{_or_null(field)}"
     if kind in _KINDS:
         return _KINDS[kind] + _or_null(field)
     return mistake["msg"][0].lower() + mistake["msg"][1:]
+
+
+def _bound_of(mistake: Mapping[str, Any]) -> str:
+    """The bound that was passed, where it is of a part of the key's type and not of the key itself."""
+    context = mistake.get("ctx", {})
+    return " and ".join(f"{word} {context[name]:g}" for name, word in _BOUNDS.items() if name in context)
 
 
 def _or_null(field: FieldInfo | None) -> str:
