@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from hiddennet import config
+
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 README = (CONFIGS / "README.md").read_text(encoding="utf-8")
 
@@ -21,9 +23,25 @@ class Row:
     notes: tuple[str, ...]
 
 
-def config_files() -> list[Path]:
-    """Every config that can be run; the pieces in base/ folders are not."""
+def is_sweep(path: Path) -> bool:
+    """Whether a file is a sweep: it has a grid, or a list of runs where a config has their folder."""
+    document = config.read(path)
+    return "grid" in document or isinstance(document.get("runs"), list)
+
+
+def runnable_files() -> list[Path]:
+    """Every config and every sweep; the pieces in base/ folders are neither."""
     return sorted(path for path in CONFIGS.rglob("*.yml") if path.parent.name != "base")
+
+
+def config_files() -> list[Path]:
+    """Every config that can be run."""
+    return [path for path in runnable_files() if not is_sweep(path)]
+
+
+def sweep_files() -> list[Path]:
+    """Every sweep."""
+    return [path for path in runnable_files() if is_sweep(path)]
 
 
 def name_of(path: Path) -> str:
