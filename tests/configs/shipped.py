@@ -5,7 +5,12 @@ from __future__ import annotations
 import csv
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+from hiddennet import config
+from hiddennet.sweep import grid
+from hiddennet.sweep.grid import Point
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 README = (CONFIGS / "README.md").read_text(encoding="utf-8")
@@ -21,9 +26,32 @@ class Row:
     notes: tuple[str, ...]
 
 
-def config_files() -> list[Path]:
-    """Every config that can be run; the pieces in base/ folders are not."""
+@cache
+def is_sweep(path: Path) -> bool:
+    """Whether a file is a sweep: it has a grid, or a list of runs where a config has their folder."""
+    document = config.read(path)
+    return "grid" in document or isinstance(document.get("runs"), list)
+
+
+def runnable_files() -> list[Path]:
+    """Every config and every sweep; the pieces in base/ folders are neither."""
     return sorted(path for path in CONFIGS.rglob("*.yml") if path.parent.name != "base")
+
+
+def config_files() -> list[Path]:
+    """Every config that can be run."""
+    return [path for path in runnable_files() if not is_sweep(path)]
+
+
+def sweep_files() -> list[Path]:
+    """Every sweep."""
+    return [path for path in runnable_files() if is_sweep(path)]
+
+
+@cache
+def points_of(sweep: str) -> list[Point]:
+    """The points of a sweep by its name, each resolved once for all tests."""
+    return grid.load(sweep).points
 
 
 def name_of(path: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 
@@ -11,6 +10,7 @@ from hiddennet import config
 from hiddennet.config import ConfigError, yaml
 from hiddennet.config.reference import reference
 from hiddennet.config.schema import Config
+from tests.configs.shipped import config_files
 
 MISTAKES = [
     ("method.density=1.4", "method.density: expected a number, above 0 and at most 1, got 1.4"),
@@ -232,8 +232,7 @@ def test_the_reference_has_every_key():
 
 
 def test_all_configs_of_the_checkout_are_valid():
-    folder = Path(config.__file__).resolve().parents[2] / "configs"
-    files = [path for path in folder.rglob("*.yml") if path.parent.name != "base"]
+    files = config_files()
     assert files
     for path in files:
         config.load(path)

@@ -1,0 +1,124 @@
+"""The configs and sweeps of papers/: all resolve, have the runs that the README counts, and train."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+
+from hiddennet import config
+from hiddennet.data import TEXT
+from hiddennet.sweep import grid
+from hiddennet.train import experiment
+from tests.configs.shipped import CONFIGS, README, config_files, name_of, points_of, sweep_files
+
+PAPERS = ("iterand", "rare_gems")
+SWEEPS = {path.stem: path for path in sweep_files()}
+SINGLES = {path.stem: path for path in config_files() if name_of(path).startswith("papers/")}
+
+
+def listed(paper: str) -> dict[str, int]:
+    """How many runs each file of a paper has, by its name, as the README's table says."""
+    section = re.search(rf"^## papers/{paper}/.*?(?=^## |\Z)", README, re.M | re.S)[0]
+    found: dict[str, int] = {}
+    for line in section.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        names = re.findall(r"`([^`]+)`", cells[1]) if line.startswith("|") and len(cells) >= 3 else []
+        if not names:
+            continue
+        runs = cells[2].removesuffix(" |").strip()
+        counts = [int(runs.split()[0])] * len(names) if runs.endswith("each") else [int(n) for n in runs.split(", ")]
+        found |= dict(zip(names, counts, strict=True))
+    return found
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_the_readme_counts_the_runs_of_each_file(paper):
+    counts = listed(paper)
+    folder = CONFIGS / "papers" / paper
+    for path in SWEEPS.values():
+        if path.parent == folder:
+            assert len(points_of(path.stem)) == counts[path.stem], path.stem
+    assert all(counts.get(stem, 1) == 1 for stem in SINGLES)
+    assert {path.stem for path in folder.glob("*.yml")} >= counts.keys()
+
+
+def test_sweeps_are_of_the_papers_and_are_found_by_their_names():
+    assert {path.parent.name for path in SWEEPS.values()} == set(PAPERS)
+    assert all(config.find(stem) == path for stem, path in SWEEPS.items())
+
+
+def test_all_points_have_names_of_configs_and_run_in_the_folders_of_their_configs():
+    for stem in SWEEPS:
+        for point in points_of(stem):
+            assert point.config.name in SINGLES
+            assert point.place.startswith(f"{point.config.name}/")
+
+
+def test_what_the_file_names_say_of_data_and_density():
+    data = {"cifar10": "cifar10", "cifar100": "cifar100", "tiny-imagenet": "tiny_imagenet", "mnist": "mnist"}
+    data |= {"imagenet": "imagenet", "wikitext2": "text_folder", "caltech101": "image_folder"}
+    for stem in SINGLES:
+        resolved = config.load(stem)
+        named = [word for word in data if re.search(rf"(^|-){word}(-|$)", stem)]
+        if named:
+            assert resolved.data.name == data[max(named, key=len)], stem
+        density = re.search(r"density-([0-9.]+)", stem)
+        if density:
+            assert resolved.method.density == float(density[1]), stem
+
+
+def test_density_is_above_0_and_at_most_1_and_nothing_is_called_sparsity():
+    for path in (CONFIGS / "papers").rglob("*.yml"):
+        text = path.read_text()
+        assert "sparsity" not in text and "prune_rate" not in text
+        for value in re.findall(r"density: ([0-9.e-]+)", text):
+            assert 0 < float(value) <= 1
+
+
+def test_selection_and_validation_agree_with_what_a_run_is_for():
+    for stem in SINGLES:
+        resolved = config.load(stem)
+        assert (resolved.train.selection == "test") == (resolved.data.validation == 0.0)
+        if resolved.data.name in TEXT:
+            assert resolved.schedule.name == "plateau" and resolved.data.validation > 0
+    for stem in SWEEPS:
+        if "tuning-density" in stem and not stem.startswith("resnet18"):
+            for point in points_of(stem):
+                assert (point.config.data.validation, point.config.train.selection) == (0.1, "validation"), stem
+
+
+TINY = ["data.name=synthetic", "data.limit=40", "data.batch_size=20", "train.device=cpu", "train.log_every=1"]
+
+
+def test_a_point_of_iterand_trains_and_redraws(tmp_path):
+    overrides = [*TINY, "train.epochs=2", "method.period=1", f"runs={tmp_path}"]
+    sweep = grid.load("figure2-conv6-sc-iterand", overrides)
+    point = sweep.points[0]
+    assert point.config.model.width == 0.25
+    record = experiment.run(point.config)
+    assert [stage["name"] for stage in record["stages"]] == ["search"]
+    assert math.isfinite(record["stages"][0]["test_top1"])
+    assert record["stages"][0]["density"] == pytest.approx(0.5, abs=1e-3)
+    assert (tmp_path / point.place / "run.json").is_file()
+
+
+def test_a_point_of_rare_gems_searches_and_fine_tunes(tmp_path):
+    small = ["model.width=0.25", "method.period=1", "train.epochs=3"]
+    sweep = grid.load("resnet20-cifar10-gem-miner-densities", [*TINY, *small, f"runs={tmp_path}"])
+    point = next(point for point in sweep.points if point.config.method.density == 0.5)
+    record = experiment.run(point.config)
+    assert [stage["name"] for stage in record["stages"]] == ["search", "fine_tune"]
+    assert record["stages"][1]["density"] == pytest.approx(0.5, abs=0.01)
+    assert (record["stages"][1]["first_epoch"], record["stages"][1]["last_epoch"]) == (4, 6)
+
+
+def test_sanity_checks_take_the_found_sub_network(tmp_path):
+    small = ["model.width=0.25", "method.period=1", "train.epochs=2", "method.fine_tune.epochs=1"]
+    found = experiment.run(config.load("resnet20-cifar10-gem-miner-density-0.5", [*TINY, *small, f"runs={tmp_path}"]))
+    again = [*TINY, "model.width=0.25", "train.epochs=1", f"method.subnet={found['run']}@search", f"runs={tmp_path}"]
+    sweep = grid.load("resnet20-cifar10-sanity-checks", again)
+    assert [point.config.method.sanity for point in sweep.points] == [None, "reinitialize", "shuffle_mask"]
+    densities = {experiment.run(point.config)["stages"][0]["density"] for point in sweep.points}
+    assert len(densities) == 1 and 0 < densities.pop() < 0.6

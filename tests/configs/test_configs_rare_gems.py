@@ -1,0 +1,230 @@
+"""Rare Gems' experiments (arXiv 2202.12002) as the configs have them: rates, schedules, sizes of networks, counts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import hiddennet as hn
+from hiddennet import config, methods
+from hiddennet.config import Config
+from hiddennet.data.split import validation_count
+from hiddennet.models import prunable
+from hiddennet.train.build import build_model, build_plain
+from tests.configs.shipped import config_files, name_of, points_of, sweep_files
+
+SINGLES = [path.stem for path in config_files() if name_of(path).startswith("papers/rare_gems/")]
+INPUTS = {
+    "cifar10": (10, 3, 32),
+    "cifar100": (100, 3, 32),
+    "tiny_imagenet": (200, 3, 64),
+    "imagenet": (1000, 3, 224),
+    "image_folder": (101, 3, 224),
+    "mnist": (10, 1, 28),
+    "text_folder": (33_278, 1, 35),
+}
+# network and data: (prunable weights, {density: (prunings, rate)})
+GEM_MINER = {
+    "resnet20-cifar10": (
+        268_336,
+        {
+            0.5: (18, 0.03778),
+            0.2: (29, 0.05399),
+            0.0372: (29, 0.10729),
+            0.0144: (29, 0.13604),
+            0.0059: (18, 0.24810),
+            0.00154: (29, 0.20013),
+        },
+    ),
+    "mobilenet-v2-cifar10": (
+        2_261_824,
+        {0.5: (59, 0.01168), 0.2: (59, 0.02691), 0.05: (59, 0.04951), 0.014: (59, 0.0698)},
+    ),
+    "vgg16-cifar10": (
+        14_715_584,
+        {0.05: (39, 0.07394), 0.025: (39, 0.09025), 0.014: (39, 0.10368), 0.005: (39, 0.12703)},
+    ),
+    "wide-resnet28-2-cifar10": (
+        1_463_984,
+        {0.2: (14, 0.1086), 0.055: (14, 0.18712), 0.023: (14, 0.2362), 0.014: (14, 0.26281)},
+    ),
+    "resnet18-tiny-imagenet": (
+        11_097_280 + 172_032,
+        {0.5: (19, None), 0.2: (19, None), 0.05: (39, 0.07394), 0.014: (39, 0.10368), 0.005: (39, 0.12703)},
+    ),
+    "resnet50-tiny-imagenet": (
+        22_734_016 + 2_768_896 - 800 * 2048,
+        {0.05: (29, 0.09814), 0.014: (29, 0.13688), 0.005: (29, 0.16698)},
+    ),
+    "resnet32-cifar100": (461_872 + 90 * 64, {0.05: (29, 0.09814), 0.02: (29, None)}),
+    "resnet32-double-cifar100": (1_856_864, {0.05: (29, 0.09814), 0.02: (29, None), 0.005: (29, 0.16698)}),
+    "resnet18-cifar10": (11_164_352, {0.05: (9, None), 0.005: (9, None)}),
+    "resnet50-imagenet": (
+        22_734_016 + 2_768_896,
+        {0.5: (10, None), 0.25: (10, None), 0.2: (10, 0.14866), 0.15: (10, None), 0.1: (10, None), 0.05: (10, None)},
+    ),
+}
+FINALS = [(net, density) for net, (_, densities) in GEM_MINER.items() for density in densities]
+
+
+def on_meta(resolved):
+    with torch.device("meta"):
+        return build_plain(resolved, *INPUTS[resolved.data.name])
+
+
+@pytest.mark.parametrize(("net", "density"), FINALS)
+def test_gem_miner_strikes_at_the_rate_of_the_paper(net, density):
+    resolved = config.load(f"{net}-gem-miner-density-{density:g}")
+    count, rate = GEM_MINER[net][1][density]
+    strikes = methods.create(resolved).strikes
+    assert strikes[0] == count
+    assert strikes[1] == pytest.approx(1 - density ** (1 / count), abs=1e-12)
+    if rate is not None:
+        assert strikes[1] == pytest.approx(rate, abs=6e-6)
+    method = resolved.method
+    assert (method.init, method.score_init, method.strike, method.exact) == (
+        "signed_constant",
+        "uniform",
+        "global",
+        False,
+    )
+    assert (method.quantized, method.threshold, method.rounding, method.noise) == (True, 0.5, "naive", 0.0)
+    assert method.regularizer in ("l2", None) and resolved.optimizer.weight_decay == 0.0
+    assert resolved.schedule.name == "cosine" and resolved.model.batch_norm == "non_affine"
+    recipe = method.fine_tune
+    assert (recipe.optimizer.name, recipe.optimizer.weight_decay) == ("sgd", 1e-4)
+    assert (recipe.schedule.name, recipe.schedule.gamma, recipe.epochs) == ("multistep", 0.1, None)
+    rounded = density in (0.5, 0.2) and (net, density) != ("resnet20-cifar10", 0.5)
+    rounded = rounded and (net, density) not in (("mobilenet-v2-cifar10", 0.2), ("wide-resnet28-2-cifar10", 0.2))
+    assert recipe.unflag != (rounded or net == "resnet50-imagenet")
+
+
+@pytest.mark.parametrize("net", GEM_MINER)
+def test_gem_miner_searches_in_the_networks_of_the_paper(net):
+    weights, densities = GEM_MINER[net]
+    for density in densities:
+        model = on_meta(config.load(f"{net}-gem-miner-density-{density:g}"))
+        assert sum(layer.weight.numel() for layer in prunable(model).values()) == weights
+
+
+@pytest.mark.parametrize("net", [net for net in GEM_MINER if net != "resnet50-imagenet"])
+def test_three_trials_of_each_density_and_the_same_inverted(net):
+    for end, inverted in (("densities", False), ("inverted", True)):
+        points = [point.config for point in points_of(f"{net}-gem-miner-{end}")]
+        found = [(point.method.density, point.seed) for point in points]
+        assert found == [(density, seed) for density in GEM_MINER[net][1] for seed in (1, 2, 3)]
+        assert {point.method.invert for point in points} == {inverted}
+        assert {point.data.validation for point in points} == {0.0}
+
+
+MILESTONES = {100: [50, 80], 150: [80, 120], 160: [80, 120], 200: [100, 150], 300: [150, 250]}
+
+
+@pytest.mark.parametrize("stem", SINGLES)
+def test_milestones_follow_the_number_of_epochs(stem):
+    """By the original's table, or half and two thirds of the epochs; half means rounded down."""
+    resolved = config.load(stem)
+    recipe = getattr(resolved.method, "fine_tune", None)
+    recipes = [(resolved.schedule, resolved.train.epochs)]
+    if recipe is not None:
+        recipes.append((recipe.schedule, recipe.epochs or resolved.train.epochs))
+    for schedule, epochs in recipes:
+        if schedule.name == "multistep" and schedule.interval is None:
+            assert schedule.gamma == 0.1
+            assert schedule.milestones == MILESTONES.get(epochs, [epochs // 2, 2 * epochs // 3]), epochs
+
+
+OF_OTHER_RUNS = ("warm", "caltech101", "fine-tune")  # these need weights or a sub-network that is there already
+
+
+@pytest.mark.parametrize("stem", [stem for stem in SINGLES if not any(word in stem for word in OF_OTHER_RUNS)])
+def test_builds(stem):
+    """At full size without memory; or narrow, where the method makes masks of values."""
+    resolved = config.load(stem)
+    real = resolved.method.name in ("gem_miner", "hc", "random")
+    if real:
+        resolved = config.load(stem, ["model.width=0.25"])
+    with torch.device("cpu" if real else "meta"):
+        model, method = build_model(resolved, *INPUTS[resolved.data.name])
+    layers = hn.hidden_layers(model)
+    assert bool(layers) == (resolved.method.name != "dense")
+    assert any(p.requires_grad for p in model.parameters())
+    assert method.epochs >= resolved.train.epochs
+
+
+def densities_of(stem: str) -> set[float]:
+    return {point.config.method.density for point in points_of(stem)}
+
+
+def test_densities_of_the_baselines():
+    removed = (0.8, 0.8666, 0.9, 0.95, 0.9628, 0.98, 0.9856, 0.9941, 0.995)
+    assert densities_of("resnet20-cifar10-smart-ratio-densities") == {round(1 - r, 6) for r in removed}
+    assert densities_of("resnet20-cifar10-smart-ratio-version-2") == {0.0372, 0.0144}
+    assert densities_of("resnet20-cifar10-edge-popup-densities") == {0.5, 0.1334, 0.0372, 0.0144, 0.0059}
+
+
+def smart_ratios() -> dict[tuple[str, float, int], Config]:
+    """One config for each network, density and version."""
+    stems = [path.stem for path in sweep_files() if "smart-ratio" in path.stem]
+    found = [point.config for stem in stems for point in points_of(stem)]
+    found += [config.load(stem) for stem in SINGLES if stem.endswith("smart-ratio")]
+    return {(one.name, one.method.density, one.method.version): one for one in found}
+
+
+def test_smart_ratio_keeps_no_more_than_its_density():
+    configs = smart_ratios().values()
+    assert len(configs) == 9 + 2 + 5 + 5 + 4 + 5 + 3 + 1 + 1
+    for resolved in configs:
+        model = on_meta(resolved)
+        layers = prunable(model)
+        counts = methods.create(resolved).counts(model, list(layers))
+        total = sum(layer.weight.numel() for layer in layers.values())
+        if resolved.method.version == 1:
+            assert 0.98 * resolved.method.density * total < sum(counts.values()) <= resolved.method.density * total
+            head = layers[model.last_layer].weight.numel()
+            assert counts[model.last_layer] == int(0.3 * head)
+        assert min(counts.values()) > 0
+
+
+def test_magnitude_pruning_in_rounds():
+    for stem in SINGLES:
+        resolved = config.load(stem)
+        if resolved.method.name != "imp" or resolved.data.name in ("mnist", "text_folder"):
+            continue
+        one_shot = stem.endswith("one-shot")
+        rounds, rate = (1, 0.982) if one_shot else (29, 0.2)
+        assert (resolved.method.rounds, resolved.method.rate) == (rounds, rate)
+        assert resolved.method.rewind_step == (2000 if stem.startswith(("vgg16", "wide")) else 1000)
+        assert (1 - rate) ** rounds == pytest.approx(0.018 if one_shot else 0.00154, rel=0.01)
+        lengths = [stage.epochs for stage in methods.create(resolved).stages]
+        assert lengths == ([8, 150] if one_shot else [resolved.train.epochs] * 30)
+
+
+def test_cold_warm_and_renda():
+    for net in ("resnet20-cifar10", "vgg16-cifar10", "resnet50-tiny-imagenet"):
+        points = [point.config.method for point in points_of(f"{net}-imp-variants")]
+        kinds = {(method.rewind, method.rewind_step > 0) for method in points}
+        assert kinds == {("weights", True), ("weights", False), ("learning_rate", False)} and len(points) == 9
+
+
+def test_from_edge_popup_to_gem_miner_in_five_steps():
+    points = [point.config for point in points_of("resnet20-cifar10-ablation-density-0.0059") if point.config.seed == 1]
+    names = [point.method.name for point in points]
+    assert names == ["edge_popup", *["global_edge_popup"] * 3, "gem_miner"]
+    assert [point.method.density for point in points] == [0.005, 0.0059, 0.0059, 0.0059, 0.0059]
+    assert [point.method.period for point in points[1:]] == [None, 5, 5, 8]
+    assert [point.optimizer.weight_decay for point in points] == [5e-4, 5e-4, 5e-4, 5e-4 + 2 * 1e-4, 0.0]
+
+
+def test_imagenet_and_the_language_model():
+    imagenet = config.load("resnet50-imagenet-gem-miner-density-0.5")
+    assert validation_count(imagenet.data.validation, 1_281_167) == 10_000
+    assert (imagenet.method.period, imagenet.method.strike_at, imagenet.data.batch_size) == (8, "start", 512)
+    text = config.load("lstm-wikitext2-imp")
+    optimizer, method = text.optimizer, text.method
+    assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay, optimizer.clip_norm) == (20.0, 0.0, 0.0, 0.25)
+    assert (text.data.batch_size, text.data.bptt, text.train.epochs) == (20, 35, 40)
+    assert (method.rewind, method.rate, method.rounds) == ("learning_rate", 0.1, 20)
+    assert sum(p.numel() for p in on_meta(text).parameters()) == pytest.approx(85.97e6, rel=2e-4)
+    mined = config.load("lstm-wikitext2-gem-miner-density-0.5")
+    assert methods.create(mined).strikes[0] == 7 and mined.method.regularizer is None
