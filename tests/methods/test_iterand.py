@@ -120,7 +120,7 @@ def test_biases_rest_at_zero(trained):
         ({"rate": 1.5}, "method.rate: expected a number, at least 0 and at most 1, got 1.5"),
         ({"density": 0}, "method.density: expected a number, above 0 and at most 1, got 0"),
         ({"decay": 0.5}, "method.decay: expected both or neither of decay and mix, got 0.5 and None"),
-        ({"period": 0}, "method.period: expected a number, at least 1 or null, got 0"),
+        ({"period": 0}, "method.period: expected a number, at least 1, got 0"),
         ({"rerand_lambda": 0.1}, "method.rerand_lambda: expected a key of method 'iterand'"),
     ],
 )

@@ -38,11 +38,11 @@ def main(path: str, out: str) -> None:
         seen["best"] = digest(self.model)
 
     Session.load_best = look
-    record = experiment.run(settings, bar=False)
-
     ranks = Ranks()
     device = machine.choose_device("cpu")
-    ranks.start(device)
+    ranks.start(device)  # one group for all: a second one could meet the first one's addresses in the store
+    record = experiment.run(settings, bar=False)
+
     data = build_data(settings, device, ranks)
     model, _ = build_model(settings, data.num_classes, data.in_channels, data.image_size)
     ranks.check_same(model, device)

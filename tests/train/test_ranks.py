@@ -21,8 +21,9 @@ from hiddennet.train.ranks import Ranks
 HERE = Path(__file__).resolve().parent
 
 
-def test_two_processes_learn_the_same_and_what_one_learns(write, make, tmp_path):
-    document = yaml.parse(config.dump(make("train.accumulate=2", "data.limit=205")))
+@pytest.mark.parametrize("method", [(), ("method.name=iterand", "method.period=2", "method.rate=0.5")])
+def test_two_processes_learn_the_same_and_what_one_learns(write, make, tmp_path, method):
+    document = yaml.parse(config.dump(make("train.accumulate=2", "data.limit=205", *method)))
     path = write(document, "small.yml")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])}
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
