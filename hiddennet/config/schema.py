@@ -9,7 +9,15 @@ from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from hiddennet import data, methods, models
 from hiddennet.config.errors import nearest, one_of
-from hiddennet.methods.recipe import OPTIMIZERS, SCHEDULES, ConstantSection, Optimizer, Schedule, SgdSection
+from hiddennet.methods.recipe import (
+    OPTIMIZERS,
+    SCHEDULES,
+    ConstantSection,
+    Optimizer,
+    Schedule,
+    SgdSection,
+    recipe_mistakes,
+)
 from hiddennet.methods.section import Count, Number, Positive, Section, union
 
 
@@ -186,29 +194,7 @@ class Config(Section):
                 f"train.accumulate: expected at most data.batch_size ({data.batch_size}), got {train.accumulate}"
             )
         found += self._text()
-        if schedule.name == "plateau" and data.validation == 0.0:
-            found.append("schedule.name: expected data.validation above 0 with plateau, which reads its loss, got 0")
-        if 0 < train.epochs < schedule.warmup_epochs:
-            found.append(
-                f"schedule.warmup_epochs: expected at most train.epochs ({train.epochs}), got {schedule.warmup_epochs}"
-            )
-        tail = getattr(schedule, "final_epochs", 0)
-        if tail and not train.epochs - schedule.warmup_epochs - tail > 0:
-            found.append(
-                f"schedule.final_epochs: expected fewer than the epochs after warm-up "
-                f"({train.epochs - schedule.warmup_epochs}), got {tail}"
-            )
-        if getattr(optimizer, "nesterov", False) and optimizer.momentum == 0.0:
-            found.append("optimizer.nesterov: expected a momentum above 0 with it, got 0.0")
-        if schedule.name == "multistep":
-            if bool(schedule.milestones) == (schedule.interval is not None):
-                found.append(
-                    "schedule: expected either milestones or interval, got "
-                    f"milestones={schedule.milestones} and interval={schedule.interval}"
-                )
-            if schedule.milestones != sorted(set(schedule.milestones)):
-                found.append(f"schedule.milestones: expected epochs in rising order, got {schedule.milestones}")
-        return found
+        return found + recipe_mistakes("", optimizer, schedule, train.epochs, "train.epochs", data.validation)
 
     def _text(self) -> list[str]:
         """What is wrong between a text, its model and the parts of a batch."""

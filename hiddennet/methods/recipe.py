@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -105,6 +105,37 @@ class Recipe(Section):
     epochs: Count | None = Field(None, description="passes over the training set; null: as many as train.epochs")
     optimizer: Optimizer = Field(SgdSection(lr=0.01), description="as the section optimizer")  # type: ignore[valid-type]
     schedule: Schedule = Field(CosineSection(name="cosine"), description="as the section schedule")  # type: ignore[valid-type]
+
+
+def recipe_mistakes(place: str, optimizer: Any, schedule: Any, epochs: int, named: str, validation: float) -> list[str]:
+    """What is wrong between an optimiser, its schedule and their epochs, one sentence each.
+
+    place: what stands before the keys, such as "method.fine_tune."; named: the key that says how many epochs.
+    """
+    found = []
+    if schedule.name == "plateau" and validation == 0.0:
+        found.append(
+            f"{place}schedule.name: expected data.validation above 0 with plateau, which reads its loss, got 0"
+        )
+    warmup, tail = schedule.warmup_epochs, getattr(schedule, "final_epochs", 0)
+    if 0 < epochs < warmup:
+        found.append(f"{place}schedule.warmup_epochs: expected at most {named} ({epochs}), got {warmup}")
+    if tail and not epochs - warmup - tail > 0:
+        found.append(
+            f"{place}schedule.final_epochs: expected fewer than the epochs after warm-up "
+            f"({epochs - warmup}), got {tail}"
+        )
+    if getattr(optimizer, "nesterov", False) and optimizer.momentum == 0.0:
+        found.append(f"{place}optimizer.nesterov: expected a momentum above 0 with it, got 0.0")
+    if schedule.name == "multistep":
+        if bool(schedule.milestones) == (schedule.interval is not None):
+            found.append(
+                f"{place}schedule: expected either milestones or interval, got "
+                f"milestones={schedule.milestones} and interval={schedule.interval}"
+            )
+        if schedule.milestones != sorted(set(schedule.milestones)):
+            found.append(f"{place}schedule.milestones: expected epochs in rising order, got {schedule.milestones}")
+    return found
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hiddennet.methods.base import DrawnSection, Method
 from hiddennet.methods.layers import learn, numbers
-from hiddennet.methods.recipe import Recipe, Stage
+from hiddennet.methods.recipe import Recipe, Stage, recipe_mistakes
 from hiddennet.methods.sanity import MEANING, Check, alter
 from hiddennet.nn import Fixed, Stored, TopK, hidden_layers, hide, masks
 from hiddennet.nn.expose import expose
@@ -40,6 +40,11 @@ class SearchSection(DrawnSection):
         found = super().mistakes(config)
         if self.fine_tune is not None and config.train.epochs == 0:
             found.append("method.fine_tune: expected a search of at least one epoch before it, got train.epochs 0")
+        if self.fine_tune is not None:
+            recipe, own = self.fine_tune, self.fine_tune.epochs is not None
+            epochs, named = (recipe.epochs, "its epochs") if own else (config.train.epochs, "train.epochs")
+            place, validation = "method.fine_tune.", config.data.validation
+            found += recipe_mistakes(place, recipe.optimizer, recipe.schedule, epochs, named, validation)
         return found
 
 

@@ -129,6 +129,10 @@ def test_unquantised_search_computes_with_scores_and_evaluates_rounded(trained, 
         ({"period": 1, "prune_rate": 0.2}, "method.prune_rate: expected a key of method 'gem_miner'"),
         ({"period": 1, "fine_tune": {"lr": 0.1}}, "method.fine_tune.lr: expected a key of method.fine_tune"),
         (
+            {"period": 1, "fine_tune": {"schedule": {"name": "multistep"}}},
+            "method.fine_tune.schedule: expected either milestones or interval",
+        ),
+        (
             {"period": 1, "fine_tune": {"optimizer": {"name": "sgdd"}}},
             "method.fine_tune.optimizer.name: expected one of sgd, adam, adamw, got 'sgdd'",
         ),
