@@ -259,6 +259,7 @@ class Hc(Search):
         )
 
     def found(self, model: nn.Module) -> dict[str, Tensor]:
-        if not self.section.fine_tune.unflag:
+        recipe = self.section.fine_tune
+        if recipe is None or not recipe.unflag:
             return masks(model)
         return {name: ops.unpack_mask(m.flags, m.weight_shape) for name, m in self.rounded(model).items()}

@@ -39,7 +39,7 @@ class ImpSection(DrawnSection):
     )
     first_epochs: Positive | None = Field(None, description="epochs of the first training; null: train.epochs")
     count: Literal["exact", "original"] = Field(
-        "exact", description="prune ceil(rate n) weights of n, or, as the original, one more"
+        "exact", description="prune ceil(rate n) weights of n, or, as the original, one more and all of its size"
     )
     exclude: Patterns
 
@@ -102,7 +102,8 @@ class Imp(Method):
                 f"method.rewind_step: expected a step of the first round, which had "
                 f"{self.stages[0].epochs * self.steps_per_epoch}, got {section.rewind_step}"
             )
-        strike_layers(layers, section.rate, "global", more=1 if section.count == "original" else 0)
+        exact = section.count == "exact"
+        strike_layers(layers, section.rate, "global", exact=exact, more=0 if exact else 1)
         for name, layer in layers.items():
             state = layer.weight if self._rewind is None else self._rewind[name].to(layer.weight.device)
             layer.weight.copy_(state.masked_fill(~layer.mask(), 0.0))

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet.methods.layers import is_batch_norm, plain_layers
-from hiddennet.methods.search import importance
-from hiddennet.nn import hidden_layers
-from hiddennet.nn import masks as all_masks
+from hiddennet.methods.search import Search, importance
+from hiddennet.nn import hidden_layers, masks
 from hiddennet.nn.weights import source_weight
 
 
@@ -36,8 +35,8 @@ class Subnet:
         model.load_state_dict(self.state, strict=False)
 
 
-def _network(where: str, model: nn.Module, scores: bool) -> nn.Module:
-    """The network at `where` with its hidden layers; with `scores` as its checkpoint has it, where there is one."""
+def _network(where: str, model: nn.Module, scores: bool) -> tuple[nn.Module, dict[str, Tensor]]:
+    """The network at `where` with its hidden layers, and their masks; with `scores` as its checkpoint has it."""
     from hiddennet import artifact
 
     folder, _, stage = where.rpartition("@") if "@" in where and not Path(where).exists() else (where, "", "")
@@ -47,14 +46,15 @@ def _network(where: str, model: nn.Module, scores: bool) -> nn.Module:
     if path is None or not path.is_file():
         raise FileNotFoundError(f"method.subnet: expected an artifact or the folder of a finished run, got {where!r}")
     known = artifact.read_header(path)["model"] is not None
-    return artifact.load(path) if known else artifact.load(path, copy.deepcopy(model))
+    found = artifact.load(path) if known else artifact.load(path, copy.deepcopy(model))
+    return found, masks(found)
 
 
-def _of_checkpoint(path: Path, stage: str, where: str) -> nn.Module:
-    """The network at the end of a run's stage, or of its best epoch."""
+def _of_checkpoint(path: Path, stage: str, where: str) -> tuple[nn.Module, dict[str, Tensor]]:
+    """The network at the end of a run's stage, or of its best epoch; with the masks its own fine-tuning takes."""
     from hiddennet import methods
     from hiddennet.train import checkpoint
-    from hiddennet.train.evaluate import restore
+    from hiddennet.train.evaluate import restore_with_method
     from hiddennet.train.folder import RunFolder
 
     folder = RunFolder(path)
@@ -65,7 +65,9 @@ def _of_checkpoint(path: Path, stage: str, where: str) -> nn.Module:
             f"method.subnet: expected a stage of the run after '@' ({', '.join(names)}), got {stage!r} in {where!r}"
         )
     file = folder.best if not stage or stage == names[-1] else folder.stage(names.index(stage))
-    return restore(config, checkpoint.load(file))
+    found, method = restore_with_method(config, checkpoint.load(file))
+    searched = isinstance(method, Search) and names[-1] == "fine_tune" and stage != names[-1]
+    return found, method.found(found) if stage and searched else masks(found)
 
 
 @torch.no_grad()
@@ -78,7 +80,7 @@ def read_subnet(where: str, model: nn.Module, *, scores: bool = False) -> Subnet
 
     Raises FileNotFoundError or ValueError.
     """
-    found = _network(where, model, scores)
+    found, revealed = _network(where, model, scores)
     layers = hidden_layers(found)
     if not layers:
         raise ValueError(f"method.subnet: expected a sub-network in {where}, got no hidden layers")
@@ -105,8 +107,7 @@ def read_subnet(where: str, model: nn.Module, *, scores: bool = False) -> Subnet
             "for scales and shifts of batch norm set model.batch_norm=affine"
         )
     hidden = set(plain_layers(model))
-    revealed = all_masks(found)
-    masks = {name: revealed[name] for name in layers if name in hidden}
+    chosen = {name: revealed[name] for name in layers if name in hidden}
     ranked = {name: importance(layer) for name, layer in layers.items()} if scores else {}
     known = ranked and all(score is not None for score in ranked.values())
-    return Subnet(masks, state, ranked if known else None)
+    return Subnet(chosen, state, ranked if known else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,7 +24,7 @@ CODES = {
 
 def threshold_key(t: float, by: str) -> int:
     """The selection key of a float32 threshold (csrc/base/key.cuh), as the int32 that holds its bits."""
-    bits = int(torch.tensor(t, dtype=torch.float32).view(torch.int32)) & 0xFFFFFFFF
+    bits = int(np.float32(t).view(np.uint32))
     if by == "magnitude":
         key = bits & 0x7FFFFFFF if t >= 0 else 0  # |score| >= t holds for every score when t < 0
     else:

@@ -23,13 +23,18 @@ from hiddennet.train.scores import Meter, Scores, TextScores
 
 def restore(config: Config, state: dict[str, Any]) -> nn.Module:
     """Return the model of a checkpoint of this config's run: on the CPU, in evaluation mode."""
+    return restore_with_method(config, state)[0]
+
+
+def restore_with_method(config: Config, state: dict[str, Any]) -> tuple[nn.Module, methods.Method]:
+    """The model of a checkpoint, as `restore` gives it, and the method that made it so."""
     method = methods.create(config)
     machine.seed_all(config.seed)
     model = method.build(models.build(**state["architecture"]))
     method.restore(state["method"])
     method.remake(model, state["progress"]["stage"])
     model.load_state_dict(state["model"])
-    return model.eval()
+    return model.eval(), method
 
 
 def metadata(config: Config, model: nn.Module, accuracy: float | None) -> dict[str, Any]:

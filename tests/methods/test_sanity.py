@@ -103,6 +103,7 @@ def test_a_run_s_stage_is_fine_tuned_and_checked_by_name(make, trained):
     altered = trained("fine_tune", subnet=f"{folder}@search", sanity="invert", **small)
     tuned = trained("fine_tune", subnet=folder, **small)
     for name, layer in hn.hidden_layers(found.model).items():
+        assert torch.equal(layer.mask(), hn.hidden_layers(tuned.model)[name].mask())  # unflagged, as its own stage
         other, after = (hn.hidden_layers(run.model)[name] for run in (altered, tuned))
         assert int(layer.mask().sum()) == int(other.mask().sum()) and not torch.equal(layer.mask(), other.mask())
         drawn = hn.ops.generate_weight(
