@@ -143,15 +143,16 @@ def _facts(session: Session) -> dict[str, Any]:
 
 def _results(session: Session) -> dict[str, Any]:
     """Scores of the best epoch's weights, and their artifact."""
-    progress, split = session.progress, session.split
+    progress = session.progress
     if progress.best is None:  # no epoch at all: the network as it was drawn
         scores = {name: session.engine.evaluate(s) for name, s in session.watched().items()}
         progress.best = {"epoch": 0}
         for name, found in scores.items():
             progress.best |= found.columns(name)
         session.save(session.folder.best, full=False)
-    session.load_best()
     best, last = progress.best, progress.history[-1] if progress.history else {}
+    after_last = session.score("test").top1 if last and best["epoch"] != last["epoch"] else None
+    session.load_best()
     test = session.score("test")
     session.end_stage(test.top1, best)
     found: dict[str, Any] = {
@@ -163,7 +164,8 @@ def _results(session: Session) -> dict[str, Any]:
         "test_top5": test.top5,
         "test_loss": test.loss,
         "train_top1": best.get("train_top1"),
-        f"last_{split}_top1": last.get(f"{split}_top1"),
+        "last_validation_top1": last.get("validation_top1"),
+        "last_test_top1": test.top1 if after_last is None else after_last,
         "stages": progress.stages,
     }
     if session.ranks.first:
