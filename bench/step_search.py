@@ -3,8 +3,8 @@
 Batch 128, random images, no data loading; all sides are shown equal first: masks, loss, score gradients, and for
 Gem-Miner what a step with its regulariser does to the scores. IteRand: ResNet-18, density 0.4, drawn weights and signs;
 a redraw is timed alone, and what it adds to a step when there is one every 300. Gem-Miner: ResNet-20 of which a fifth
-of the weights is left; the steps count losses and hits as their trainers do. On a GPU ours and the dense one run as
-CUDA graphs, which count nothing.
+of the weights is left, in both memory formats (the original's is contiguous); the steps count losses and hits as their
+trainers do. On a GPU ours and the dense one run as CUDA graphs, which count nothing.
 
 python -m bench.step_search [--only iterand gem_miner] [--device] [--json PATH] [--quick]
 """
@@ -12,7 +12,6 @@ python -m bench.step_search [--only iterand gem_miner] [--device] [--json PATH] 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -86,7 +85,7 @@ def original_gem_miner(mine: nets.Trainee, twin: nn.Module) -> originals_gem_min
         theirs.scores.copy_(layer.scores.view(theirs.scores.shape))
         theirs.flag.copy_(ops.unpack_mask(layer.flags, layer.weight_shape).view(theirs.flag.shape))
     made = originals_gem_miner.sgd(twin, LR)
-    return originals_gem_miner.OriginalTrainee(twin, made, mine.x, mine.labels, l2=L2)
+    return originals_gem_miner.OriginalTrainee(twin, made, mine.x.contiguous(), mine.labels, l2=L2)
 
 
 def check_step(mine: nets.Trainee, theirs: originals_gem_miner.OriginalTrainee, rtol: float) -> None:
@@ -123,34 +122,17 @@ def metered(trainee: nets.Trainee) -> Work:
     return step
 
 
-def compare(
-    report: Report,
-    what: str,
-    ours: dict[str, nets.Trainee],
-    dense: nets.Trainee,
-    original: nets.Trainee,
-    effort: Effort,
-    *,
-    work: Callable[[nets.Trainee], Work],
-    at_least: float | None = None,
+def timed(
+    works: dict[str, Work], trainees: dict[str, nets.Trainee], device: torch.device, effort: Effort
 ) -> dict[str, Timing]:
-    """Time all of them, interleaved; claim each of ours against the dense step and the original's."""
-    device = dense.x.device
-    works = {name: work(trainee) for name, trainee in {**ours, "dense": dense}.items()}
+    """Time steps, interleaved: `works` as they are, of `trainees` on a GPU a graph of their step."""
     if device.type == "cuda":
-        works = {name: captured([trainee.step]) for name, trainee in {**ours, "dense": dense}.items()}
-    works["original"] = original.step
-    times = measure(works, check=None, device=device, effort=effort)
-    report.timings(what, times)
-    for name in ours:
-        claim(report, what, times, name, "dense", at_most=DENSE_BAR)
-    for name in ours:
-        claim(report, what, times, "original", name, at_least=at_least)
-    return times
+        works = {**works, **{name: captured([trainee.step]) for name, trainee in trainees.items()}}
+    return measure(works, check=None, device=device, effort=effort)
 
 
 def run_iterand(report: Report, name: str, batch: int, device: torch.device, effort: Effort) -> None:
-    ours, dense, original = {}, None, None
+    sides: dict[str, nets.Trainee] = {}
     for init in INITS:
         model = build_iterand(name, init, device)
         mine, dense = nets.trainees(name, batch, device, channels_last=False, model=model)
@@ -158,31 +140,57 @@ def run_iterand(report: Report, name: str, batch: int, device: torch.device, eff
         with full_float32():
             nets.check_dense(mine, dense, RTOL[device.type])
             nets.check_original(mine, original, RTOL[device.type])
-        ours[f"hiddennet, {init}"] = mine
+        sides |= {f"hiddennet, {init}": mine, "dense": dense}
+    works = {variant: side.step for variant, side in {**sides, "original": original}.items()}
+    times = timed(works, sides, device, effort)
     what = f"iterand {name} b{batch}"
-    times = compare(report, what, ours, dense, original, effort, work=lambda trainee: trainee.step)
-    for variant, mine in ours.items():
-        works = {f"redraw, {variant.split()[-1]}": redraws(mine.model)}
-        alone = measure(works, check=None, device=device, effort=Effort.quick() if report.quick else Effort())
-        report.timings(what, alone)
-        (part,) = alone.values()
-        share = 100 * part.median / PERIOD / times[variant].median
-        report.value(what, f"a redraw every {PERIOD} steps adds to {variant}", share, "% of the step")
+    report.timings(what, times)
+    for init in INITS:
+        claim(report, what, times, f"hiddennet, {init}", "dense", at_most=DENSE_BAR)
+        claim(report, what, times, "original", f"hiddennet, {init}")
+    for init in INITS:
+        step = times[f"hiddennet, {init}"]
+        report_redraw(report, what, init, sides[f"hiddennet, {init}"].model, step, device)
+
+
+def report_redraw(report: Report, what: str, init: str, model: nn.Module, step: Timing, device: torch.device) -> None:
+    """A redraw's own time, and the share of a step that a redraw every PERIOD steps adds to each."""
+    effort = Effort.quick() if report.quick else Effort()
+    alone = measure({f"a redraw, {init}": redraws(model)}, check=None, device=device, effort=effort)
+    report.timings(what, alone)
+    (once,) = alone.values()
+    share = 100 * once.median / PERIOD / step.median
+    report.value(what, f"1/{PERIOD} of a redraw, {init}", share, "% of the step")
 
 
 def run_gem_miner(report: Report, name: str, batch: int, device: torch.device, effort: Effort) -> None:
-    model = build_gem_miner(name, device)
-    mine, dense = nets.trainees(name, batch, device, channels_last=False, model=model, optimizer=score_sgd)
-    original = original_gem_miner(mine, originals_gem_miner.ResNet20())
-    with full_float32():
-        nets.check_dense(mine, dense, RTOL[device.type])
-        nets.check_original(mine, original, RTOL[device.type])
-        check_step(mine, original, 10 * RTOL[device.type])  # of small differences of scores, rounded to float32
+    sides: dict[str, nets.Trainee] = {}
+    for layout in ("", ", channels_last"):
+        model, last = build_gem_miner(name, device), layout != ""
+        mine, dense = nets.trainees(name, batch, device, channels_last=last, model=model, optimizer=score_sgd)
+        original = original_gem_miner(mine, originals_gem_miner.ResNet20())
+        near, far = RTOL[device.type], 10 * RTOL[device.type]
+        with full_float32():
+            nets.check_dense(mine, dense, near)
+            # convolutions of the two formats sum in other orders, so that a few ReLUs open on one side only
+            nets.check_original(mine, original, far if last else near)
+            check_step(mine, original, far)  # small differences of scores that were rounded to float32
+        sides |= {f"hiddennet{layout}": mine, f"dense{layout}": dense}
+    works = {variant: metered(side) for variant, side in sides.items()}
+    times = timed({**works, "original": original.step}, sides, device, effort)
     what = f"gem_miner {name} b{batch}"
-    compare(report, what, {"hiddennet": mine}, dense, original, effort, work=metered, at_least=GEM_MINER_BAR)
+    report.timings(what, times)
+    claim(report, what, times, "hiddennet", "dense", at_most=DENSE_BAR)
+    claim(report, what, times, "hiddennet, channels_last", "dense, channels_last", at_most=DENSE_BAR)
+    claim(report, what, times, "original", "hiddennet")
+    claim(report, what, times, "original", "hiddennet, channels_last", at_least=GEM_MINER_BAR)
 
 
-RUNS = {"iterand": (run_iterand, "cifar_resnet18"), "gem_miner": (run_gem_miner, "resnet20")}
+# method -> its run, the network, the one that shows that it runs
+RUNS = {
+    "iterand": (run_iterand, "cifar_resnet18", "conv2"),
+    "gem_miner": (run_gem_miner, "resnet20", "resnet20"),
+}
 
 
 def main() -> None:
@@ -193,11 +201,14 @@ def main() -> None:
     torch.backends.cudnn.benchmark = True
     report = Report("step_search", args, device)
     for method in args.only:
-        run, name = RUNS[method]
+        run, full, small = RUNS[method]
         effort = Effort(warmup=10, budget_s=6.0)
         if device.type == "cpu":
             effort = Effort(rounds=21, min_rounds=5, warmup=1, budget_s=60.0, sample_s=0.0)
-        run(report, name, 4 if args.quick else 128, device, Effort.quick() if args.quick else effort)
+        if args.quick:
+            run(report, small, 4, device, Effort.quick())
+        else:
+            run(report, full, 128, device, effort)
     report.close()
 
 
