@@ -29,6 +29,7 @@ MODULES = {
     "topk_mask": "bench.ops.bench_topk_mask",
     "masked_weight": "bench.ops.bench_masked_weight",
     "step": "bench.step",
+    "step_search": "bench.step_search",
     "memory": "bench.memory",
     "artifact": "bench.artifact",
     "masked_conv": "bench.ops.bench_masked_conv",

@@ -142,7 +142,8 @@ else
   note "compute-sanitizer" "skipped: not on PATH" 0
 fi
 
-# the benchmarks print their own tables, and keep what they have when time runs out
+# the benchmarks print their own tables, and keep what they have when time runs out; bench.step and bench.step_search
+# hold training steps against the dense ones as CUDA graphs
 echo "benchmarks, $(left) s left"
 "$PYTHON" -m bench --device cuda --out "$OUT" --stages "$STAGES" --timeout 100 \
   --deadline "$(left)" 2>&1 | tee -a "$LOG"

@@ -35,6 +35,15 @@ SAVED_BARS = {"float32": 4.1, "bfloat16": 2.1}  # one effective weight: no mask,
 # network -> widths, image size: wide enough that weights dwarf activations
 CASES = {"fc": ((4.0, 8.0), 28), "conv2": ((2.0, 4.0), 8), "conv4": ((2.0, 4.0), 8)}
 QUICK_CASES = {"fc": ((0.5, 1.0), 28)}
+DENSE = "dense"
+BARRED = "edge-popup"  # whose numbers are held against the bars
+KINDS = {  # source and rule
+    BARRED: (None, None),
+    "gem_miner": (None, hn.Rounded()),
+    "iterand, signed_constant": (hn.Redrawn("signed_constant"), hn.KthValue(0.4)),
+    "iterand, kaiming_uniform": (hn.Redrawn("kaiming_uniform"), hn.KthValue(0.4)),
+}
+WITH_ALL_KINDS = (("fc", "float32"),)  # network and dtype measured for every kind
 STEPS = 2  # before counting: momentum and caches exist from the first step on
 
 
@@ -113,11 +122,24 @@ def saved_bytes(model: nn.Module, forward: Callable[[], Tensor]) -> int:
     return sum(found.values())
 
 
-def build(name: str, width: float, size: int, device: torch.device, hidden: bool) -> nn.Module:
-    """The network at a width, hidden or dense."""
+def build(name: str, width: float, size: int, device: torch.device, kind: str) -> nn.Module:
+    """The network at a width, dense or made into one of the hidden KINDS."""
     torch.manual_seed(0)
     model = models.build(name, num_classes=10, width=width, image_size=size)
-    return (hn.hide(model) if hidden else model).to(device)
+    if kind != DENSE:
+        source, rule = KINDS[kind]
+        hn.hide(model, source, rule, score_init=0.7 if isinstance(rule, hn.Rounded) else "kaiming_uniform")
+    return model.to(device)
+
+
+def optimizer(model: nn.Module) -> torch.optim.Optimizer:
+    """SGD with momentum; of rounded scores the one that clamps and knows the flags."""
+    layers = [layer for layer in hn.hidden_layers(model).values() if isinstance(layer.rule, hn.Rounded)]
+    if not layers:
+        return nets.sgd(model)
+    made = hn.optim.ScoreSGD([layer.scores for layer in layers], nets.RATE, momentum=0.9, l2=1e-4)
+    made.set_flags({layer.scores: layer.flags for layer in layers})
+    return made
 
 
 def count(
@@ -126,7 +148,7 @@ def count(
     size: int,
     device: torch.device,
     cast: Callable[[], AbstractContextManager],
-    hidden: bool,
+    kind: str,
 ) -> Bytes:
     """Build, train a few steps, and count the next one."""
     ledger = Ledger(device)
@@ -135,8 +157,8 @@ def count(
     labels = torch.zeros(1, dtype=torch.int64, device=device)
 
     def begin() -> nets.Trainee:
-        model = build(name, width, size, device, hidden)
-        trainee = nets.Trainee(model, nets.sgd(model), x, labels, cast, optimizers.step)
+        model = build(name, width, size, device, kind)
+        trainee = nets.Trainee(model, optimizer(model), x, labels, cast, optimizers.step)
         for _ in range(STEPS):
             trainee.step()
         trainee.optimizer.zero_grad(set_to_none=True)
@@ -172,14 +194,14 @@ def main() -> None:
     }
     for name, (widths, size) in (QUICK_CASES if args.quick else CASES).items():
         for dtype, cast in list(casts.items())[: 1 if args.quick else None]:
-            for hidden in (True, False):
+            others = [kind for kind in KINDS if kind != BARRED] if (name, dtype) in WITH_ALL_KINDS else []
+            for kind in (BARRED, DENSE, *others):
                 if device.type == "cuda":  # the libraries' workspaces come with the first call
-                    count(name, widths[0], size, device, cast, hidden)
-                few, many = (count(name, w, size, device, cast, hidden) for w in widths)
+                    count(name, widths[0], size, device, cast, kind)
+                few, many = (count(name, w, size, device, cast, kind) for w in widths)
                 bars = {"held": HELD_BAR, "added": ADDED_BARS[dtype], "saved": SAVED_BARS[dtype]}
                 for part, value in slopes(few, many).items():
-                    bar = bars[part] if hidden else None
-                    kind = "edge-popup" if hidden else "dense"
+                    bar = bars[part] if kind == BARRED else None
                     what = f"{name} {dtype}, {kind} ({few.weights:,} -> {many.weights:,})"
                     report.value(what, said[part], value, "B/weight", at_most=bar)
     report.close()

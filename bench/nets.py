@@ -122,17 +122,24 @@ def trainees(
     *,
     channels_last: bool,
     cast: Callable[[], AbstractContextManager] = nullcontext,
+    model: nn.Module | None = None,
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
 ) -> tuple[Trainee, Trainee]:
-    """The hidden network and its dense twin, in one memory format."""
+    """The hidden network and its dense twin, in one memory format.
+
+    model: a hidden network of this name, in place of edge-popup's. optimizer: makes its optimiser, in place of sgd's.
+    """
     x, labels = data(name, batch, device, channels_last=channels_last)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    mine = hidden(name, device)
-    untie(mine)
+    mine = model
+    if mine is None:
+        mine = hidden(name, device)
+        untie(mine)
     twin = dense_twin(mine, name, device).to(memory_format=layout)
     mine = mine.to(memory_format=layout)
     hn.refresh(mine)
     return (
-        Trainee(mine, sgd(mine), x, labels, cast, optimizers.step),
+        Trainee(mine, (optimizer or sgd)(mine), x, labels, cast, optimizers.step),
         Trainee(twin, sgd(twin), x, labels, cast),
     )
 
@@ -152,13 +159,21 @@ def original_trainee(
     return Trainee(twin, sgd(twin, default=True), x, mine.labels, cast)
 
 
+def surrogate(layer) -> Tensor:
+    """What a score's gradient is multiplied with beside the weight: its sign, its flag, or 1."""
+    if isinstance(layer.rule, hn.Rounded):
+        return hn.ops.unpack_mask(layer.flags, layer.weight_shape)
+    scores = layer.scores.detach()
+    return scores.sign() if layer.rule.by == "magnitude" else torch.ones_like(scores)
+
+
 def check_dense(mine: Trainee, dense: Trainee, rtol: float) -> None:
-    """Same loss; the scores' gradients are the dense ones times weight and sign."""
+    """Same loss; the scores' gradients are the dense ones times weight and surrogate."""
     losses, gradients = _gradients(mine, dense)
     same("loss against dense", losses[0], losses[1], rtol=rtol)
     for i, (layer, got, raw) in enumerate(zip(hidden_list(mine.model), *gradients, strict=True)):
         weight = layer.source_state().weight(device=raw.device)
-        want = raw * weight * layer.scores.detach().sign()
+        want = raw * weight * surrogate(layer)
         same(f"score gradient of layer {i} against dense", got, want, rtol=rtol)
 
 
@@ -178,7 +193,8 @@ def _gradients(*trainees: Trainee) -> tuple[list[Tensor], list[list[Tensor]]]:
     losses, found = [], []
     for trainee in trainees:
         loss = trainee.loss()
-        learning = [p for p in trainee.model.parameters() if p.requires_grad]
+        layers = weighted(trainee.model)
+        learning = [m.weight if getattr(m, "scores", None) is None else m.scores for m in layers]
         found.append(list(torch.autograd.grad(loss, learning)))
         losses.append(loss.detach())
     return losses, found

@@ -11,7 +11,8 @@ python -m bench.step [--nets conv2 conv4 ...] [--channels-last] [--device] [--js
 from __future__ import annotations
 
 import argparse
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
@@ -41,6 +42,17 @@ RTOL = {"cpu": 1e-3, "cuda": 2e-2}
 def autocast() -> AbstractContextManager:
     """bfloat16 on the GPU; without the cache, which must not outlive a graph's capture."""
     return torch.autocast("cuda", torch.bfloat16, cache_enabled=False)
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """No TF32 in convolutions, for comparing; torch has it by default."""
+    allowed = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = allowed
 
 
 def claim(report: Report, what: str, times: dict[str, Timing], above: str, below: str, **bars):
@@ -123,14 +135,10 @@ def on_gpu(report: Report, name: str, batch: int, effort: Effort) -> None:
 
 def check_gpu(name: str, batch: int, device: torch.device) -> tuple[nets.Trainee, nets.Trainee]:
     """Equal in full float32 first: masks, loss, gradients; then TF32 as torch has it by default."""
-    allowed = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
+    with full_float32():
         mine, dense = nets.trainees(name, batch, device, channels_last=False)
         nets.check_dense(mine, dense, RTOL[device.type])
         nets.check_original(mine, nets.original_trainee(mine, name), RTOL[device.type])
-    finally:
-        torch.backends.cudnn.allow_tf32 = allowed
     return mine, dense
 
 

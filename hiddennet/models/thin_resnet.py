@@ -30,7 +30,9 @@ class ThinBlock(nn.Module):
         out = self.bn2(self.conv2(out))
         if self.stride != 1:
             x = x[:, :, :: self.stride, :: self.stride]
-        return F.relu(out + F.pad(x, (0, 0, 0, 0, *self.empty)), inplace=True)
+        if any(self.empty):
+            x = F.pad(x, (0, 0, 0, 0, *self.empty))
+        return F.relu(out + x, inplace=True)
 
 
 class ThinResNet(nn.Module):

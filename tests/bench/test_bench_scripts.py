@@ -51,7 +51,7 @@ def test_a_training_step_saves_no_mask_and_no_second_product():
     """What autograd keeps of the size of a weight is the effective weight alone."""
     from bench import memory, nets
 
-    model = memory.build("fc", 0.5, 28, torch.device("cpu"), hidden=True)
+    model = memory.build("fc", 0.5, 28, torch.device("cpu"), memory.BARRED)
     x = torch.randn(1, 1, 28, 28, requires_grad=True)
     saved = memory.saved_bytes(model, lambda: model(x).sum())
     assert saved == 4 * sum(layer.scores.numel() for layer in nets.hidden_list(model))
