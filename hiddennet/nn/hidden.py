@@ -179,7 +179,7 @@ class HiddenMixin(WeightState):
         if "draw" in self._buffers:
             with torch.no_grad():
                 self.draw.add_(1)
-        if isinstance(self.rule, Rounded):
+        if isinstance(self.rule, Rounded) and self.rule.noise:
             self.rounding_step += 1
 
     def effective_weight(self) -> Tensor:

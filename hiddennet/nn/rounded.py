@@ -46,17 +46,20 @@ def _row_of(threshold: Tensor) -> Tensor:
 
 
 def rounded_state(layer: HiddenMixin, training: bool) -> ops.Rule:
-    """The rule as the ops take it, for the layer's scores and flags as they are now."""
+    """The rule as the ops take it, for the layer's scores and flags as they are now.
+
+    Its parts fit by construction: the checks of ops.Rule's class methods would cost as much as the op on a small layer.
+    """
     rule: Rounded = layer.rule
     if training and not rule.quantized:
-        return ops.Rule.scored(layer.flags)
+        return ops.Rule("scored", layer.selection, bits=layer.flags)
     if rule.rounding == "all_ones" and not training:
-        return ops.Rule.packed(layer.flags)
+        return ops.Rule("bits", layer.selection, bits=layer.flags)
     if rule.rounding == "probabilistic":
         step = layer.draw.clone() if training else torch.zeros_like(layer.draw)
-        return ops.Rule.rounded_at_random(step, rule.seed, layer.flags)
+        return ops.Rule("rounded", layer.selection, bits=layer.flags, step=step, seed=rule.seed)
     row = _row_of(layer.threshold) if rule.learn_threshold else layer.selection
-    return ops.Rule.rounded_at(row, layer.flags)
+    return ops.Rule("rounded", row, bits=layer.flags)
 
 
 def rounded_scores(layer: HiddenMixin, training: bool) -> Tensor:
