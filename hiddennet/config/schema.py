@@ -123,7 +123,7 @@ class TrainSection(Section):
     )
     amp_on_cpu: bool = Field(False, description="use bfloat16 on a CPU too, where it is mostly slower")
     channels_last: bool | Literal["auto"] = Field(
-        "auto", description="memory format of images and weights; auto: where it is faster"
+        "auto", description="memory format of images and weights; auto: true, the faster one on CPUs and GPUs"
     )
     accumulate: Positive = Field(1, description="parts that a batch is split into; same gradient, memory of one part")
     selection: Literal["validation", "test"] = Field(

@@ -42,7 +42,7 @@ def build_data(config: Config, device: torch.device, ranks: Ranks) -> Data:
         download=section.download,
         rank=ranks.rank,
         world_size=ranks.world,
-        channels_last=machine.use_channels_last(config.train.channels_last, device),
+        channels_last=machine.use_channels_last(config.train.channels_last),
     )
 
 

@@ -47,7 +47,7 @@ class Engine:
         self.method = method
         self.model, self.config, self.device, self.ranks = model, config, device, ranks
         self.train_section = config.train
-        self.channels_last = machine.use_channels_last(config.train.channels_last, device)
+        self.channels_last = machine.use_channels_last(config.train.channels_last)
         self.autocast = machine.autocast_dtype(config.train.amp, config.train.amp_on_cpu, device)
         self.text = config.data.name in data.TEXT
         self.begin_stage(method.stages[0].optimizer)
