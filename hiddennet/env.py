@@ -9,8 +9,10 @@ import torch
 
 
 def _cpu_path() -> str:
-    forced = os.environ.get("HIDDENNET_ISA") == "scalar"
-    return "scalar" if forced or torch.backends.cpu.get_cpu_capability() == "DEFAULT" else "AVX2"
+    wish, found = os.environ.get("HIDDENNET_ISA", ""), torch.backends.cpu.get_cpu_capability()
+    if wish == "scalar" or found == "DEFAULT":
+        return "scalar"
+    return "AVX2, some loops AVX-512" if found.startswith("AVX512") and wish != "avx2" else "AVX2"
 
 
 def collect() -> dict[str, str]:

@@ -219,7 +219,12 @@ def summary(record: dict[str, Any]) -> str:
         "time": f"{clock(record['seconds'])} on {record['device']}",
         "folder": record["run"],
     }
-    stages = record.get("stages", [])[:-1]
+    stages = record.get("stages", [])
+    if stages and "alive_density" in stages[-1]:
+        alive = stages[-1]
+        share = f"{alive['alive_multiply_adds']:.2%} of the multiply-adds"
+        rows["alive"] = f"{alive['alive_density']:.4f} of the hidden weights lie on a path through the network; {share}"
+    stages = stages[:-1]
     if stages:
         told = [f"{stage['name']} {percent(stage['test_top1'])} at {stage['density']:.4f}" for stage in stages[-4:]]
         rows["stages before"] = ", ".join(["..."] * (len(stages) > 4) + told)
