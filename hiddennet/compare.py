@@ -22,22 +22,17 @@ def compare(names: Sequence[str], overrides: Sequence[str] = (), *, fresh: bool 
     return [experiment.run(one, fresh=fresh) for one in configs]
 
 
-def before_fine_tuning(record: dict[str, Any]) -> str:
-    """The test accuracy of the sub-network that was fine-tuned, or a dash."""
-    stages = record.get("stages", [])
-    tuned = len(stages) > 1 and stages[-1]["name"] == "fine_tune"
-    return f"{stages[-2]['test_top1']:.2%}" if tuned else "-"
-
-
 def side_by_side(records: Sequence[dict[str, Any]]) -> str:
-    """The records as one table, a line a run; "before" is the accuracy before the weights were fine-tuned."""
+    """The records as one table, a line a run; "before": the accuracy before the sub-network's weights were trained."""
+    from hiddennet.train.stages import before_training
+
     head = ("run", "method", "density", "before", "test top-1", "best epoch by", "artifact", "dense", "seconds")
     lines = [
         (
             record["name"],
             record["method"],
             f"{record['density']:.3f}",
-            before_fine_tuning(record),
+            "-" if (before := before_training(record)) is None else f"{before:.2%}",
             f"{record['test_top1']:.2%}",
             record["selection"],
             f"{record['artifact_bytes']:,} B",

@@ -22,8 +22,10 @@ def of(run: Run) -> list[Layers]:
     """The run's networks: at the end of its search, if something came after it, and at its end."""
     stages = run.record.get("stages") or []
     wanted = [("", "best epoch")]
-    if run.before is not None and (run.folder.checkpoints / f"stage_{len(stages) - 2}.pt").is_file():
-        wanted = [(f"stage_{len(stages) - 2}", "end of the search"), ("", "after fine-tuning")]
+    if len(stages) > 1 and (run.folder.checkpoints / f"stage_{len(stages) - 2}.pt").is_file():
+        name, tuned = stages[-2]["name"], stages[-1]["name"] == "fine_tune"
+        before = "end of the search" if name == "search" else f"end of {name}"
+        wanted = [(f"stage_{len(stages) - 2}", before), ("", "after fine-tuning" if tuned else "best epoch")]
     found = []
     for stage, title in wanted:
         try:

@@ -14,8 +14,8 @@ from typing import Any
 from hiddennet import config as configs
 from hiddennet.config import ConfigError
 from hiddennet.config.errors import nearest
-from hiddennet.sweep.results import before_fine_tuning
 from hiddennet.train.folder import RunError, RunFolder
+from hiddennet.train.stages import before_training
 
 AXES = ("density", "width", "epoch")
 _ASIDE = ("name", "runs", "seed", "data.root", "data.workers", "data.download", "train.device", "train.log_every")
@@ -38,8 +38,8 @@ class Run:
 
     @property
     def before(self) -> float | None:
-        """Test accuracy before fine-tuning, of runs that fine-tune."""
-        return before_fine_tuning(self.record)
+        """Test accuracy before the sub-network's weights were trained, see before_training."""
+        return before_training(self.record)
 
     @property
     def rounds(self) -> list[dict[str, Any]]:

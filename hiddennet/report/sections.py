@@ -25,7 +25,7 @@ def settings_table(lines: Sequence[Line], axis: str) -> tuple[list[str], list[li
     """Head and rows: each setting with its accuracies, mean and standard deviation over seeds."""
     staged = any(run.before is not None for line in lines for s in line.settings for run in s.runs)
     places = [] if axis in ("density", "epoch") else [axis]
-    head = ["method", *places, "density", "seeds", *(["before fine-tuning"] if staged else []), "test top-1"]
+    head = ["method", *places, "density", "seeds", *(["before training"] if staged else []), "test top-1"]
     rows = []
     for line in lines:
         for setting in line.settings:
@@ -40,7 +40,7 @@ def settings_table(lines: Sequence[Line], axis: str) -> tuple[list[str], list[li
 
 def runs_table(runs: Sequence[Run], labels: dict[int, str]) -> str:
     """Every run by itself."""
-    head = ("run", "method", "seed", "density", "before fine-tuning", "test top-1", "validation", "best epoch", "time")
+    head = ("run", "method", "seed", "density", "before training", "test top-1", "validation", "best epoch", "time")
     rows = []
     for run in runs:
         record = run.record
@@ -77,7 +77,7 @@ def published(rows: Sequence[Published]) -> str:
     """What others have published of the same networks on the same data; nothing without any."""
     if not rows:
         return ""
-    head = ("method", "network", "data", "setting", "source", "density", "before fine-tuning", "test top-1")
+    head = ("method", "network", "data", "setting", "source", "density", "before training", "test top-1")
     cells = [
         (r.method, r.model, r.data, r.setting, r.source, f"{r.density:.3%}", _fraction(r.before), _fraction(r.after))
         for r in rows

@@ -9,15 +9,9 @@ from typing import Any
 from hiddennet.sweep.folder import SweepFolder
 from hiddennet.sweep.grid import text
 from hiddennet.train.files import csv_text, write_text
+from hiddennet.train.stages import before_training
 
 _MEASURED = ("density", "validation_top1", "test_top1", "test_loss", "best_epoch", "seconds", "device")
-
-
-def before_fine_tuning(record: dict[str, Any]) -> float | None:
-    """Test accuracy at the end of the search, of a run whose last stage fine-tunes what was found."""
-    stages = record.get("stages") or []
-    fine_tunes = len(stages) > 1 and stages[-1].get("name") == "fine_tune"
-    return stages[-2].get("test_top1") if fine_tunes else None
 
 
 def rows(folder: SweepFolder) -> list[dict[str, Any]]:
@@ -27,7 +21,7 @@ def rows(folder: SweepFolder) -> list[dict[str, Any]]:
         record = folder.record(point)
         state = "finished" if record else "failed" if folder.failure(point) else "unfinished"
         row = {key: text(point.values[key]) if key in point.values else "" for key in folder.sweep.columns}
-        row |= {"run": point.place, "state": state, "before_top1": before_fine_tuning(record)}
+        row |= {"run": point.place, "state": state, "before_top1": before_training(record)}
         found.append(row | {name: record.get(name) for name in _MEASURED})
     return found
 
@@ -59,7 +53,7 @@ def table(folder: SweepFolder) -> str:
     """The points as a table, and a second one of means over seeds where the sweep has several."""
     found, columns = rows(folder), folder.sweep.columns
     staged = any(row["before_top1"] is not None for row in found)
-    before = ["before fine-tuning"] if staged else []
+    before = ["before training"] if staged else []
     lines = [[*columns, "density", *before, "test top-1", "state"]]
     for row in found:
         density = "-" if row["density"] is None else f"{row['density']:.4f}"
@@ -76,7 +70,7 @@ def _over_seeds(found: Sequence[dict], columns: Sequence[str], staged: bool) -> 
     groups: dict[tuple, list[dict]] = {}
     for row in found:
         groups.setdefault(tuple(row[key] for key in others), []).append(row)
-    before = ["before fine-tuning"] if staged else []
+    before = ["before training"] if staged else []
     lines = [[*others, "seeds", "density", *before, "test top-1, mean ± std"]]
     for values, group in groups.items():
         done = [row for row in group if row["state"] == "finished"]

@@ -12,7 +12,7 @@ from torch import nn
 from hiddennet.config import Config, digest
 from hiddennet.data import Data
 from hiddennet.methods import Method
-from hiddennet.nn import refresh
+from hiddennet.nn import hidden_layers, refresh
 from hiddennet.train import checkpoint, machine
 from hiddennet.train.console import Console, Curves
 from hiddennet.train.engine import Engine, batches
@@ -168,7 +168,9 @@ class Session:
 
     def _begin_stage(self, start: float | None) -> None:
         stage = self.progress.stage
-        self.progress.stages[stage:] = [{**self.plan.entry(stage), "density": self.density, "start_test_top1": start}]
+        learn = [p for m in hidden_layers(self.model).values() if (p := m.weight) is not None and p.requires_grad]
+        entry = {**self.plan.entry(stage), "weights_learn": bool(learn)}
+        self.progress.stages[stage:] = [{**entry, "density": self.density, "start_test_top1": start}]
 
     def end_stage(self, test_top1: float, row: dict[str, Any]) -> None:
         """Complete the entry of the stage at work. row: the history's of the epoch whose network it is."""

@@ -46,6 +46,18 @@ class Plan:
         }
 
 
+def before_training(record: Mapping[str, Any]) -> float | None:
+    """The test accuracy, in [0, 1], of a run's sub-network before its weights were trained, from the run's record.
+
+    After a search: what the search found. Of masks that are fixed from the start or pruned in rounds: the network that
+    the last stage began with. None where no weights of a sub-network are trained, or nothing is known.
+    """
+    stages = record.get("stages") or []
+    if len(stages) > 1 and stages[-1]["name"] == "fine_tune":
+        return stages[-2].get("test_top1")
+    return stages[-1].get("start_test_top1") if stages and stages[-1].get("weights_learn") else None
+
+
 def anatomy(model: nn.Module, data: Data) -> dict[str, Any]:
     """Layer by layer what is kept, by flags and by flags and rounding, and what of it is alive; and in total.
 

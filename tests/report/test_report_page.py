@@ -78,7 +78,7 @@ def test_search_and_fine_tuning_are_told_apart(fake, real, tmp_path):
     done.write_record(record)
     path = command.report([str(done.path)], tmp_path / "out")
     text = " ".join(read(path).text)
-    assert "before fine-tuning" in text and "12.34%" in text
+    assert "before training" in text and "12.34%" in text
     assert "end of the search: kept 50" in text and "after fine-tuning: kept 50" in text
 
 
