@@ -98,6 +98,7 @@ namespace simt {
 
 #if defined(HN_SIMT_ASAN)
 constexpr size_t kStackBytes = 256 * 1024;  // instrumented frames are large
+constexpr size_t kEntryBytes = 32 * 1024;   // of `entry` and what is inlined into it, a kernel's parameters too
 #else
 constexpr size_t kStackBytes = 64 * 1024;
 #endif
@@ -124,6 +125,7 @@ class StackPool {
     for (int i = 0; i < count; ++i) {
       if (mprotect(base_ + size_t(i) * stride(), page_, PROT_NONE) != 0) throw std::bad_alloc();
     }
+    abandon();  // an earlier mapping at this address may have left its marks
   }
 
   char* low(int i) const { return base_ + size_t(i) * stride() + page_; }
@@ -180,7 +182,7 @@ struct Context {
 inline void arm_context(Context& c, char* low, void (*entry)()) {
 #if defined(HN_SIMT_ASAN)
   // The fiber before this one was left in `entry`, whose frame is still poisoned.
-  __asan_unpoison_memory_region(low + kStackBytes - 4096, 4096);
+  __asan_unpoison_memory_region(low + kStackBytes - kEntryBytes, kEntryBytes);
   c.fake_stack = nullptr;
   c.stack_low = low;
   c.stack_bytes = kStackBytes;
