@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet import artifact, models
-from hiddennet.artifact.architecture import undrawn
 from hiddennet.importers.checkpoint import CheckpointError, read_checkpoint
 from hiddennet.nn import Fixed, Sampled, Stored, TopK, hidden_layers, hide
+from hiddennet.nn.expose import undrawn
 
 ARCHITECTURES = {
     "FC": "fc",
