@@ -14,7 +14,7 @@ from hiddennet.train import experiment
 from tests.configs.shipped import CONFIGS, README, config_files, name_of, points_of, sweep_files
 
 PAPERS = ("iterand", "rare_gems")
-SWEEPS = {path.stem: path for path in sweep_files()}
+SWEEPS = {path.stem: path for path in sweep_files() if name_of(path).startswith("papers/")}
 SINGLES = {path.stem: path for path in config_files() if name_of(path).startswith("papers/")}
 
 

@@ -43,12 +43,13 @@ def test_distribution(init):
         "xavier_normal": math.sqrt(2 / (fan_in + fan_out)),
         "xavier_constant": math.sqrt(2 / (fan_in + fan_out)),
         "standard": 1 / math.sqrt(3 * fan_in),
+        "uniform": 1 / math.sqrt(3),
     }[init]
     assert float(w.std()) == pytest.approx(deviation, rel=0.01, abs=1e-9)
     assert not bool((w == 0).any())
     if init != "unsigned_constant":
         assert abs(float(w.mean())) < 4 * deviation / math.sqrt(w.numel())
-    if init in ("kaiming_uniform", "standard"):
+    if init in ("kaiming_uniform", "standard", "uniform"):
         bound = math.sqrt(3) * deviation
         assert bound * 0.999 < float(w.abs().max()) <= bound * (1 + 1e-6)
 
