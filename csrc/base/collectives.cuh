@@ -119,6 +119,37 @@ __device__ __forceinline__ Scan<T> block_scan(T v, T* scratch) {
   return {before + mine.before, warps.total};
 }
 
+struct Place {
+  int32_t index;  // of the count in which the rank lies
+  uint32_t rank;  // the rank within it, from 1
+};
+
+// Where the `rank`-th counted thing, from 1, lies when counts[0, n) in global memory are laid end to end: the same
+// answer in every thread. rank is at most their sum. scratch: [kBlockScratch<kThreads>], at least 2.
+template <int kThreads>
+__device__ __forceinline__ Place block_place(const uint32_t* counts, int32_t n, uint32_t rank, uint32_t* scratch) {
+  Place place = {0, rank};
+  for (int32_t base = 0; base < n; base += kThreads) {
+    const int32_t i = base + int32_t(threadIdx.x);
+    const uint32_t count = i < n ? counts[i] : 0;
+    const Scan<uint32_t> scan = block_scan<kThreads>(count, scratch);
+    if (place.rank > scan.total) {
+      place.rank -= scan.total;
+      continue;
+    }
+    __syncthreads();
+    if (scan.before < place.rank && place.rank <= scan.before + count) {
+      scratch[0] = uint32_t(i);
+      scratch[1] = place.rank - scan.before;
+    }
+    __syncthreads();
+    place = {int32_t(scratch[0]), scratch[1]};
+    break;
+  }
+  __syncthreads();
+  return place;
+}
+
 struct Selected {
   int32_t bin;      // the first bin whose running count exceeds the rank; -1 if there is none
   uint32_t before;  // the count of all bins before it

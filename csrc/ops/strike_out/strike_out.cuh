@@ -112,27 +112,10 @@ __device__ __forceinline__ void settle_strike_ties(const StrikeTable& t, int32_t
   StruckState* state = t.state + group;
   const StruckGroup& g = t.group[group];
   const uint32_t threshold = state->prefix;
-  uint32_t quota = state->rank;  // the quota-th tie, from 1, is the last to go
-  int32_t chunk = g.first_chunk;
-  for (int32_t base = 0; base < g.chunks; base += kThreads) {
-    const int32_t c = base + int32_t(threadIdx.x);
-    const uint32_t ties = c < g.chunks ? t.ties[g.first_chunk + c] : 0;
-    const Scan<uint32_t> scan = block_scan<kThreads>(ties, scratch);
-    if (quota > scan.total) {
-      quota -= scan.total;
-      continue;
-    }
-    __syncthreads();
-    if (scan.before < quota && quota <= scan.before + ties) {
-      scratch[0] = uint32_t(g.first_chunk + c);
-      scratch[1] = quota - scan.before;
-    }
-    __syncthreads();
-    chunk = int32_t(scratch[0]);
-    quota = scratch[1];
-    break;
-  }
-  const Piece piece = piece_of<kChunk>(t, chunk);
+  // the quota-th tie, from 1, is the last to go
+  const Place place = block_place<kThreads>(t.ties + g.first_chunk, g.chunks, state->rank, scratch);
+  uint32_t quota = place.rank;
+  const Piece piece = piece_of<kChunk>(t, g.first_chunk + place.index);
   for (int32_t base = piece.first; base < piece.end; base += kThreads * kUnit) {
     const int32_t first = base + int32_t(threadIdx.x) * kUnit;
     uint32_t tied = first < piece.end ? tied_bits(load_octet(t, t.segment[piece.segment], first), threshold) : 0;

@@ -205,27 +205,11 @@ template <Order kOrder, int kThreads, int kChunk>
 __device__ __forceinline__ Verdict settle_ties(const SelectTable& t, const Item& item, uint32_t* scratch) {
   const GroupEntry& group = t.group[item.group];
   const uint32_t threshold = t.state[item.group].prefix;
-  uint32_t quota = t.state[item.group].rank;  // the quota-th tie, from 1, is the last to be pruned
-  int32_t chunk = group.first_chunk;
-  for (int base = 0; base < group.chunks; base += kThreads) {
-    const int c = base + int(threadIdx.x);
-    const uint32_t ties = c < group.chunks ? t.ties[group.first_chunk + c] : 0;
-    const Scan<uint32_t> scan = block_scan<kThreads>(ties, scratch);
-    if (quota > scan.total) {
-      quota -= scan.total;
-      continue;
-    }
-    __syncthreads();
-    if (scan.before < quota && quota <= scan.before + ties) {
-      scratch[0] = uint32_t(group.first_chunk + c);
-      scratch[1] = quota - scan.before;
-    }
-    __syncthreads();
-    chunk = int32_t(scratch[0]);
-    quota = scratch[1];
-    break;
-  }
-  __syncthreads();
+  // the quota-th tie, from 1, is the last to be pruned
+  const Place place =
+      block_place<kThreads>(t.ties + group.first_chunk, group.chunks, t.state[item.group].rank, scratch);
+  uint32_t quota = place.rank;
+  const int32_t chunk = group.first_chunk + place.index;
   const int32_t segment = segment_of(t, chunk);
   const SegmentEntry& s = t.segment[segment];
   const int64_t begin = int64_t(chunk - s.first_chunk) * kChunk;
