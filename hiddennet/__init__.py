@@ -8,6 +8,7 @@ from hiddennet import nn, ops, optim
 from hiddennet.nn import (
     All,
     Fixed,
+    Flipped,
     Generated,
     HiddenConv2d,
     HiddenLinear,
@@ -30,6 +31,7 @@ from hiddennet.nn import (
 __all__ = [
     "All",
     "Fixed",
+    "Flipped",
     "Generated",
     "HiddenConv2d",
     "HiddenLinear",

@@ -2,8 +2,8 @@
 
 The streams run through all layers in order, so that a network has one tensor of each kind, not one a layer:
 `mask_bits` (uint8, 1 bit a weight in OIHW order, each layer from a whole byte on), `values`
-(float32, stored weights at revealed positions), `sign_bits` (uint8, for stored weights that are
-plus or minus one constant), `redraws` (1 or 2 bytes for each revealed weight that is drawn
+(float32, stored weights at revealed positions), `sign_bits` (uint8, for revealed weights that are
+plus or minus one constant, or whose magnitudes the seed gives), `redraws` (1 or 2 bytes for each revealed weight that is drawn
 anew and is no constant: which redraw it is of) and `scores` (float32, only where evaluation multiplies by them).
 """
 
@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from hiddennet import ops
 from hiddennet.artifact.file import ArtifactError
-from hiddennet.nn import All, Fixed, Generated, Redrawn, Sampled, Stored
+from hiddennet.nn import All, Fixed, Flipped, Generated, Redrawn, Sampled, Stored
 from hiddennet.nn.hidden import HiddenMixin
-from hiddennet.nn.weights import source_weight
-from hiddennet.ops.generate_weight import InitScale
+from hiddennet.nn.weights import source_weight, with_signs
+from hiddennet.ops.generate_weight import InitScale, fill
 
 STREAMS = {
     "mask_bits": torch.uint8,
@@ -113,6 +113,8 @@ def encode(name: str, layer: HiddenMixin, mask: Tensor, streams: Streams) -> dic
     entry["kept"] = int(mask.count_nonzero())
     if isinstance(layer.source, Redrawn):
         _encode_redrawn(entry, layer, mask, streams)
+    elif isinstance(layer.source, Flipped):
+        _encode_flipped(entry, layer, mask, streams)
     elif isinstance(layer.source, Generated):
         entry["scale"] = layer.scaled.scale
     else:
@@ -149,6 +151,25 @@ def _decode_redrawn(entry: dict[str, Any], mask: Tensor | None, streams: Streams
     return ops.redrawn_weight(whole, scaled, seed=source["seed"], layer=source["layer"]).flatten()[flat]
 
 
+def _encode_flipped(entry: dict[str, Any], layer: HiddenMixin, mask: Tensor, streams: Streams) -> None:
+    """Write the signs of revealed weights whose magnitudes the seed gives."""
+    negative = ops.unpack_mask(layer.signs().cpu(), tuple(layer.weight_shape))
+    streams.add("sign_bits", ops.pack_mask(negative[mask]))
+    entry["drawn_from"], entry["trainable"] = entry["source"], False
+    entry["source"] = Stored(layer=layer.source.layer).spec()
+    kind, scale = layer.scaled
+    entry["weights"] = {"as": "signs", "kind": kind, "scale": scale}
+
+
+def _decode_flipped(entry: dict[str, Any], mask: Tensor | None, streams: Streams) -> Tensor:
+    """The revealed weights of _encode_flipped: float32 [kept]."""
+    weights, kept, source = entry["weights"], entry["kept"], entry["drawn_from"]
+    drawn = torch.empty(tuple(entry["shape"]))
+    fill(drawn, InitScale(weights["kind"], weights["scale"]), **{k: source[k] for k in ("seed", "layer", "redraw")})
+    values = drawn.flatten() if mask is None else drawn[mask]
+    return with_signs(values, streams.take("sign_bits", (kept + 7) // 8))
+
+
 def _encode_weights(values: Tensor, streams: Streams) -> dict[str, Any]:
     """Write revealed weights: 1 bit each where they are +- one constant, else 4 bytes."""
     magnitude = values.abs()
@@ -183,6 +204,8 @@ def decode(entry: dict[str, Any], streams: Streams) -> Restored:
     spec["trainable"] = entry["trainable"]
     if entry["weights"]["as"] == "redraws":
         values = _decode_redrawn(entry, mask, streams)
+    elif entry["weights"]["as"] == "signs":
+        values = _decode_flipped(entry, mask, streams)
     else:
         values = _decode_weights(entry["weights"], entry["kept"], streams)
     weight = values.clone()

@@ -6,11 +6,12 @@ from hiddennet.nn.layers import HiddenConv2d, HiddenLinear
 from hiddennet.nn.network import density, hidden_layers, masks, refresh, select
 from hiddennet.nn.redraw import redraw
 from hiddennet.nn.rules import All, Fixed, KthValue, Rounded, Sampled, Threshold, TopK
-from hiddennet.nn.sources import Generated, Redrawn, Stored
+from hiddennet.nn.sources import Flipped, Generated, Redrawn, Stored
 
 __all__ = [
     "All",
     "Fixed",
+    "Flipped",
     "Generated",
     "HiddenConv2d",
     "HiddenLinear",

@@ -75,6 +75,27 @@ class Redrawn(Generated):
 
 
 @dataclass(frozen=True)
+class Flipped(Generated):
+    """Random weights whose signs are learned (Bop) and whose magnitudes never change: +-|generated|.
+
+    The layer holds them as a float32 parameter that gets the gradient of the revealed weights; a state dict and an
+    artifact hold one sign bit a weight, the seed tells the rest.
+    """
+
+    trainable: bool = True
+    gradient: str = "masked"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("Flipped", "gradient", self.gradient, GRADIENTS)
+
+    def spec(self) -> dict:
+        found = {**super().spec(), "kind": "flipped"}
+        del found["trainable"]
+        return found
+
+
+@dataclass(frozen=True)
 class Stored:
     """Weights held in a tensor: learned, imported, or frozen.
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hiddennet import ops
 from hiddennet.nn.rules import All, Fixed, TopK
-from hiddennet.nn.sources import Generated, Redrawn, Stored
+from hiddennet.nn.sources import Flipped, Generated, Redrawn, Stored
 from hiddennet.ops.generate_weight import fill, sign_plane
 
 
@@ -42,11 +42,15 @@ class WeightState:
             )
         if isinstance(self.rule, TopK) and not self.rule.has_scores:
             raise ValueError(f"{type(self).__name__}: expected a Stored source for TopK(of='weights'), got {source}")
-        del self.weight
-        self.register_parameter("weight", None)
         if source.layer is None:
             self.source = source = dataclasses.replace(source, layer=0)
         self.scaled = source.scaled(self.weight_shape, self._nominal_density())
+        if isinstance(source, Flipped):
+            self.weight = nn.Parameter(self._first_weights(device), requires_grad=source.trainable)
+            self._worn = False
+            return
+        del self.weight
+        self.register_parameter("weight", None)
         redrawn = isinstance(source, Redrawn)
         self._worn = redrawn and (self.scaled.kind in ("uniform", "normal") or source.decayed)
         signs = self.scaled.kind == "signs" and not self._worn
@@ -87,9 +91,37 @@ class WeightState:
         self._drawn_is_stale = False
         return self.drawn
 
-    def _load_from_state_dict(self, *args, **kwargs) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
+        signs = state_dict.pop(f"{prefix}signs", None) if isinstance(self.source, Flipped) else None
+        if signs is not None:
+            state_dict[f"{prefix}weight"] = with_signs(self._first_weights(signs.device), signs)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        if signs is not None:
+            del state_dict[f"{prefix}weight"]
+            state_dict[f"{prefix}signs"] = signs
         self._drawn_is_stale = True
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if isinstance(self.source, Flipped):
+            del destination[f"{prefix}weight"]
+            destination[f"{prefix}signs"] = self.signs()
+
+    @torch.no_grad()
+    def signs(self) -> Tensor:
+        """The signs of Flipped weights: uint8 [ceil(n / 8)], OIHW order, bit 1 = negative.
+
+        Raises RuntimeError when a magnitude is no longer the seed's: what trained the weights did more than flip them.
+        """
+        first = self._first_weights(self.weight.device)
+        # normals differ by a last bit between a CPU, where the layer may have been made, and a GPU
+        if not torch.allclose(self.weight.abs(), first.abs(), rtol=1e-6, atol=0.0):
+            raise RuntimeError(
+                f"{type(self).__name__}: expected Flipped weights to keep the magnitudes that their seed gives, got "
+                "others; train their signs with hiddennet.optim.Bop, or use Stored(trainable=True) for weights that "
+                "any optimiser may change"
+            )
+        return ops.pack_mask(torch.signbit(self.weight))
 
     def _nominal_density(self) -> float | None:
         """The kept fraction known from the rule alone."""
@@ -102,7 +134,7 @@ class WeightState:
     def source_state(self) -> ops.WeightSource:
         """The source as the ops take it."""
         source = self.source
-        if isinstance(source, Stored):
+        if isinstance(source, (Stored, Flipped)):
             through = source.gradient == "through"
             return ops.WeightSource(
                 "stored", self.weight_shape, stored=self.weight, layer=source.layer, through=through
@@ -119,6 +151,12 @@ class WeightState:
             layer=source.layer,
             redraw=source.redraw,
         )
+
+
+def with_signs(weight: Tensor, signs: Tensor) -> Tensor:
+    """The weight's magnitudes with the signs of a plane (uint8 [ceil(n / 8)], OIHW order, bit 1 = negative)."""
+    negative, magnitude = ops.unpack_mask(signs, tuple(weight.shape)), weight.abs()
+    return torch.where(negative, -magnitude, magnitude)
 
 
 @torch.no_grad()
