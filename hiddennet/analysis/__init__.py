@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hiddennet.analysis.cost import TrainingCost, training_cost
 from hiddennet.analysis.layers import LayerReport, layer_report, table, total
 
-__all__ = ["LayerReport", "layer_report", "table", "total"]
+__all__ = ["LayerReport", "TrainingCost", "layer_report", "table", "total", "training_cost"]

@@ -14,6 +14,8 @@ from hiddennet.nn import density, hidden_layers
 
 if TYPE_CHECKING:
     from hiddennet.config import Config
+    from hiddennet.data import Data
+    from hiddennet.train.ranks import Ranks
 
 Init = Literal[
     "signed_constant",
@@ -57,9 +59,9 @@ class DrawnSection(MethodSection):
 class Method:
     """One way to find or train a network. Subclasses say what their paper says, and no more.
 
-    A run calls `build` once, then `enter_stage(model, i)` before the first epoch of stage i, i = 1, 2, ...; a resumed
-    run calls `remake` in one go and then loads the state. Each stage has a new optimiser, over the parameters that
-    require gradients.
+    A run calls `build` once, `begin` when it starts, then `enter_stage(model, i)` before the first epoch of stage i,
+    i = 1, 2, ...; a resumed run calls `remake` in one go and then loads the state. Each stage has a new optimiser, over
+    the parameters that require gradients.
     """
 
     name: ClassVar[str]
@@ -69,7 +71,10 @@ class Method:
         self.config = config
         self.section: Any = config.method
         self.seed = config.seed
-        self.steps_per_epoch = 0  # known once the data is there
+        # known once the data is there
+        self.steps_per_epoch = 0
+        self.data: Data | None = None
+        self.ranks: Ranks | None = None
 
     @property
     def stages(self) -> list[Stage]:
@@ -90,6 +95,11 @@ class Method:
     def build(self, model: nn.Module) -> nn.Module:
         """Make the plain model on the CPU into the method's, in place, and return it."""
         raise NotImplementedError
+
+    def begin(self, model: nn.Module) -> list[str]:
+        """Called once when a run starts, before its first step, the model on its device; not where a run is resumed.
+        Returns sentences for the console."""
+        return []
 
     def enter_stage(self, model: nn.Module, stage: int) -> None:
         """Change the model's make-up, in place."""

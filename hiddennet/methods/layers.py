@@ -29,6 +29,22 @@ def plain_layers(model: nn.Module) -> dict[str, nn.Module]:
     return {name: module for name, module in model.named_modules() if type(module) in (nn.Conv2d, nn.Linear)}
 
 
+def matching(patterns: Iterable[str], layers: Iterable[str], key: str) -> list[str]:
+    """The layers that a pattern meets, in their order.
+
+    Raises ValueError, naming the config's key, for a pattern that meets none.
+    """
+    found, layers = set(), list(layers)
+    for pattern in patterns:
+        met = fnmatch.filter(layers, pattern)
+        if not met:
+            raise ValueError(
+                f"{key}: expected names or patterns of layers, got {pattern!r}; the layers are {', '.join(layers)}"
+            )
+        found.update(met)
+    return [name for name in layers if name in found]
+
+
 def dense_names(model: nn.Module, config: Config, exclude: Iterable[str] = ()) -> list[str]:
     """Names of the layers that stay dense: the config's first and last layer, and the patterns.
 
@@ -39,14 +55,7 @@ def dense_names(model: nn.Module, config: Config, exclude: Iterable[str] = ()) -
     for key in ("first_layer", "last_layer"):
         if getattr(config.model, key) == "dense":
             dense.add(getattr(model, key))
-    for pattern in exclude:
-        met = fnmatch.filter(layers, pattern)
-        if not met:
-            raise ValueError(
-                f"method.exclude: expected names or patterns of layers, got {pattern!r}; "
-                f"the layers are {', '.join(layers)}"
-            )
-        dense.update(met)
+    dense.update(matching(exclude, layers, "method.exclude"))
     if not layers.keys() - dense:
         raise ValueError(f"method: expected a layer to hide, got {len(dense)} dense layers and no other; exclude fewer")
     return [name for name in layers if name in dense]

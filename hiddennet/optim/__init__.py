@@ -1,5 +1,6 @@
 """Optimisers of scores: torch's SGD and Adam with regulariser and clamp in the same pass over memory."""
 
 from hiddennet.optim.score import ScoreAdam, ScoreSGD
+from hiddennet.optim.several import Several
 
-__all__ = ["ScoreAdam", "ScoreSGD"]
+__all__ = ["ScoreAdam", "ScoreSGD", "Several"]

@@ -93,7 +93,7 @@ def _typed() -> list[str]:
 
 
 def _runs(made: _Report, paths: Sequence[str], axis: str | None, which: str, say: Callable[[str], None]) -> int:
-    from hiddennet.report import page, plots, published, sections
+    from hiddennet.report import costs, page, plots, published, sections
     from hiddennet.report import runs as found_runs
 
     runs, left_out = found_runs.read_all(paths)
@@ -117,6 +117,10 @@ def _runs(made: _Report, paths: Sequence[str], axis: str | None, which: str, say
     elif metric is not None:
         said = "Accuracy after each epoch: mean, and one standard deviation over seeds."
         parts.append(made.plot("accuracy_epoch", plots.over_epochs(lines, axis, metric), said))
+    flips = [run for run in runs if run.metrics and "flips" in run.metrics[0]]
+    if flips and curves <= MOST_CURVES:
+        said = "Signs flipped in each epoch, all layers together: mean, and one standard deviation over seeds."
+        parts.append(made.plot("flips_epoch", plots.over_epochs(lines, axis, "flips"), said))
     said = "Means and standard deviations (n - 1) over seeds, at the epoch that each run chose."
     made.parts.append(page.section("Accuracy", *parts, page.table(head, rows, caption=said)))
     labels = sections.labels_of(lines)
@@ -124,6 +128,7 @@ def _runs(made: _Report, paths: Sequence[str], axis: str | None, which: str, say
         sections.stages(runs, labels),
         sections.published(beside),
         sections.layers(lines, which, say),
+        costs.costs(lines),
         page.section("Runs", sections.runs_table(runs, labels), page.items([f"Left out: {s}" for s in left_out])),
         sections.commands(runs),
     ]

@@ -191,7 +191,11 @@ def metric_of(runs: Sequence[Run]) -> str | None:
 
 
 def over_epochs(lines: Sequence[Line], axis: str, metric: str) -> bytes:
-    """Accuracy after each epoch: mean over seeds, and a band of one standard deviation."""
+    """A column of metrics.csv after each epoch: mean over seeds, and a band of one standard deviation.
+
+    Runs without the column are left out. Accuracies are shown in per cent, counts on a logarithmic scale.
+    """
+    accuracy = metric.endswith("_top1")
     with figure() as (drawn, axes):
         index = 0
         several = sum(len(line.settings) for line in lines) > len(lines)
@@ -200,12 +204,17 @@ def over_epochs(lines: Sequence[Line], axis: str, metric: str) -> bytes:
                 label = line.label
                 if several and axis != "epoch":
                     label += f", {f'density {100 * setting.x:.3g} %' if axis == 'density' else f'{axis} {setting.x:g}'}"
-                _curve(axes, [run for run in setting.runs if run.metrics], metric, label, index)
+                runs = [run for run in setting.runs if run.metrics and metric in run.metrics[0]]
+                if runs:
+                    _curve(axes, runs, metric, label, index)
                 index += 1
-        _per_cent(axes)
+        if accuracy:
+            _per_cent(axes)
+        else:
+            axes.set_yscale("symlog", linthresh=1)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("epoch")
-        axes.set_ylabel(f"{metric.removesuffix('_top1')} accuracy, top-1")
+        axes.set_ylabel(f"{metric.removesuffix('_top1')} accuracy, top-1" if accuracy else f"{metric} in the epoch")
         _legend(drawn, axes)
         return png(drawn)
 

@@ -80,9 +80,10 @@ class Engine:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def set_learning_rate(self, lr: float) -> None:
-        """Set the rate of all groups."""
+        """Set the rate of all groups that have one."""
         for group in self.optimizer.param_groups if self.optimizer is not None else ():
-            group["lr"] = lr
+            if "lr" in group:
+                group["lr"] = lr
 
     def _cast(self) -> Any:
         if self.autocast is None:

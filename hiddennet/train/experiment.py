@@ -106,8 +106,7 @@ def _start_or_resume(session: Session) -> None:
     name, epochs = config.name, session.plan.epochs
     if state is None:
         session.console.say(f"run {folder.path}: {name}, {epochs} epochs on {session.device}")
-        session.save(folder.first)
-        session.save(folder.last)
+        session.begin()
         return
     session.resume(state)
     progress = session.progress

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,8 +12,8 @@ _CLASSES = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.opt
 _FUSED_ON = ("cuda", "cpu")
 
 
-def groups(model: nn.Module, section: Any) -> list[dict[str, Any]]:
-    """Return the parameter groups: all that requires gradients, in module order.
+def groups(model: nn.Module, section: Any, without: Iterable[nn.Parameter] = ()) -> list[dict[str, Any]]:
+    """Return the parameter groups: all that requires gradients, in module order; but for those of `without`.
 
     With batch_norm_decay false, batch norm's parameters, found by the type of their module, and all
     parameters of one dimension get no weight decay.
@@ -23,9 +24,9 @@ def groups(model: nn.Module, section: Any) -> list[dict[str, Any]]:
         if isinstance(module, nn.modules.batchnorm._NormBase)
         for parameter in module.parameters(recurse=False)
     }
-    decayed, free = [], []
+    decayed, free, others = [], [], {id(parameter) for parameter in without}
     for parameter in model.parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad and id(parameter) not in others:
             spared = id(parameter) in normal or parameter.ndim == 1
             (free if spared and not section.batch_norm_decay else decayed).append(parameter)
     found = [{"params": decayed, "weight_decay": section.weight_decay}]
@@ -34,13 +35,13 @@ def groups(model: nn.Module, section: Any) -> list[dict[str, Any]]:
     return [group for group in found if group["params"]]
 
 
-def build(model: nn.Module, section: Any) -> torch.optim.Optimizer | None:
+def build(model: nn.Module, section: Any, without: Iterable[nn.Parameter] = ()) -> torch.optim.Optimizer | None:
     """Return the optimiser that the config's section names, fused where torch can; None when
     nothing learns.
 
-    section: of hiddennet.config, `optimizer`.
+    section: of hiddennet.config, `optimizer`. without: parameters that another optimiser has.
     """
-    parameters = groups(model, section)
+    parameters = groups(model, section, without)
     if not parameters:
         return None
     device = parameters[0]["params"][0].device.type

@@ -57,7 +57,7 @@ class Session:
         self.ranks, self.folder, self.console = ranks, folder, console
         self.progress = Progress(run_id)
         self.model = model
-        method.steps_per_epoch = len(data.train)
+        method.steps_per_epoch, method.data, method.ranks = len(data.train), data, ranks
         self.plan = Plan(method.stages)
         self.engine = Engine(model, config, device, ranks, method)
         self.meter = Meter(device)
@@ -115,6 +115,14 @@ class Session:
                     f"note: the run was on {key}={state[key]} and goes on with {here}; "
                     "the results are no longer those of one machine to the bit"
                 )
+
+    def begin(self) -> None:
+        """Let the method do what comes before the first step; keep the network as it starts."""
+        for note in self.method.begin(self.model):
+            self.console.say(note)
+        self.density = self.method.density(self.model)
+        self.save(self.folder.first)
+        self.save(self.folder.last)
 
     def load_best(self) -> None:
         """Take the weights of the best epoch."""

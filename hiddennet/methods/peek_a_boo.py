@@ -1,0 +1,201 @@
+"""peek_a_boo: prune the random network, then learn only the signs of what is left, with Bop.
+
+Chen et al. 2022, "Peek-a-Boo: What (More) is Disguised in a Randomly Weighted Neural Network, and How to Find It
+Efficiently", ICLR 2022. Bop: Helwegen et al. 2019, arXiv 1906.02107, algorithm 2. The gradients may come from a
+predictor of few bits (PSG: Wang et al. 2019, "E2-Train", arXiv 1910.13349).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from hiddennet import ops, optim
+from hiddennet.methods.base import Init
+from hiddennet.methods.layers import generated, learn, numbers
+from hiddennet.methods.prune_at_init import PruneAtInit, PruneSection
+from hiddennet.methods.section import Number, Positive, Section
+from hiddennet.methods.subnet import Subnet
+from hiddennet.nn import Flipped, Generated, Stored, hidden_layers, hide, psg
+
+if TYPE_CHECKING:
+    from hiddennet.config import Config
+
+
+class PsgSection(Section):
+    """Keys of the predicted weight gradient."""
+
+    title: ClassVar[str] = "method.psg"
+    input_bits: int = Field(8, description="bits of a layer's input in its weight gradient; 1 to 16, or 32: all")
+    gradient_bits: int = Field(16, description="bits of the gradient at a layer's output; 1 to 16, or 32: all")
+    threshold: Number = Field(1e-7, ge=0.0, description="entries of the predicted gradient below it are not used")
+    threshold_mode: Literal["relative", "absolute"] = Field(
+        "relative", description="relative: a fraction of the layer's largest predicted entry"
+    )
+    sparsify: bool = Field(True, description="what is not used is 0; false: it is replaced by the exact gradient")
+    sign: bool = Field(False, description="only the gradient's sign is used; not with Bop, which needs magnitudes")
+    signed: list[str] | None = Field(
+        None, description="names or patterns of layers whose input may be negative; null: the first layer"
+    )
+
+    @property
+    def config(self) -> ops.PSGConfig:
+        """As the ops take it."""
+        return ops.PSGConfig(**{name: getattr(self, name) for name in type(self).model_fields if name != "signed"})
+
+
+class PeekABooSection(PruneSection):
+    """method: a pruner reveals some of the random weights; of those only the signs learn."""
+
+    title: ClassVar[str] = "method 'peek_a_boo'"
+    sections: ClassVar[dict[str, object]] = {"psg": PsgSection}
+    name: Literal["peek_a_boo"]
+    init: Init = Field("kaiming_normal", description="distribution of the weights")
+    adaptivity_rate: Annotated[Number, Field(gt=0.0, lt=1.0)] = Field(
+        1e-3, description="Bop: weight of a new gradient in the moving average"
+    )
+    flip_threshold: Number = Field(1e-6, ge=0.0, description="Bop: a sign flips where the average is at least this")
+    adaptivity_decay: Number = Field(0.15, gt=0.0, le=1.0, description="factor on the adaptivity rate")
+    adaptivity_interval: Positive | None = Field(45, description="epochs between two times of that; null: never")
+    adaptivity_timing: Literal["after", "before"] = Field(
+        "after", description="after epochs interval, 2 interval, ... or before them: one epoch earlier"
+    )
+    average_init: Literal["grad", "zero"] = Field(
+        "grad", description="what the moving average starts from: the first gradient, as the original, or zero"
+    )
+    linear: Literal["train", "flip"] = Field(
+        "train", description="weights of hidden linear layers: trained by the optimiser, or signs flipped as well"
+    )
+    psg: PsgSection | None = Field(
+        None, description="weight gradients from inputs and errors of few bits; null: exact gradients"
+    )
+
+    def mistakes(self, config: Config) -> list[str]:
+        found = super().mistakes(config)
+        if self.psg is not None:
+            try:
+                _ = self.psg.config
+            except ValueError as error:
+                found.append(f"method.psg: {error}")
+            if self.psg.sign:
+                found.append(
+                    "method.psg.sign: expected false with Bop, which weighs gradients by their magnitude: signs of +-1 "
+                    "would be far above flip_threshold at every step, got true"
+                )
+        if config.optimizer.clip_norm is not None:
+            found.append(
+                "optimizer.clip_norm: expected null with peek_a_boo, since Bop's gradients are not to be scaled, got "
+                f"{config.optimizer.clip_norm}"
+            )
+        return found
+
+
+class PeekABoo(PruneAtInit):
+    """Masks as prune_at_init chooses them; convolutions learn their signs by Bop, all else by the optimiser."""
+
+    name = "peek_a_boo"
+    Section = PeekABooSection
+
+    bop: optim.Bop | None = None
+    _flips_before: dict[str, int]
+
+    def check_layers(self, hidden: list[str], model: nn.Module) -> None:
+        if self.section.linear == "train" and not any(self.flips(model.get_submodule(name)) for name in hidden):
+            raise ValueError(
+                f"method.linear: expected flip in a network of linear layers only ({', '.join(hidden)}), got train: "
+                "there would be no sign to learn"
+            )
+
+    def flips(self, layer: nn.Module) -> bool:
+        """Whether a layer's signs are learned, by Bop."""
+        return self.section.linear == "flip" or not isinstance(layer, nn.Linear)
+
+    def hide(self, model: nn.Module, dense: list[str], rule, subnet: Subnet | None) -> None:
+        section, number = self.section, numbers(model)
+
+        def source(name: str, module: nn.Module) -> Flipped | Stored:
+            drawn = generated(section, self.seed, number[name])
+            given = subnet is not None and name in subnet.masks
+            if not self.flips(module) or (given and not _is_drawn(module.weight, drawn, subnet.masks[name])):
+                return Stored(trainable=True, layer=number[name])
+            return Flipped(drawn.init, drawn.seed, drawn.layer, drawn.mode, drawn.nonlinearity)
+
+        weights = {name: module.weight.detach().clone() for name, module in model.named_modules() if name in number}
+        hide(model, source=source, rule=rule, exclude=lambda name, _: name in dense)
+        learn(model)
+        if subnet is not None:
+            for name, layer in hidden_layers(model).items():
+                if isinstance(layer.source, Flipped):
+                    _copy_signs(layer.weight, weights[name])
+        if section.psg is not None:
+            signed = "first" if section.psg.signed is None else section.psg.signed
+            predicted = [name for name in number if self.flips(model.get_submodule(name))]
+            psg(model, section.psg.config, signed=signed, include=predicted)
+
+    def flipped(self, model: nn.Module) -> dict[str, Any]:
+        """The layers whose signs are learned, by name."""
+        return {name: layer for name, layer in hidden_layers(model).items() if self.flips(layer)}
+
+    def optimizer(self, model: nn.Module, section: Any) -> torch.optim.Optimizer | None:
+        from hiddennet.train import optimizers
+
+        own = self.section
+        weights = [layer.weight for layer in self.flipped(model).values()]
+        self.bop = optim.Bop(weights, own.adaptivity_rate, own.flip_threshold, init=own.average_init)
+        rest = optimizers.build(model, section, without=weights)
+        return self.bop if rest is None else optim.Several(self.bop, rest)
+
+    def adaptivity_rate(self, epoch: int) -> float:
+        """Bop's adaptivity rate in an epoch, from 0."""
+        own, rate = self.section, self.section.adaptivity_rate
+        if own.adaptivity_interval is not None:
+            passed = epoch if own.adaptivity_timing == "after" else epoch + 1
+            for _ in range(passed // own.adaptivity_interval):
+                rate *= own.adaptivity_decay
+        return rate
+
+    def on_epoch_start(self, model: nn.Module, epoch: int) -> list[str]:
+        notes = super().on_epoch_start(model, epoch)
+        for group in self.bop.param_groups:
+            group["adaptivity_rate"] = self.adaptivity_rate(epoch)
+        self._flips_before = self._total_flips(model)
+        return notes
+
+    def _total_flips(self, model: nn.Module) -> dict[str, int]:
+        """Flips since the start of the run, by layer."""
+        totals = self.bop.total_flips()
+        return {name: int(totals.get(layer.weight, 0)) for name, layer in self.flipped(model).items()}
+
+    def on_epoch_end(self, model: nn.Module, epoch: int) -> dict[str, float]:
+        totals = self._total_flips(model)
+        flips = {name: total - self._flips_before.get(name, 0) for name, total in totals.items()}
+        numbers = {f"flips/{name}": float(count) for name, count in flips.items()}
+        return {"flips": float(sum(flips.values())), "adaptivity_rate": self.adaptivity_rate(epoch), **numbers}
+
+    def state(self) -> dict[str, Any]:
+        return {"flips_before": getattr(self, "_flips_before", {})}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._flips_before = state["flips_before"]
+
+
+def _is_drawn(weight: Tensor, drawn: Generated, mask: Tensor) -> bool:
+    """Whether the revealed weights are those that the source gives, but for their signs."""
+    own = ops.generate_weight(
+        tuple(weight.shape),
+        drawn.init,
+        seed=drawn.seed,
+        layer=drawn.layer,
+        mode=drawn.mode,
+        nonlinearity=drawn.nonlinearity,
+    )
+    return torch.equal(own.abs()[mask], weight.detach().abs()[mask])
+
+
+@torch.no_grad()
+def _copy_signs(weight: Tensor, like: Tensor) -> None:
+    """Give `weight` the signs of `like`, in place; where that is 0, it keeps its own."""
+    weight.copy_(torch.where(like == 0, weight, torch.copysign(weight, like)))

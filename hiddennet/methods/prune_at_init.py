@@ -1,0 +1,214 @@
+"""prune_at_init: a pruner chooses the mask before anything is learned; then the revealed weights learn.
+
+SNIP (Lee et al. 2019), GraSP (Wang et al. 2020), SynFlow (Tanaka et al. 2020), magnitude, random; as Peek-a-Boo (Chen
+et al. 2022, ICLR) and Rare Gems (arXiv 2202.12002) compare them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from hiddennet import data, ops
+from hiddennet.methods.base import DrawnSection, Init, Method
+from hiddennet.methods.layers import Patterns, dense_names, draw_weights, learn, matching, numbers, plain_layers
+from hiddennet.methods.recipe import Stage
+from hiddennet.methods.section import Count, Density, Positive
+from hiddennet.methods.subnet import Subnet, read_subnet
+from hiddennet.nn import Fixed, Stored, hidden_layers, hide, masks
+from hiddennet.nn.hidden import HiddenMixin
+
+if TYPE_CHECKING:
+    from hiddennet.config import Config
+    from hiddennet.data import Data
+
+Pruner = Literal["synflow", "snip", "grasp", "magnitude", "random"]
+_DATA_FREE = ("synflow", "magnitude", "random")
+
+
+class PruneSection(DrawnSection):
+    """method: a pruner reveals some of the random weights before training; those learn."""
+
+    title: ClassVar[str] = "method 'prune_at_init'"
+    name: Literal["prune_at_init"]
+    init: Init = Field("kaiming_normal", description="distribution of the weights at the start")
+    pruner: Pruner | None = Field("synflow", description="whose scores the mask is chosen by; null: nothing is pruned")
+    density: Density = Field(0.3, description="fraction of all weights that may be pruned that is revealed")
+    iterations: Positive | None = Field(
+        None, description="times of scoring and pruning on the way to the density; null: 100 for synflow, else 1"
+    )
+    prune_schedule: Literal["exponential", "linear"] = Field(
+        "exponential", description="how the density falls over the iterations"
+    )
+    scope: Literal["global", "layer"] = Field("global", description="rank all layers together, or each by itself")
+    classifier_density: Density | None = Field(
+        None, description="density of the last layer where scope is layer; null: as density"
+    )
+    prune_epoch: Count = Field(0, description="epoch, from 0, before which the last pruning falls; 0: before training")
+    shots: Positive = Field(1, description="prunings, evenly spaced from training's start to prune_epoch")
+    prune_images: Positive = Field(100, description="training images that snip and grasp look at")
+    prune_batch_size: Positive = Field(256, description="of those images at once, at most")
+    invert: bool = Field(False, description="reveal the lowest scores instead: a sanity check")
+    shuffle: bool = Field(False, description="shuffle each layer's mask after pruning: a sanity check")
+    exclude: Patterns
+    unpruned: Patterns
+    stage: Literal["prune", "train", "both"] = Field(
+        "both", description="prune: end after pruning; train: go on from `subnet`, where another run pruned"
+    )
+    subnet: str | None = Field(
+        None, description="for stage train: the pruned network, an artifact or the folder of a run"
+    )
+
+    def mistakes(self, config: Config) -> list[str]:
+        found = super().mistakes(config)
+        if (self.stage == "train") != (self.subnet is not None):
+            found.append(
+                f"method.subnet: expected it exactly where stage is train, got {self.subnet!r} with {self.stage}"
+            )
+        if self.shots > max(1, self.prune_epoch):
+            found.append(
+                f"method.shots: expected at most prune_epoch ({self.prune_epoch}), so that there is an epoch between "
+                f"two, or 1, got {self.shots}"
+            )
+        if self.prune_epoch and (self.stage != "both" or self.prune_epoch >= config.train.epochs):
+            found.append(
+                f"method.prune_epoch: expected 0, or an epoch of the training (train.epochs is {config.train.epochs}) "
+                f"with stage both, got {self.prune_epoch} with stage {self.stage}"
+            )
+        if self.classifier_density is not None and self.scope != "layer":
+            found.append("method.classifier_density: expected scope layer with it, got scope global")
+        if config.data.name in data.TEXT:
+            found.append(f"method.name: expected a data set of images with {self.name}, got {config.data.name!r}")
+        return found
+
+
+def sample(data: Data, count: int, batch_size: int) -> list[tuple[Tensor, Tensor]]:
+    """The first `count` training images of epoch 0, as training sees them, in batches of at most `batch_size`."""
+    data.train.set_epoch(0)
+    images, labels, found = [], [], 0
+    for some, targets in data.train:
+        images.append(some[: count - found])
+        labels.append(targets[: count - found])
+        found += len(labels[-1])
+        if found >= count:
+            break
+    return list(zip(torch.cat(images).split(batch_size), torch.cat(labels).split(batch_size), strict=True))
+
+
+class PruneAtInit(Method):
+    """Fixed masks, chosen by a pruner at the start of training or in shots up to prune_epoch; their weights learn."""
+
+    name = "prune_at_init"
+    Section = PruneSection
+
+    @property
+    def stages(self) -> list[Stage]:
+        if self.section.stage == "prune":
+            return [Stage("prune", 0, self.config.optimizer, self.config.schedule)]
+        return super().stages
+
+    def build(self, model: nn.Module) -> nn.Module:
+        section = self.section
+        dense = dense_names(model, self.config, section.exclude)
+        self.check_layers([name for name in plain_layers(model) if name not in dense], model)
+        draw_weights(model, section, self.seed)
+        subnet = read_subnet(section.subnet, model) if section.subnet else None
+        if subnet is not None:
+            subnet.copy_into(model)
+
+        def rule(name: str, module: nn.Module) -> Fixed:
+            given = subnet.masks.get(name) if subnet is not None else None
+            return Fixed(torch.ones_like(module.weight, dtype=torch.bool) if given is None else given)
+
+        self.hide(model, dense, rule, subnet)
+        self.unpruned = matching(section.unpruned, hidden_layers(model), "method.unpruned")
+        if len(self.unpruned) == len(hidden_layers(model)):
+            raise ValueError(f"method.unpruned: expected a layer to prune, got all of {len(self.unpruned)} left out")
+        return model
+
+    def check_layers(self, hidden: list[str], model: nn.Module) -> None:
+        """Raise ValueError where the layers to hide are not what the method can train."""
+
+    def hide(self, model: nn.Module, dense: list[str], rule, subnet: Subnet | None) -> None:
+        """Make the plain model's layers hidden ones, in place; its weights are drawn, or those of `subnet`."""
+        number = numbers(model)
+        hide(
+            model,
+            source=lambda name, _: Stored(trainable=True, layer=number[name]),
+            rule=rule,
+            exclude=lambda name, _: name in dense,
+        )
+        learn(model)
+
+    def begin(self, model: nn.Module) -> list[str]:
+        section = self.section
+        if section.pruner is None or section.stage == "train" or section.prune_epoch:
+            return []
+        return self.prune(model, section.density)
+
+    def on_epoch_start(self, model: nn.Module, epoch: int) -> list[str]:
+        section = self.section
+        if section.pruner is None or not section.prune_epoch:
+            return []
+        every = section.prune_epoch // section.shots
+        shot, rest = divmod(epoch, every)
+        if rest or not 1 <= shot <= section.shots:
+            return []
+        return self.prune(model, 1.0 - (1.0 - section.density) * shot / section.shots)
+
+    def is_result(self, epoch: int) -> bool:
+        section = self.section
+        return epoch >= section.prune_epoch // section.shots * section.shots
+
+    def prune(self, model: nn.Module, density: float) -> list[str]:
+        """Choose the masks anew at this density, in place; return what there is to say."""
+        found = self.choose(model, density) if self.ranks.first else None
+        found = self.ranks.share(found, next(model.parameters()).device)
+        layers = hidden_layers(model)
+        for name, mask in found.items():
+            set_mask(layers[name.removesuffix(".weight")], mask)
+        left = sum(int(mask.count_nonzero()) for mask in found.values())
+        size = sum(mask.numel() for mask in found.values())
+        said = [f"{self.section.pruner} keeps {left} of {size} weights, density {left / size:.4f}"]
+        empty = [name.removesuffix(".weight") for name, mask in found.items() if not mask.any()]
+        return said + [f"warning: no weight is left in layer {name}; its output is constant" for name in empty]
+
+    def choose(self, model: nn.Module, density: float) -> dict[str, Tensor]:
+        """The pruner's masks by name of the weight, bool."""
+        from hiddennet import pruning
+
+        section, seen = self.section, self.data
+        usual = 100 if section.pruner == "synflow" else 1
+        batches = None
+        if section.pruner not in _DATA_FREE:
+            batches = sample(seen, section.prune_images, section.prune_batch_size)
+        return pruning.prune(
+            model,
+            section.pruner,
+            density,
+            iterations=section.iterations or usual,
+            schedule=section.prune_schedule,
+            scope=section.scope,
+            batches=batches,
+            input_shape=(seen.in_channels, seen.image_size, seen.image_size),
+            exclude=[name for name in plain_or_hidden(model) if name not in masks(model) or name in self.unpruned],
+            classifier_density=section.classifier_density,
+            num_classes=seen.num_classes if section.classifier_density is not None else None,
+            invert=section.invert,
+            shuffle=section.shuffle,
+            seed=self.seed,
+        )
+
+
+def plain_or_hidden(model: nn.Module) -> list[str]:
+    """Names of all layers with a weight to prune, hidden or not."""
+    return [n for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear, HiddenMixin))]
+
+
+@torch.no_grad()
+def set_mask(layer: HiddenMixin, mask: Tensor) -> None:
+    """Give a layer with a Fixed rule another mask, in place."""
+    layer.mask_bits.copy_(ops.pack_mask(mask.to(layer.mask_bits.device)))

@@ -1,0 +1,122 @@
+"""peek_a_boo: signs learn, magnitudes and masks do not; what the driver keeps and refuses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import hiddennet as hn
+from hiddennet import artifact, optim
+from hiddennet.config import ConfigError
+from hiddennet.nn.weights import source_weight
+from hiddennet.train import checkpoint, experiment
+from hiddennet.train.folder import RunFolder
+
+from .test_prune_at_init import SMALL, begun
+
+__all__ = ["begun"]
+
+PSG = {"input_bits": 8, "gradient_bits": 16}
+
+
+@pytest.mark.parametrize("psg", [None, PSG])
+def test_only_signs_of_revealed_weights_change(begun, psg):
+    run = begun("peek_a_boo", pruner="synflow", iterations=4, density=0.4, psg=psg, adaptivity_rate=0.1, linear="flip")
+    layers = hn.hidden_layers(run.model)
+    first = {name: layer.weight.detach().clone() for name, layer in layers.items()}
+    losses = run.steps(30)
+    assert losses[-1] < losses[0]
+    flips = 0
+    for name, layer in layers.items():
+        assert torch.equal(layer.weight.abs(), first[name].abs())
+        changed = layer.weight != first[name]
+        assert not changed[~layer.mask()].any()
+        flips += int(changed.sum())
+    assert flips > 0
+    assert sum(run.method._total_flips(run.model).values()) >= flips
+
+
+def test_linear_layers_are_trained_or_flipped(begun):
+    run = begun("peek_a_boo", density=0.5, pruner="magnitude")
+    layers = hn.hidden_layers(run.model)
+    kinds = {name: type(layer.source) for name, layer in layers.items()}
+    assert {kind for name, kind in kinds.items() if isinstance(layers[name], torch.nn.Linear)} == {hn.Stored}
+    assert {kind for name, kind in kinds.items() if not isinstance(layers[name], torch.nn.Linear)} == {hn.Flipped}
+    assert isinstance(run.engine.optimizer, optim.Several)
+    own = {id(p) for p in run.engine.learning_parameters()}
+    assert own == {id(p) for p in run.model.parameters() if p.requires_grad}
+    run.engine.set_learning_rate(0.25)
+    assert [group.get("lr") for group in run.engine.optimizer.param_groups][0] is None
+    assert run.engine.optimizer.param_groups[-1]["lr"] == 0.25
+
+
+@pytest.mark.parametrize(
+    "timing, rates", [("after", [1, 1, 1, 0.5, 0.5, 0.5, 0.25]), ("before", [1, 1, 0.5, 0.5, 0.5, 0.25])]
+)
+def test_the_adaptivity_rate_falls_as_each_original_lets_it(begun, timing, rates):
+    run = begun(
+        "peek_a_boo",
+        adaptivity_rate=0.01,
+        adaptivity_decay=0.5,
+        adaptivity_interval=3,
+        adaptivity_timing=timing,
+        pruner=None,
+    )
+    seen = []
+    for epoch in range(len(rates)):
+        run.method.on_epoch_start(run.model, epoch)
+        seen += {group["adaptivity_rate"] for group in run.method.bop.param_groups}
+    assert seen == pytest.approx([0.01 * rate for rate in rates])
+
+
+def test_a_run_its_checkpoints_and_its_artifact(make):
+    settings = make("peek_a_boo", model=SMALL, density=0.3, iterations=5, psg=PSG, adaptivity_rate=0.05, linear="flip")
+    record = experiment.run(settings, bar=False)
+    folder = RunFolder.of(settings)
+    state = checkpoint.load(folder.best)["model"]
+    assert not any(key.endswith(".weight") and key.removesuffix("weight") + "signs" in state for key in state)
+    network = artifact.load(folder.artifact)
+    kept = sum(int(mask.sum()) for mask in hn.masks(network).values())
+    size = sum(mask.numel() for mask in hn.masks(network).values())
+    assert kept / size == pytest.approx(record["density"]) == pytest.approx(0.3, abs=1e-3)
+    for name, layer in hn.hidden_layers(network).items():
+        drawn = hn.ops.generate_weight(tuple(layer.weight_shape), "kaiming_normal", seed=0, layer=layer.source.layer)
+        assert torch.equal(source_weight(layer).abs()[layer.mask()], drawn.abs()[layer.mask()]), name
+    assert record["artifact_bytes"] < 0.12 * record["dense_bytes"]
+    row = folder.metrics.read_text().splitlines()[0].split(",")
+    assert "flips" in row and "adaptivity_rate" in row
+
+
+def test_pruning_and_training_as_two_runs(make):
+    def settings(**method):
+        return make("peek_a_boo", model=SMALL, pruner="snip", density=0.4, adaptivity_rate=0.05, **method)
+
+    experiment.run(settings(stage="prune"), bar=False)
+    folder = RunFolder.of(settings(stage="prune")).path
+    two = experiment.run(settings(stage="train", subnet=str(folder)), bar=False)
+    one = experiment.run(settings(), bar=False)
+    for key in ("density", "test_top1", "test_loss", "best_epoch"):
+        assert two[key] == one[key]
+    assert abs(two["artifact_bytes"] - one["artifact_bytes"]) < 512
+
+
+@pytest.mark.parametrize(
+    "method, said",
+    [
+        ({"psg": {"input_bits": 0}}, "method.psg"),
+        ({"psg": {"input_bits": 20}}, "method.psg"),
+        ({"psg": {"sign": True}}, "method.psg.sign: expected false with Bop"),
+        ({"adaptivity_rate": 1.0}, "method.adaptivity_rate"),
+        ({"adaptivity_rate": 0.0}, "method.adaptivity_rate"),
+        ({"flip_threshold": -1.0}, "method.flip_threshold"),
+        ({"psg": {"bits": 4}}, "method.psg.bits"),
+    ],
+)
+def test_what_is_refused(make, method, said):
+    with pytest.raises(ConfigError, match=said):
+        make("peek_a_boo", **method)
+
+
+def test_a_network_without_a_sign_to_learn(trained):
+    with pytest.raises(ValueError, match="method.linear: expected flip in a network of linear layers only"):
+        trained("peek_a_boo", model={"name": "digits_mlp", "width": 0.1})
