@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
-from hiddennet.ops.checks import check_same_device, check_tensor, is_channels_last
-from hiddennet.ops.rerandomize import check_like, check_plane
+from hiddennet.ops.checks import check_like, check_plane, check_same_device, check_tensor, is_channels_last
 
 _bop_step = torch.ops.hiddennet.bop_step_.default
 
@@ -53,9 +52,9 @@ def bop_step_(
     """Take one step of Bop on all weights at once; change weights, averages and counters in place.
 
     With g the gradient: m = (1 - rate) m + rate g, or g + rate g where fresh; then a weight p is negated where
-    |m| >= threshold and sign(m) = sign(p), with sign(0) = 0. NaN, in m or p, never flips. With threshold 0 a weight of 0
-    under an average of 0 counts as a flip, from 0 to -0. Numbers are rounded to float32. Only sign bits of the weights
-    change. An element whose flag bit is 0 is left wholly alone, its average too. Nothing waits for a device.
+    |m| >= threshold and sign(m) = sign(p), with sign(0) = 0. NaN, in m or p, never flips. With threshold 0 a weight of
+    0 under an average of 0 counts as a flip, from 0 to -0. Numbers are rounded to float32. Only sign bits of the
+    weights change. An element whose flag bit is 0 is left wholly alone, its average too. Nothing waits for a device.
 
     Args:
         weights: float32, any shapes, OIHW or channels_last memory, all on one device.
@@ -87,12 +86,12 @@ def bop_step_(
         check_same_device(op, "weights", w, "the first of the weights", weights[0])
         if not (w.is_contiguous() or is_channels_last(w)):
             raise ValueError(f"{op}: expected weights contiguous or channels_last, got strides {w.stride()}")
-        check_like(op, "grads", grads[i], w, torch.float32)
-        check_like(op, "averages", averages[i], w, torch.float32)
+        check_like(op, "grads", grads[i], w, torch.float32, other="weights")
+        check_like(op, "averages", averages[i], w, torch.float32, other="weights")
         _check_counter(op, "flips", flips[i], w)
         _check_counter(op, "total_flips", total_flips[i], w)
         if flags is not None and flags[i] is not None:
-            check_plane(op, "flags", flags[i], w)
+            check_plane(op, "flags", flags[i], w, other="weights")
     with torch.no_grad():
         launch(
             list(weights),

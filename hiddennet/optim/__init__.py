@@ -1,5 +1,6 @@
-"""Optimisers of scores: torch's SGD and Adam with regulariser and clamp in the same pass over memory."""
+"""Optimisers of one pass over memory: SGD and Adam of scores with regulariser and clamp, and Bop of signs."""
 
+from hiddennet.optim.bop import Bop
 from hiddennet.optim.score import ScoreAdam, ScoreSGD
 
-__all__ = ["ScoreAdam", "ScoreSGD"]
+__all__ = ["Bop", "ScoreAdam", "ScoreSGD"]
