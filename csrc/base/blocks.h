@@ -250,15 +250,18 @@ class BlockReader {
     }
   }
 
-  // The rule's plane of bits for positions [p0, p0 + n): all ones or all zeros.
-  const uint32_t* bits(const Rule& r, int32_t p0, int32_t n) {
+  // A plane of bits for positions [p0, p0 + n): all ones or all zeros.
+  const uint32_t* plane(const uint8_t* bits, int32_t p0, int32_t n) {
     bits_.resize(keep_.size());
     float* buffer = reinterpret_cast<float*>(bits_.data());
     return reinterpret_cast<const uint32_t*>(
         in_memory_order(p0, n, buffer, [&](uint32_t first, int32_t count, float* to) {
-          fill_bits(r.bits, first, count, reinterpret_cast<uint32_t*>(to));
+          fill_bits(bits, first, count, reinterpret_cast<uint32_t*>(to));
         }));
   }
+
+  // The rule's plane.
+  const uint32_t* bits(const Rule& r, int32_t p0, int32_t n) { return plane(r.bits, p0, n); }
 
  private:
   template <class Make>

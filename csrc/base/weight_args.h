@@ -24,6 +24,23 @@ inline void check_part(const char* op, const char* name, const OptionalTensor& t
   check_same_device(op, name, *t, like);
 }
 
+// A float32 tensor that lies as `like`, whose layout this is, does.
+inline float* floats_beside(const char* op, const char* name, const Tensor& t, const Layout& layout,
+                            const Tensor& like) {
+  check_part(op, name, t, ScalarType::Float, layout.n, like);
+  check_dense(op, name, t, layout.channels_last);
+  return static_cast<float*>(t.data_ptr());
+}
+
+// The i-th of a list of packed planes; null where the list or that plane is empty.
+inline const uint8_t* flags_beside(const char* op, const std::vector<Tensor>& flags, size_t i, const Layout& layout,
+                                   const Tensor& like) {
+  if (flags.empty() || flags[i].numel() == 0) return nullptr;
+  check_part(op, "flags", flags[i], ScalarType::Byte, plane_bytes(layout.n), like);
+  check_dense(op, "flags", flags[i], false);
+  return static_cast<const uint8_t*>(flags[i].data_ptr());
+}
+
 struct RuleArgs {
   int64_t kind;
   const Tensor& selection;

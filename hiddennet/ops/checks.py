@@ -64,6 +64,30 @@ def is_channels_last(t: Tensor) -> bool:
     return t.dim() == 4 and not t.is_contiguous() and t.is_contiguous(memory_format=torch.channels_last)
 
 
+def check_like(op: str, name: str, value: object, like: Tensor, dtype: torch.dtype, *, other: str = "scores") -> Tensor:
+    """A tensor of this dtype with the shape, device and memory layout of `like`, which is called `other`."""
+    t = check_tensor(op, name, value, dtypes=(dtype,))
+    check_same_device(op, name, t, f"the {other}", like)
+    if t.shape != like.shape:
+        raise ValueError(f"{op}: expected {name} of shape {tuple(like.shape)} like the {other}, got {tuple(t.shape)}")
+    if is_channels_last(t) != is_channels_last(like) or not (t.is_contiguous() or is_channels_last(t)):
+        raise ValueError(
+            f"{op}: expected {name} in the memory layout of the {other}, got strides {t.stride()} "
+            f"for {like.stride()}; make it with torch.empty_like({other})"
+        )
+    return t
+
+
+def check_plane(op: str, name: str, value: object, like: Tensor, *, other: str = "scores") -> Tensor:
+    """One bit an element of `like`, which is called `other`: uint8 [ceil(n / 8)]."""
+    t = check_tensor(op, name, value, dtypes=(torch.uint8,))
+    check_same_device(op, name, t, f"the {other}", like)
+    size = (like.numel() + 7) // 8
+    if t.shape != (size,) or not t.is_contiguous():
+        raise ValueError(f"{op}: expected {name} of shape ({size},), one bit a weight, got {tuple(t.shape)}")
+    return t
+
+
 def dense(t: Tensor) -> Tensor:
     """`t` itself when its memory is contiguous or channels_last, else a contiguous copy of equal values."""
     return t if t.is_contiguous() or is_channels_last(t) else t.contiguous()

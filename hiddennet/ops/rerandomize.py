@@ -18,6 +18,8 @@ from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 from hiddennet.ops.checks import (
     ORDERS,
     check_choice,
+    check_like,
+    check_plane,
     check_same_device,
     check_seed,
     check_tensor,
@@ -41,30 +43,6 @@ def _(weights, scores, selection, kinds, scales, seed, layers, redraw, limit, by
 def _(redraws, kind, scale, seed, layer) -> Tensor:
     layout = torch.channels_last if is_channels_last(redraws) else torch.contiguous_format
     return torch.empty(redraws.shape, dtype=torch.float32, device=redraws.device, memory_format=layout)
-
-
-def check_like(op: str, name: str, value: object, scores: Tensor, dtype: torch.dtype) -> Tensor:
-    """A tensor of this dtype with the shape, device and memory layout of the scores."""
-    t = check_tensor(op, name, value, dtypes=(dtype,))
-    check_same_device(op, name, t, "the scores", scores)
-    if t.shape != scores.shape:
-        raise ValueError(f"{op}: expected {name} of shape {tuple(scores.shape)} like the scores, got {tuple(t.shape)}")
-    if is_channels_last(t) != is_channels_last(scores) or not (t.is_contiguous() or is_channels_last(t)):
-        raise ValueError(
-            f"{op}: expected {name} in the memory layout of the scores, got strides {t.stride()} "
-            f"for {scores.stride()}; make it with torch.empty_like(scores)"
-        )
-    return t
-
-
-def check_plane(op: str, name: str, value: object, scores: Tensor) -> Tensor:
-    """One bit an element of the scores: uint8 [ceil(n / 8)]."""
-    t = check_tensor(op, name, value, dtypes=(torch.uint8,))
-    check_same_device(op, name, t, "the scores", scores)
-    size = (scores.numel() + 7) // 8
-    if t.shape != (size,) or not t.is_contiguous():
-        raise ValueError(f"{op}: expected {name} of shape ({size},), one bit a weight, got {tuple(t.shape)}")
-    return t
 
 
 def check_init(op: str, init: object) -> InitScale:

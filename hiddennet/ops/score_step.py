@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
-from hiddennet.ops.checks import check_same_device, check_tensor, is_channels_last
-from hiddennet.ops.rerandomize import check_like, check_plane
+from hiddennet.ops.checks import check_like, check_plane, check_same_device, check_tensor, is_channels_last
 
 _score_step = torch.ops.hiddennet.score_step_.default
 

@@ -1,6 +1,7 @@
-"""Optimisers of scores: torch's SGD and Adam with regulariser and clamp in the same pass over memory."""
+"""Optimisers of signs and scores: Bop; torch's SGD and Adam with regulariser and clamp in the same pass over memory."""
 
+from hiddennet.optim.bop import Bop
 from hiddennet.optim.score import ScoreAdam, ScoreSGD
 from hiddennet.optim.several import Several
 
-__all__ = ["ScoreAdam", "ScoreSGD", "Several"]
+__all__ = ["Bop", "ScoreAdam", "ScoreSGD", "Several"]

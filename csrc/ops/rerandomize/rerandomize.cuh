@@ -1,12 +1,12 @@
 // rerandomize.cuh: the kernel that redraws unrevealed weights of all layers of a network in one launch.
 #pragma once
+#include "../../base/segments.cuh"
 #include "../masked_weight/weight_unit.cuh"
 #include "rerandomize.h"
 
 namespace hn {
 namespace cuda {
 
-constexpr int kMaxRedrawSegments = 256;  // of one launch: the table must fit the kernel parameters
 constexpr int kRedrawBlock = kUnitThreads * kUnit;
 
 struct RedrawEntry {
@@ -24,9 +24,8 @@ struct RedrawTable {
   bool blend;
   float decay, mix;
   int32_t count;
-  RedrawEntry entry[kMaxRedrawSegments];
+  RedrawEntry entry[kMaxEntries];
 };
-static_assert(sizeof(RedrawTable) <= 32000, "kernel parameters are limited to 32764 bytes");
 
 // Bit e: element e exists, is not revealed, and its word of the redraw stream picks it. A quad without an unrevealed
 // element draws nothing.
@@ -121,12 +120,7 @@ __device__ __forceinline__ void redraw_unit(const RedrawTable& t, const RedrawEn
 // Scores are read once; only what is replaced is written (and read first, where it is blended). No two threads touch
 // one address, so any order gives the same bits.
 __global__ void __launch_bounds__(kUnitThreads) rerandomize_kernel(const __grid_constant__ RedrawTable t) {
-  int32_t low = 0, high = t.count;
-  while (high - low > 1) {
-    const int32_t middle = (low + high) / 2;
-    (t.entry[middle].first_block <= int32_t(blockIdx.x) ? low : high) = middle;
-  }
-  const RedrawEntry& entry = t.entry[low];
+  const RedrawEntry& entry = t.entry[entry_of_block(t)];
   const int64_t first = int64_t(int32_t(blockIdx.x) - entry.first_block) * kRedrawBlock + int64_t(threadIdx.x) * kUnit;
   if (first >= entry.segment.layout.n) return;
   if (entry.flat) {

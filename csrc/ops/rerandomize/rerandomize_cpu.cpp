@@ -5,10 +5,10 @@
 #include <vector>
 
 #include "../../base/key_avx2.h"
-#include "../../base/parallel.h"
 #include "../../base/philox_avx2.h"
 #include "../../base/philox_avx512.h"
 #include "../../base/picks.h"
+#include "../../base/segments.h"
 #include "rerandomize.h"
 
 namespace hn {
@@ -243,18 +243,14 @@ class Redrawer {
 }  // namespace
 
 void rerandomize(const RerandomizeParams& p) {
-  std::vector<int64_t> begins(size_t(p.num_segments) + 1, 0);  // chunks before each layer
-  for (int32_t s = 0; s < p.num_segments; ++s) {
-    const int64_t chunks = left_alone(p.segments[s], p) ? 0 : (int64_t(p.segments[s].layout.n) + kChunk - 1) / kChunk;
-    begins[size_t(s) + 1] = begins[size_t(s)] + chunks;
-  }
-  parallel_for(0, begins.back(), kParallelGrain / 2 / kChunk, [&](int64_t begin, int64_t end) {
+  const SegmentBlocks chunks(p.num_segments, [&](int32_t s) {
+    return left_alone(p.segments[s], p) ? 0 : (int64_t(p.segments[s].layout.n) + kChunk - 1) / kChunk;
+  });
+  parallel_for(0, chunks.total(), kParallelGrain / 2 / kChunk, [&](int64_t begin, int64_t end) {
     Redrawer redrawer(p);
-    size_t s = size_t(std::upper_bound(begins.begin(), begins.end(), begin) - begins.begin()) - 1;
-    for (int64_t c = begin; c < end; ++c) {
-      while (c >= begins[s + 1]) ++s;
-      redrawer.chunk(p.segments[s], p.selection[s], int32_t((c - begins[s]) * kChunk));
-    }
+    chunks.visit(begin, end, [&](int32_t s, int64_t c, int64_t stop) {
+      for (; c < stop; ++c) redrawer.chunk(p.segments[s], p.selection[s], int32_t(c * kChunk));
+    });
   });
 }
 

@@ -21,25 +21,13 @@ ScoreKernel kernel_of(ScoreRule rule) {
 int score_step(const ScoreStepParams& p, void* stream) {
   ScoreTable t;
   t.hyper = p.hyper;
-  t.count = 0;
-  int64_t blocks = 0;
-  int error = 0;
-  const auto flush = [&] {
-    if (t.count > 0) error = launch(kernel_of(p.rule), dim3(unsigned(blocks)), kUnitThreads, 0, stream, t);
-    t.count = 0;
-    blocks = 0;
-  };
-  for (int32_t s = 0; s < p.num_segments && error == 0; ++s) {
-    ScoreSegment segment = p.segments[s];
-    if (segment.layout.n == 0) continue;
-    if (segment.flags == nullptr) segment.layout = flat_layout(segment.layout.n);
-    const int64_t more = (int64_t(segment.layout.n) + kScoreBlock - 1) / kScoreBlock;
-    if (t.count == kMaxScoreSegments || blocks + more > 0x7fffffff) flush();
-    t.entry[t.count++] = {segment, int32_t(blocks), walk_of(segment.layout, false) == Walk::kFlat};
-    blocks += more;
-  }
-  if (error == 0) flush();
-  return error;
+  const auto blocks_of = [&](int32_t s) { return (int64_t(p.segments[s].layout.n) + kScoreBlock - 1) / kScoreBlock; };
+  return launch_segments(kernel_of(p.rule), &t, p.num_segments, kUnitThreads, stream, blocks_of,
+                         [&](int32_t s, int32_t first_block) {
+                           ScoreSegment segment = p.segments[s];
+                           if (segment.flags == nullptr) segment.layout = flat_layout(segment.layout.n);
+                           return ScoreEntry{segment, first_block, walk_of(segment.layout, false) == Walk::kFlat};
+                         });
 }
 
 }  // namespace cuda

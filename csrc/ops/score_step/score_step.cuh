@@ -1,12 +1,12 @@
 // score_step.cuh: the kernel that takes an optimiser's step on the scores of all layers in one launch.
 #pragma once
+#include "../../base/segments.cuh"
 #include "../masked_weight/weight_unit.cuh"
 #include "score_step.h"
 
 namespace hn {
 namespace cuda {
 
-constexpr int kMaxScoreSegments = 256;  // of one launch: the table must fit the kernel parameters
 constexpr int kScoreBlock = kUnitThreads * kUnit;
 
 struct ScoreEntry {
@@ -18,9 +18,8 @@ struct ScoreEntry {
 struct ScoreTable {
   ScoreHyper hyper;
   int32_t count;
-  ScoreEntry entry[kMaxScoreSegments];
+  ScoreEntry entry[kMaxEntries];
 };
-static_assert(sizeof(ScoreTable) <= 32000, "kernel parameters are limited to 32764 bytes");
 
 template <ScoreRule kRule, Walk kWalk>
 __device__ __forceinline__ void step_unit(const ScoreHyper& h, const ScoreSegment& s, int32_t first) {
@@ -51,12 +50,7 @@ __device__ __forceinline__ void step_unit(const ScoreHyper& h, const ScoreSegmen
 // bytes at a time. Units without a flag are skipped after one byte.
 template <ScoreRule kRule>
 __global__ void __launch_bounds__(kUnitThreads) score_step_kernel(const __grid_constant__ ScoreTable t) {
-  int32_t low = 0, high = t.count;
-  while (high - low > 1) {
-    const int32_t middle = (low + high) / 2;
-    (t.entry[middle].first_block <= int32_t(blockIdx.x) ? low : high) = middle;
-  }
-  const ScoreEntry& entry = t.entry[low];
+  const ScoreEntry& entry = t.entry[entry_of_block(t)];
   const int64_t first = int64_t(int32_t(blockIdx.x) - entry.first_block) * kScoreBlock + int64_t(threadIdx.x) * kUnit;
   if (first >= entry.segment.layout.n) return;
   if (entry.flat) {

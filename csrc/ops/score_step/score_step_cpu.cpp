@@ -2,7 +2,7 @@
 #include <memory>
 
 #include "../../base/blocks.h"
-#include "../../base/parallel.h"
+#include "../../base/segments.h"
 #include "score_step.h"
 
 namespace hn {
@@ -64,24 +64,17 @@ Layout walked(const ScoreSegment& s) { return s.flags == nullptr ? flat_layout(s
 }  // namespace
 
 void score_step(const ScoreStepParams& p) {
-  std::vector<int64_t> begins(size_t(p.num_segments) + 1, 0);  // blocks before each layer
-  for (int32_t s = 0; s < p.num_segments; ++s) {
-    begins[size_t(s) + 1] = begins[size_t(s)] + BlockReader(walked(p.segments[s])).blocks();
-  }
-  parallel_for(0, begins.back(), kParallelGrain / 2 / kBlock, [&](int64_t begin, int64_t end) {
-    size_t at = size_t(std::upper_bound(begins.begin(), begins.end(), begin) - begins.begin()) - 1;
-    for (int64_t b = begin; b < end; ++at) {
+  const SegmentBlocks blocks(p.num_segments, [&](int32_t s) { return BlockReader(walked(p.segments[s])).blocks(); });
+  parallel_for(0, blocks.total(), kParallelGrain / 2 / kBlock, [&](int64_t begin, int64_t end) {
+    blocks.visit(begin, end, [&](int32_t at, int64_t b, int64_t stop) {
       const ScoreSegment& s = p.segments[at];
       BlockReader reader(walked(s));
-      Rule rule{};
-      rule.kind = RuleKind::kBits;
-      rule.bits = s.flags;
-      for (; b < std::min(end, begins[at + 1]); ++b) {
-        const int32_t p0 = reader.begin(b - begins[at]), n = reader.size(b - begins[at]);
-        const uint32_t* keep = s.flags == nullptr ? nullptr : reader.keep(rule, nullptr, p0, n);
+      for (; b < stop; ++b) {
+        const int32_t p0 = reader.begin(b), n = reader.size(b);
+        const uint32_t* keep = s.flags == nullptr ? nullptr : reader.plane(s.flags, p0, n);
         step_block(p.rule, &p.hyper, s, keep, p0, n);
       }
-    }
+    });
   });
 }
 

@@ -11,13 +11,6 @@ namespace {
 
 constexpr const char* kOp = "score_step_";
 
-// A tensor that lies as the scores do.
-float* beside(const char* name, const Tensor& t, const ScoreSegment& s, const Tensor& scores) {
-  check_part(kOp, name, t, ScalarType::Float, s.layout.n, scores);
-  check_dense(kOp, name, t, s.layout.channels_last);
-  return static_cast<float*>(t.data_ptr());
-}
-
 }  // namespace
 
 // second: kAdam. flags: none, or one a layer, empty where all elements take part.
@@ -44,20 +37,16 @@ void score_step_op(const std::vector<Tensor>& scores, const std::vector<Tensor>&
     ScoreSegment s{};
     s.scores = static_cast<float*>(t.data_ptr());
     s.layout = layout_of(kOp, sizes_of(t), channels_last);
-    s.grad = beside("grads", grads[i], s, t);
-    if (!first.empty()) s.first = beside("first", first[i], s, t);
+    s.grad = floats_beside(kOp, "grads", grads[i], s.layout, t);
+    if (!first.empty()) s.first = floats_beside(kOp, "first", first[i], s.layout, t);
     s.rate = float(lr);
     if (adam) {
       HN_CHECK(steps[i] >= 1, kOp, ": expected steps from 1 on, got ", steps[i]);
-      s.second = beside("second", second[i], s, t);
+      s.second = floats_beside(kOp, "second", second[i], s.layout, t);
       s.rate = float(lr / (1.0 - std::pow(beta1, double(steps[i]))));
       s.root = float(std::sqrt(1.0 - std::pow(beta2, double(steps[i]))));
     }
-    if (!flags.empty() && flags[i].numel() > 0) {
-      check_part(kOp, "flags", flags[i], ScalarType::Byte, plane_bytes(s.layout.n), t);
-      check_dense(kOp, "flags", flags[i], false);
-      s.flags = static_cast<const uint8_t*>(flags[i].data_ptr());
-    }
+    s.flags = flags_beside(kOp, flags, i, s.layout, t);
     segments.push_back(s);
   }
   const ScoreHyper hyper{float(weight_decay + 2.0 * l2),
