@@ -63,9 +63,10 @@ class ResNet(nn.Module):
     ``blocks``: blocks in each of the four stages. ``bottleneck``: 1x1, 3x3, 1x1 with four times the
     channels out, else two 3x3. ``inner``: factor on the inner channels of a bottleneck (2 in the
     wide networks). ``groups``: of its 3x3 convolution (32 in ResNeXt, Xie et al., arXiv 1611.05431).
-    ``stem``: ``cifar`` (3x3, stride 1) or ``imagenet`` (7x7, stride 2, and a max pooling). ``width`` scales every layer's channels but the input's, the classes' and, unless
-    ``stem_scaled``, the stem's: it keeps 64, as in Chijiwa et al. (arXiv 2106.09269). ``bias``: a
-    zero bias in the classifier.
+    ``stem``: ``cifar`` (3x3, stride 1) or ``imagenet`` (7x7, stride 2, and a max pooling). ``width``
+    scales every layer's channels but the input's, the classes' and, unless ``stem_scaled``, the
+    stem's: it keeps 64, as in Chijiwa et al. (arXiv 2106.09269). ``bias``: a zero bias in the
+    classifier.
     """
 
     first_layer = "conv1"
