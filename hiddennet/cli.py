@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 
 from hiddennet import compare, run
 from hiddennet.report import command as report
 from hiddennet.sweep import command as sweep
+
+# systems whose checkpoints are imported, by module, and the options that each understands
+_IMPORTED = {
+    "hidden-networks": ("hidden_networks", ("density", "kind", "evaluation")),
+    "peek-a-boo": ("peek_a_boo", ("hidden_act",)),
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,13 +56,15 @@ def _parser() -> argparse.ArgumentParser:
     exporting.set_defaults(action=_export)
 
     importing = commands.add_parser("import", help="another system's checkpoint to an artifact")
-    importing.add_argument("system", choices=("hidden-networks",))
+    importing.add_argument("system", choices=tuple(_IMPORTED))
     importing.add_argument("file", metavar="FILE")
     importing.add_argument("--arch", metavar="NAME", help="default: what the checkpoint says")
     importing.add_argument("--density", type=float, metavar="D", help="fraction kept in a subnet")
     kinds = ("auto", "subnet", "fixed", "sample")
-    importing.add_argument("--kind", choices=kinds, default="auto", help="what has scores")
-    importing.add_argument("--evaluation", choices=("expectation", "draw"), default="expectation", help="of samples")
+    importing.add_argument("--kind", choices=kinds, help="what has scores; default: auto")
+    importing.add_argument("--evaluation", choices=("expectation", "draw"), help="of samples; default: expectation")
+    latent = ("auto", "flipping", "pruning", "ternary", "none")
+    importing.add_argument("--hidden-act", choices=latent, help="of peek-a-boo's Seed layers; default: auto")
     importing.add_argument("-o", "--output", required=True, metavar="FILE")
     importing.set_defaults(action=_import)
 
@@ -101,17 +110,19 @@ def _export(arguments: argparse.Namespace) -> int:
 
 def _import(arguments: argparse.Namespace) -> int:
     from hiddennet import artifact
-    from hiddennet.importers import hidden_networks
 
+    module, understood = _IMPORTED[arguments.system]
+    options = {option for _, takes in _IMPORTED.values() for option in takes}
+    given = {option: getattr(arguments, option) for option in sorted(options) if getattr(arguments, option) is not None}
+    for option in given:
+        if option not in understood:
+            flag, known = (f"--{name}".replace("_", "-") for name in (option, understood[0]))
+            raise ValueError(
+                f"import: expected options of {arguments.system} such as {known}, got {flag}; leave it out"
+            )
     path = arguments.output
-    hidden_networks.convert(
-        arguments.file,
-        arguments.arch,
-        path,
-        density=arguments.density,
-        kind=arguments.kind,
-        evaluation=arguments.evaluation,
-    )
+    importer = importlib.import_module(f"hiddennet.importers.{module}")
+    importer.convert(arguments.file, arguments.arch, path, **given)
     sizes = artifact.sizes(path)
     print(f"{path}: {sizes['artifact_bytes']:,} bytes, {sizes['hidden_weights']:,} hidden weights")
     return 0

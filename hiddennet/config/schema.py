@@ -63,6 +63,7 @@ class ModelSection(Section):
         description="biases, zero at the start: in all layers of networks without batch norm, in the classifier "
         "of the others",
     )
+    conv_bias: bool = Field(False, description="biases, zero at the start, in the convolutions of vgg11 to vgg19 too")
     stem_scaled: bool = Field(
         True, description="false: the first convolution of a ResNet keeps its 64 channels whatever the width"
     )

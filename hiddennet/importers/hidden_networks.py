@@ -11,10 +11,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from hiddennet import artifact, models
+from hiddennet.importers import fit
 from hiddennet.importers.checkpoint import CheckpointError, read_checkpoint
 from hiddennet.nn import Fixed, Sampled, Stored, TopK, hidden_layers, hide
 from hiddennet.nn.expose import undrawn
@@ -93,32 +93,18 @@ def _read(path, arch, density, kind, evaluation) -> tuple[nn.Module, dict[str, A
     if kind not in KINDS:
         raise CheckpointError(f"import: expected kind to be one of {', '.join(KINDS)}, got {kind!r}")
     checkpoint = read_checkpoint(path)
-    state = _state(checkpoint, path)
+    state = fit.state_dict(checkpoint, path, ("state_dict",))
     name = _architecture(arch, checkpoint, path)
     model = _build(name, state)
-    scores = _fit(model, state, name)
+    scores = fit.load(model, state, name, "scores")
     if not scores:
         kind = "dense"
     elif kind == "auto":
-        kind = "fixed" if all(_is_mask(tensor) for tensor in scores.values()) else "subnet"
+        kind = "fixed" if all(fit.is_mask(tensor) for tensor in scores.values()) else "subnet"
     if scores:
         _hide(model, scores, kind, density, evaluation)
     facts = {"method": _METHODS[kind], "imported": _facts(checkpoint, path, name, density)}
     return model.eval(), facts
-
-
-def _state(checkpoint: Any, path: str | os.PathLike) -> dict[str, Tensor]:
-    """The state dict, without the prefix that parallel training leaves on every key."""
-    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
-    if not isinstance(state, Mapping) or not state:
-        raise CheckpointError(f"import: expected a dict with `state_dict` in {path}, got {type(checkpoint).__name__}")
-    for key, value in state.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise CheckpointError(
-                f"import: expected only tensors in the state dict of {path}, got {type(value).__name__} for {key}"
-            )
-    prefix = "module." if all(key.startswith("module.") for key in state) else ""
-    return {key.removeprefix(prefix): value for key, value in state.items()}
 
 
 def _architecture(arch: str | None, checkpoint: Mapping, path: str | os.PathLike) -> str:
@@ -140,7 +126,7 @@ def _build(name: str, state: Mapping[str, Tensor]) -> nn.Module:
     first = "convs.0.weight" if small else "conv1.weight"
     for key in (last, *([] if name == "FC" else [first])):
         if key not in state or state[key].dim() < 2:
-            _refuse(name, f"a weight {key}", "none")
+            fit.refuse(name, f"a weight {key}", "none")
     arguments: dict[str, Any] = {"name": ARCHITECTURES[name], "num_classes": len(state[last])}
     if name != "FC":
         arguments["in_channels"] = state[first].shape[1]
@@ -149,53 +135,6 @@ def _build(name: str, state: Mapping[str, Tensor]) -> nn.Module:
         arguments["batch_norm"] = "affine" if "bn1.weight" in state else "non_affine"
     with undrawn():
         return models.build(**arguments)
-
-
-def _fit(model: nn.Module, state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Load all but the scores into the model, comparing every key; returns the scores by layer."""
-    left = dict(state)
-    scores: dict[str, Tensor] = {}
-    for layer_name, layer in model.named_modules():
-        if not isinstance(layer, nn.Conv2d | nn.Linear):
-            continue
-        shape = tuple(layer.weight.shape)
-        layer.weight.data = _take(left, f"{layer_name}.weight", shape, name)
-        if f"{layer_name}.scores" in left:
-            scores[layer_name] = _take(left, f"{layer_name}.scores", shape, name)
-        if f"{layer_name}.bias" in left:  # a classifier the original was told to keep dense
-            layer.bias = nn.Parameter(_take(left, f"{layer_name}.bias", shape[:1], name))
-    loaded = model.state_dict()
-    for key, tensor in loaded.items():
-        owner = model.get_submodule(key.rpartition(".")[0])
-        if isinstance(owner, nn.Conv2d | nn.Linear):
-            continue
-        if key.endswith("num_batches_tracked") and key not in left:
-            continue  # older versions of torch did not keep it
-        tensor.copy_(_take(left, key, tuple(tensor.shape), name))
-    if left:
-        key, tensor = next(iter(left.items()))
-        _refuse(name, f"no {key}", f"one of shape {tuple(tensor.shape)}")
-    return scores
-
-
-def _take(left: dict[str, Tensor], key: str, shape: tuple[int, ...], name: str) -> Tensor:
-    """Remove and return the tensor `key`, its 1x1 kernel dropped where ours is a linear layer."""
-    tensor = left.pop(key, None)
-    if tensor is None:
-        _refuse(name, f"{key} of shape {shape}", "none")
-    found = tuple(tensor.shape)
-    if found != shape and found != (*shape, 1, 1):
-        _refuse(name, f"{key} of shape {shape}", f"shape {found}")
-    dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
-    return tensor.detach().to(dtype).reshape(shape).contiguous()
-
-
-def _refuse(name: str, wanted: str, got: str) -> None:
-    raise CheckpointError(f"import: expected a checkpoint of {name} with {wanted}, got {got}; check the architecture")
-
-
-def _is_mask(scores: Tensor) -> bool:
-    return bool(((scores == 0) | (scores == 1)).all())
 
 
 def _hide(
@@ -208,7 +147,7 @@ def _hide(
     """Make the layers with scores hidden; subnets and samples keep their scores."""
     if kind == "fixed":
         for name, tensor in scores.items():
-            if not _is_mask(tensor):
+            if not fit.is_mask(tensor):
                 raise CheckpointError(
                     f"import: expected scores of 0 and 1 in fixed layer {name}, got others; "
                     "import it as a subnet with its density"
@@ -232,13 +171,5 @@ def _hide(
 
 def _facts(checkpoint: Mapping, path: str | os.PathLike, name: str, density: float | None) -> dict[str, Any]:
     """What is known about the checkpoint, for the artifact's header."""
-    facts = {"from": "hidden-networks", "file": os.path.basename(path), "arch": name}
-    if density is not None:
-        facts["density"] = density
-    for key in ("epoch", "best_acc1", "best_acc5"):
-        value = checkpoint.get(key)
-        if isinstance(value, Tensor) and value.numel() == 1:
-            value = value.item()
-        if isinstance(value, int | float):
-            facts[key] = value
-    return facts
+    facts = fit.facts("hidden-networks", path, name, checkpoint, ("epoch", "best_acc1", "best_acc5"))
+    return facts if density is None else {**facts, "density": density}

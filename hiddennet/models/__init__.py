@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .prunable import prunable
+from .prunable import PeekABooLayers, peek_a_boo_layers, prunable
 from .registry import TEXT, build, names
 from .resnet import ResNet
 from .small import SmallNet
 
-__all__ = ["TEXT", "ResNet", "SmallNet", "build", "names", "prunable"]
+__all__ = ["TEXT", "PeekABooLayers", "ResNet", "SmallNet", "build", "names", "peek_a_boo_layers", "prunable"]

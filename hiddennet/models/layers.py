@@ -1,7 +1,10 @@
 """The layers every model here is built from: convolutions and classifiers, without bias unless asked
-for, and the three kinds of batch norm. Not for hidden layers: ``hide`` puts those in afterwards."""
+for, the three kinds of batch norm, and stages of residual blocks. Not for hidden layers: ``hide`` puts
+those in afterwards."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import nn
 
@@ -35,12 +38,26 @@ def _zero_bias(layer: nn.Module) -> nn.Module:
     return layer
 
 
-def norm(channels: int, kind: str) -> nn.Module:
+def norm(channels: int, kind: str, momentum: float = 0.1) -> nn.Module:
     """Batch norm over ``channels``; ``kind`` is one of ``BATCH_NORMS``. ``none`` is an identity of
     the same name, so that module names do not depend on the kind."""
     if kind == "none":
         return nn.Identity()
-    return nn.BatchNorm2d(channels, affine=kind == "affine")
+    return nn.BatchNorm2d(channels, momentum=momentum, affine=kind == "affine")
+
+
+def stages(
+    channels: int, outs: Sequence[int], counts: Sequence[int], block: Callable[[int, int, int], nn.Module]
+) -> Iterator[nn.Sequential]:
+    """The stages of a residual network on ``channels``: ``counts[i]`` blocks to ``outs[i]`` channels in
+    stage i. ``block(channels in, channels out, stride)`` makes one; the stride is 2 in the first block
+    of every stage but the first, else 1."""
+    for stage, (out, count) in enumerate(zip(outs, counts, strict=True)):
+        blocks = []
+        for i in range(count):
+            blocks.append(block(channels, out, 2 if stage > 0 and i == 0 else 1))
+            channels = out
+        yield nn.Sequential(*blocks)
 
 
 def scaled(channels: int, width: float) -> int:

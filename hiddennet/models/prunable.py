@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import nn
+
+from .resnet import ResNet
+from .thin_resnet import ThinResNet
+from .vgg import Vgg
+from .wide_resnet import WideResNet
+
+
+@dataclass(frozen=True)
+class PeekABooLayers:
+    """Names of layers, in module order: those whose weights are ``pruned``, and those of which signs are
+    ``learned`` (the others by SGD, as biases and batch norms)."""
+
+    pruned: list[str]
+    learned: list[str]
 
 
 def prunable(model: nn.Module, shortcuts: bool = True) -> dict[str, nn.Module]:
@@ -21,3 +37,23 @@ def prunable(model: nn.Module, shortcuts: bool = True) -> dict[str, nn.Module]:
         for name, module in model.named_modules()
         if isinstance(module, (nn.Conv2d, nn.Linear)) and (shortcuts or "downsample" not in name.split("."))
     }
+
+
+def peek_a_boo_layers(model: nn.Module) -> PeekABooLayers:
+    """What the code of Chen et al. (Peek-a-Boo, ICLR 2022) does with each layer of ``model``, plain or
+    hidden.
+
+    Signs are learned in convolutions alone, in residual and VGG networks. Pruned together are the
+    convolutions and the classifier; but the classifier of residual networks for CIFAR stays whole, and
+    so do the ``downsample`` convolutions of those for ImageNet, whose signs are learned. In networks
+    which that code does not have, everything is pruned and learned, as in its Conv4 and Conv6.
+    """
+    everything = prunable(model)
+    if not isinstance(model, (ResNet, ThinResNet, WideResNet, Vgg)):
+        return PeekABooLayers(list(everything), list(everything))
+    learned = [name for name, layer in everything.items() if isinstance(layer, nn.Conv2d)]
+    if isinstance(model, Vgg):
+        return PeekABooLayers(list(everything), learned)
+    if isinstance(model, ResNet) and model.stem == "imagenet":
+        return PeekABooLayers(list(prunable(model, shortcuts=False)), learned)
+    return PeekABooLayers(learned, learned)

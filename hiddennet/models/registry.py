@@ -16,7 +16,7 @@ from .mobilenet import MobileNetV2
 from .resnet import ResNet
 from .small import POOL, SmallNet
 from .thin_resnet import ThinResNet
-from .vgg import Vgg
+from .vgg import DEPTHS, Vgg
 from .wide_resnet import WideResNet
 
 
@@ -31,6 +31,7 @@ class Request:
     width: float
     batch_norm: str
     bias: bool
+    conv_bias: bool
     stem_scaled: bool
     layers: int | None
     dropout: float | None
@@ -71,7 +72,10 @@ def _small() -> dict[str, Entry]:
     plan: tuple[int | str, ...] = ()
     for depth, channels in zip((2, 4, 6, 8), (64, 128, 256, 512), strict=True):
         plan = (*plan, channels, channels, POOL)
-        entries[f"conv{depth}"] = Entry(3, 32, partial(SmallNet, plan, (256, 256)), _SIZED)
+        make = partial(SmallNet, plan, (256, 256))
+        entries[f"conv{depth}"] = Entry(3, 32, make, _SIZED)
+        if depth in (4, 6):
+            entries[f"conv{depth}_bn"] = Entry(3, 32, make, (*_SIZED, "batch_norm"))
     return entries
 
 
@@ -88,12 +92,21 @@ def _resnets() -> dict[str, Entry]:
     for depth, (blocks, bottleneck) in depths.items():
         make = partial(ResNet, blocks, bottleneck=bottleneck)
         entries[f"cifar_resnet{depth}"] = Entry(3, 32, partial(make, stem="cifar"), takes)
-        if depth != 152:
-            entries[f"resnet{depth}"] = Entry(3, 224, partial(make, stem="imagenet"), takes)
+        entries[f"resnet{depth}"] = Entry(3, 224, partial(make, stem="imagenet"), takes)
     for depth in (50, 101):
         make = partial(ResNet, depths[depth][0], bottleneck=True, stem="imagenet", inner=2)
         entries[f"wide_resnet{depth}_2"] = Entry(3, 224, make, takes)
+    for name, depth, inner in (("resnext50_32x4d", 50, 2), ("resnext101_32x8d", 101, 4)):
+        make = partial(ResNet, depths[depth][0], bottleneck=True, stem="imagenet", inner=inner, groups=32)
+        entries[name] = Entry(3, 224, make, takes)
     entries["tiny_resnet18"] = Entry(3, 64, entries["resnet18"].make, takes)
+    return entries
+
+
+def _vggs() -> dict[str, Entry]:
+    takes = (*_NORMED, "image_size", "conv_bias")
+    entries = {f"vgg{depth}": Entry(3, 32, partial(Vgg, counts), takes) for depth, counts in DEPTHS.items()}
+    entries["tiny_vgg16"] = Entry(3, 64, entries["vgg16"].make, takes)
     return entries
 
 
@@ -101,16 +114,18 @@ def _registry() -> dict[str, Entry]:
     return {
         **_small(),
         **_resnets(),
+        **_vggs(),
         "resnet20": Entry(3, 32, partial(ThinResNet, 3), _NORMED),
         "resnet32": Entry(3, 32, partial(ThinResNet, 5), _NORMED),
         "resnet32_double": Entry(3, 32, partial(_double_thin, 5), _NORMED),
+        "resnet20_projection": Entry(3, 32, partial(ThinResNet, 3, projection=True), _NORMED),
+        "resnet110_projection": Entry(3, 32, partial(ThinResNet, 18, projection=True), _NORMED),
         "wide_resnet28_2": Entry(3, 32, partial(WideResNet, 4, 2), _NORMED),
+        "wide_resnet28_10": Entry(3, 32, partial(WideResNet, 4, 10, plain_skip=True, last_momentum=0.9), _NORMED),
         "mobilenet_v2": Entry(3, 32, MobileNetV2, _NORMED),
-        "vgg16": Entry(3, 32, Vgg, (*_NORMED, "image_size")),
         "lstm_lm": Entry(
             1, 35, LstmLm, ("num_classes", "width", "bias", "layers", "dropout"), {"layers": 2, "dropout": 0.65}
         ),
-        "tiny_vgg16": Entry(3, 64, Vgg, (*_NORMED, "image_size")),
     }
 
 
@@ -131,6 +146,7 @@ def build(
     width: float = 1.0,
     batch_norm: str = "affine",
     bias: bool = False,
+    conv_bias: bool = False,
     stem_scaled: bool = True,
     layers: int | None = None,
     dropout: float | None = None,
@@ -142,13 +158,14 @@ def build(
         num_classes: logits of the classifier.
         in_channels, image_size: of the square input images; None: the model's own (``fc*``,
             ``lenet5`` and ``ramanujan_net`` 1 and 28, ``digits_*`` 1 and 8, ``tiny_*`` 3 and 64,
-            ``resnet18`` ... ``resnet101`` and ``wide_resnet50_2``, ``101_2`` 3 and 224, the others 3
-            and 32). The networks that end in a global average take any size.
+            ``resnet18`` ... ``resnet152``, ``wide_resnet50_2``, ``101_2`` and ``resnext*`` 3 and 224,
+            the others 3 and 32). The networks that end in a global average take any size.
         width: factor on every layer's channels, ``int(n * width)``; input and output keep theirs.
-        batch_norm: ``affine``, ``non_affine`` or ``none``. The small nets (``fc*``, ``conv*``,
+        batch_norm: ``affine``, ``non_affine`` or ``none``. The small nets (``fc*``, ``conv2`` ... ``conv8``,
             ``digits_*``, ``lenet5``, ``ramanujan_net``) have no batch norm by definition: unused there.
         bias: biases, zero at the start: in every layer of the small nets, in the classifier of the
             others, whose batch norm shifts the rest.
+        conv_bias: zero biases in the convolutions of ``vgg*`` and ``tiny_vgg16`` too, refused elsewhere.
         stem_scaled: False: the first convolution keeps its 64 channels whatever the width, and the
             first block gets a projection (arXiv 2106.09269); for the residual networks of 64 to 512
             channels, refused elsewhere.
@@ -173,6 +190,7 @@ def build(
         width=width,
         batch_norm=batch_norm,
         bias=bias,
+        conv_bias=conv_bias,
         stem_scaled=stem_scaled,
         layers=entry.defaults.get("layers") if layers is None else layers,
         dropout=entry.defaults.get("dropout") if dropout is None else dropout,
@@ -192,10 +210,10 @@ def _check(request: Request, entry: Entry) -> None:
         raise ValueError(f"width: expected a positive number, got {request.width!r}")
     if request.batch_norm not in BATCH_NORMS:
         raise ValueError(f"batch_norm: expected one of {', '.join(BATCH_NORMS)}, got {request.batch_norm!r}")
-    for key in ("bias", "stem_scaled"):
+    for key in ("bias", "conv_bias", "stem_scaled"):
         if not isinstance(getattr(request, key), bool):
             raise ValueError(f"{key}: expected true or false, got {getattr(request, key)!r}")
-    for key, usual in (("stem_scaled", True), ("layers", None), ("dropout", None)):
+    for key, usual in (("conv_bias", False), ("stem_scaled", True), ("layers", None), ("dropout", None)):
         value = getattr(request, key)
         if value is not usual and key not in entry.takes:
             takers = ", ".join(sorted(name for name, other in _ENTRIES.items() if key in other.takes))

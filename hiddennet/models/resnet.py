@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .layers import conv, linear, norm, scaled
+from .layers import conv, linear, norm, scaled, stages
 
 STAGE_CHANNELS = (64, 128, 256, 512)
 
@@ -21,9 +21,9 @@ STAGE_CHANNELS = (64, 128, 256, 512)
 class Block(nn.Module):
     """A residual block: convolutions, each followed by batch norm, beside a skip path.
 
-    ``layers`` are (channels_out, kernel, stride) of its convolutions ``conv1``, ``conv2``, ....
-    The skip path is an identity, or a 1x1 convolution and batch norm (module ``skip_name``) when
-    the stride or the number of channels asks for it.
+    ``layers`` are (channels_out, kernel, stride) of its convolutions ``conv1``, ``conv2``, ...; those
+    of more than 1x1 are in ``groups``. The skip path is an identity, or a 1x1 convolution and batch
+    norm (module ``skip_name``) when the stride or the number of channels asks for it.
     """
 
     def __init__(
@@ -33,11 +33,12 @@ class Block(nn.Module):
         *,
         batch_norm: str,
         skip_name: str,
+        groups: int = 1,
     ) -> None:
         super().__init__()
         stride, out = 1, channels
         for i, (wide, kernel, step) in enumerate(layers, start=1):
-            self.add_module(f"conv{i}", conv(out, wide, kernel, step))
+            self.add_module(f"conv{i}", conv(out, wide, kernel, step, groups=groups if kernel > 1 else 1))
             self.add_module(f"bn{i}", norm(wide, batch_norm))
             stride, out = stride * step, wide
         self.depth = len(layers)
@@ -61,10 +62,11 @@ class ResNet(nn.Module):
 
     ``blocks``: blocks in each of the four stages. ``bottleneck``: 1x1, 3x3, 1x1 with four times the
     channels out, else two 3x3. ``inner``: factor on the inner channels of a bottleneck (2 in the
-    wide networks). ``stem``: ``cifar`` (3x3, stride 1) or ``imagenet`` (7x7, stride 2, and a max
-    pooling). ``width`` scales every layer's channels but the input's, the classes' and, unless
-    ``stem_scaled``, the stem's: it keeps 64, as in Chijiwa et al. (arXiv 2106.09269). ``bias``: a
-    zero bias in the classifier.
+    wide networks). ``groups``: of its 3x3 convolution (32 in ResNeXt, Xie et al., arXiv 1611.05431).
+    ``stem``: ``cifar`` (3x3, stride 1) or ``imagenet`` (7x7, stride 2, and a max pooling). ``width``
+    scales every layer's channels but the input's, the classes' and, unless ``stem_scaled``, the
+    stem's: it keeps 64, as in Chijiwa et al. (arXiv 2106.09269). ``bias``: a zero bias in the
+    classifier.
     """
 
     first_layer = "conv1"
@@ -79,32 +81,38 @@ class ResNet(nn.Module):
         num_classes: int,
         in_channels: int,
         inner: int = 1,
+        groups: int = 1,
         width: float = 1.0,
         batch_norm: str = "affine",
         bias: bool = False,
         stem_scaled: bool = True,
     ) -> None:
         super().__init__()
-        cifar = stem == "cifar"
+        self.stem, cifar = stem, stem == "cifar"
         skip_name = "shortcut" if cifar else "downsample"
         channels = scaled(STAGE_CHANNELS[0], width) if stem_scaled else STAGE_CHANNELS[0]
         self.conv1 = conv(in_channels, channels, 3 if cifar else 7, 1 if cifar else 2)
         self.bn1 = norm(channels, batch_norm)
         self.maxpool = nn.Identity() if cifar else nn.MaxPool2d(3, stride=2, padding=1)
-        for stage, (planes, count) in enumerate(zip(STAGE_CHANNELS, blocks, strict=True), start=1):
-            thin = scaled(planes, width)
-            stage_blocks = []
-            for i in range(count):
-                stride = 2 if stage > 1 and i == 0 else 1
-                if bottleneck:
-                    layers = [(thin * inner, 1, 1), (thin * inner, 3, stride), (thin * 4, 1, 1)]
-                else:
-                    layers = [(thin, 3, stride), (thin, 3, 1)]
-                block = Block(channels, layers, batch_norm=batch_norm, skip_name=skip_name)
-                stage_blocks.append(block)
-                channels = layers[-1][0]
-            self.add_module(f"layer{stage}", nn.Sequential(*stage_blocks))
-        self.fc = linear(channels, num_classes, bias)
+        expansion = 4 if bottleneck else 1
+        if any(scaled(planes, width) * inner % groups for planes in STAGE_CHANNELS):
+            raise ValueError(
+                f"width: expected convolutions that can be split into {groups} groups, got {width}; "
+                f"use a multiple of {groups / (STAGE_CHANNELS[0] * inner):g}"
+            )
+
+        def block(channels: int, out: int, stride: int) -> Block:
+            thin = out // expansion
+            if bottleneck:
+                layers = [(thin * inner, 1, 1), (thin * inner, 3, stride), (out, 1, 1)]
+            else:
+                layers = [(thin, 3, stride), (thin, 3, 1)]
+            return Block(channels, layers, batch_norm=batch_norm, skip_name=skip_name, groups=groups)
+
+        outs = [scaled(planes, width) * expansion for planes in STAGE_CHANNELS]
+        for number, stage in enumerate(stages(channels, outs, blocks, block), start=1):
+            self.add_module(f"layer{number}", stage)
+        self.fc = linear(outs[-1], num_classes, bias)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = self.maxpool(F.relu(self.bn1(self.conv1(images)), inplace=True))

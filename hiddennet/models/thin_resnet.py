@@ -1,5 +1,5 @@
 """The residual networks for CIFAR of 6n + 2 layers (He et al., arXiv 1512.03385, section 4.2): 16, 32
-and 64 channels, and skip paths without weights. Not the wide ones of ``resnet``."""
+and 64 channels. Not the wide ones of ``resnet``."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .layers import conv, linear, norm, scaled
+from .layers import conv, linear, norm, scaled, stages
 
 STAGE_CHANNELS = (16, 32, 64)
 
 
 class ThinBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm beside a skip path. Where the shape changes the skip path
-    takes every second pixel and puts empty channels on both sides ("option A")."""
+    """Two 3x3 convolutions with batch norm beside a skip path. Where the shape changes the skip path is
+    a 1x1 convolution and batch norm (``shortcut``, "option B") if ``projection``; else it has no
+    weights: it takes every second pixel and puts empty channels on both sides ("option A")."""
 
-    def __init__(self, channels: int, out: int, stride: int, batch_norm: str) -> None:
+    def __init__(self, channels: int, out: int, stride: int, batch_norm: str, projection: bool) -> None:
         super().__init__()
         self.conv1 = conv(channels, out, 3, stride)
         self.bn1 = norm(out, batch_norm)
@@ -24,22 +25,29 @@ class ThinBlock(nn.Module):
         self.bn2 = norm(out, batch_norm)
         self.stride = stride
         self.empty = ((out - channels) // 2, out - channels - (out - channels) // 2)
+        self.shortcut = None
+        if projection and (stride != 1 or channels != out):
+            self.shortcut = nn.Sequential(conv(channels, out, 1, stride), norm(out, batch_norm))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = self.bn2(self.conv2(out))
+        return F.relu(out + self._skip(x), inplace=True)
+
+    def _skip(self, x: torch.Tensor) -> torch.Tensor:
+        if self.shortcut is not None:
+            return self.shortcut(x)
         if self.stride != 1:
             x = x[:, :, :: self.stride, :: self.stride]
-        if any(self.empty):
-            x = F.pad(x, (0, 0, 0, 0, *self.empty))
-        return F.relu(out + x, inplace=True)
+        return F.pad(x, (0, 0, 0, 0, *self.empty)) if any(self.empty) else x
 
 
 class ThinResNet(nn.Module):
     """Images (B, in_channels, H, W) to logits (B, num_classes).
 
-    ``blocks``: blocks in each of the three stages (3 for 20 layers, 5 for 32). ``width`` scales every
-    layer's channels but the input's and the classes'. ``bias``: a zero bias in the classifier.
+    ``blocks``: blocks in each of the three stages (3 for 20 layers, 5 for 32). ``projection``: whether
+    skip paths have weights where the shape changes. ``width`` scales every layer's channels but the
+    input's and the classes'. ``bias``: a zero bias in the classifier.
     """
 
     first_layer = "conv1"
@@ -51,23 +59,22 @@ class ThinResNet(nn.Module):
         *,
         num_classes: int,
         in_channels: int,
+        projection: bool = False,
         width: float = 1.0,
         batch_norm: str = "affine",
         bias: bool = False,
     ) -> None:
         super().__init__()
-        channels = scaled(STAGE_CHANNELS[0], width)
-        self.conv1 = conv(in_channels, channels, 3)
-        self.bn1 = norm(channels, batch_norm)
-        for stage, planes in enumerate(STAGE_CHANNELS, start=1):
-            out = scaled(planes, width)
-            stage_blocks = []
-            for i in range(blocks):
-                stride = 2 if stage > 1 and i == 0 else 1
-                stage_blocks.append(ThinBlock(channels, out, stride, batch_norm))
-                channels = out
-            self.add_module(f"layer{stage}", nn.Sequential(*stage_blocks))
-        self.fc = linear(channels, num_classes, bias)
+        outs = [scaled(planes, width) for planes in STAGE_CHANNELS]
+        self.conv1 = conv(in_channels, outs[0], 3)
+        self.bn1 = norm(outs[0], batch_norm)
+
+        def block(channels: int, out: int, stride: int) -> ThinBlock:
+            return ThinBlock(channels, out, stride, batch_norm, projection)
+
+        for number, stage in enumerate(stages(outs[0], outs, [blocks] * 3, block), start=1):
+            self.add_module(f"layer{number}", stage)
+        self.fc = linear(outs[-1], num_classes, bias)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = F.relu(self.bn1(self.conv1(images)), inplace=True)

@@ -1,7 +1,9 @@
-"""VGG-16 with batch norm for small images (Simonyan and Zisserman, arXiv 1409.1556): 13 convolutions,
+"""VGG with batch norm for small images (Simonyan and Zisserman, arXiv 1409.1556): 8 to 16 convolutions,
 a global average and one classifier."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -9,14 +11,16 @@ from torch import nn
 
 from .layers import conv, linear, norm, scaled
 
-STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels, convolutions; then a pooling
+STAGE_CHANNELS = (64, 128, 256, 512, 512)  # each stage ends in a pooling
+DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
 
 class Vgg(nn.Module):
     """Images (B, in_channels, H, W), H and W at least 32, to logits (B, num_classes).
 
-    ``width`` scales every layer's channels but the input's and the classes'. ``bias``: a zero bias in
-    the classifier. Raises ValueError for an image too small for its poolings.
+    ``counts``: convolutions in each of the five stages. ``width`` scales every layer's channels but
+    the input's and the classes'. ``bias``: a zero bias in the classifier; ``conv_bias``: in the
+    convolutions. Raises ValueError for an image too small for its poolings.
     """
 
     first_layer = "features.0"
@@ -24,6 +28,7 @@ class Vgg(nn.Module):
 
     def __init__(
         self,
+        counts: Sequence[int],
         *,
         num_classes: int,
         in_channels: int,
@@ -31,19 +36,20 @@ class Vgg(nn.Module):
         width: float = 1.0,
         batch_norm: str = "affine",
         bias: bool = False,
+        conv_bias: bool = False,
     ) -> None:
         super().__init__()
-        if image_size < 2 ** len(STAGES):
+        if image_size < 2 ** len(counts):
             raise ValueError(
-                f"image_size: expected at least {2 ** len(STAGES)} for a network with {len(STAGES)} poolings, "
+                f"image_size: expected at least {2 ** len(counts)} for a network with {len(counts)} poolings, "
                 f"got {image_size}; use larger images or a shallower model"
             )
         features: list[nn.Module] = []
         channels = in_channels
-        for planes, count in STAGES:
+        for planes, count in zip(STAGE_CHANNELS, counts, strict=True):
             for _ in range(count):
                 out = scaled(planes, width)
-                features += [conv(channels, out, 3), norm(out, batch_norm), nn.ReLU(inplace=True)]
+                features += [conv(channels, out, 3, bias=conv_bias), norm(out, batch_norm), nn.ReLU(inplace=True)]
                 channels = out
             features.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*features)

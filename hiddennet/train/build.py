@@ -60,6 +60,7 @@ def build_plain(config: Config, num_classes: int, in_channels: int, image_size: 
         width=section.width,
         batch_norm=section.batch_norm,
         bias=section.bias,
+        conv_bias=section.conv_bias,
         stem_scaled=section.stem_scaled,
         layers=section.layers,
         dropout=section.dropout,

@@ -19,6 +19,8 @@ COUNTS = {
     "conv2": (4_300_992, 5, 0, 10),
     "conv4": (2_425_024, 7, 0, 10),
     "conv6": (2_261_184, 9, 0, 10),
+    "conv4_bn": (2_425_024, 7, 6, 10),
+    "conv6_bn": (2_261_184, 9, 8, 10),
     "conv8": (5_275_840, 11, 0, 10),
     "digits_mlp": (64 * 512 + 512 * 512 + 5120, 3, 0, 10),
     "digits_conv": (288 + 18_432 + 1024 * 256 + 2560, 4, 0, 10),
@@ -31,6 +33,9 @@ COUNTS = {
     "resnet18": (11_678_912, 21, 20, 1000),
     "resnet34": (21_779_648, 37, 36, 1000),
     "resnet50": (25_502_912, 54, 53, 1000),
+    "resnet152": (60_040_384, 156, 155, 1000),
+    "resnext50_32x4d": (24_959_680, 54, 53, 1000),
+    "resnext101_32x8d": (88_587_456, 105, 104, 1000),
     "resnet101": (44_442_816, 105, 104, 1000),
     "wide_resnet50_2": (68_814_016, 54, 53, 1000),
     "wide_resnet101_2": (126_747_840, 105, 104, 1000),
@@ -38,8 +43,14 @@ COUNTS = {
     "resnet20": (268_336, 20, 19, 10),
     "resnet32": (461_872, 32, 31, 10),
     "resnet32_double": (1_856_864, 32, 31, 100),
+    "resnet20_projection": (270_896, 22, 21, 10),
+    "resnet110_projection": (1_722_416, 112, 111, 10),
+    "wide_resnet28_10": (36_461_232, 29, 25, 10),
     "wide_resnet28_2": (1_463_984, 29, 25, 10),
     "mobilenet_v2": (2_261_824, 58, 57, 10),
+    "vgg11": (9_222_848, 9, 8, 10),
+    "vgg13": (9_407_168, 11, 10, 10),
+    "vgg19": (20_024_000, 17, 16, 10),
     "vgg16": (14_715_584, 14, 13, 10),
     "tiny_vgg16": (14_812_864, 14, 13, 200),
     "lenet5": (150 + 2400 + 48_000 + 10_080 + 840, 5, 0, 10),
@@ -116,6 +127,7 @@ def test_width_truncates_and_scales_residual_networks():
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101",
+                                  "resnet152", "resnext50_32x4d", "resnext101_32x8d",
                                   "wide_resnet50_2", "wide_resnet101_2"])  # fmt: skip
 def test_imagenet_networks_have_torchvisions_names_and_shapes(name):
     torchvision = pytest.importorskip("torchvision")
@@ -126,7 +138,7 @@ def test_imagenet_networks_have_torchvisions_names_and_shapes(name):
     assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
 def test_imagenet_networks_compute_what_torchvision_does(name):
     torchvision = pytest.importorskip("torchvision")
     generator = torch.Generator().manual_seed(0)
@@ -175,12 +187,12 @@ def test_a_batch_of_one_and_first_and_last_layer(name):
     model = on_meta(name, num_classes=7)
     channels, size = model.architecture["in_channels"], model.architecture["image_size"]
     images = torch.zeros(1, channels, size, size, device="meta")
-    assert model(images).shape == (1, 7)
+    assert model.eval()(images).shape == (1, 7)
     modules = dict(model.named_modules())
     layers = weighted(model)
     assert modules[model.first_layer] is layers[0]
     assert modules[model.last_layer].weight.shape[0] == 7
-    assert isinstance(modules[model.last_layer], nn.Linear)
+    assert isinstance(modules[model.last_layer], nn.Conv2d if name.endswith("_bn") else nn.Linear)
 
 
 @pytest.mark.parametrize("name", ["fc", "digits_conv", "conv4", "cifar_resnet18", "resnet18", "resnet20",
@@ -190,8 +202,9 @@ def test_channels_and_image_size_are_honoured(name):
     assert model(torch.zeros(4, 2, 20, 20, device="meta")).shape == (4, 3)
 
 
-@pytest.mark.parametrize("name", ["digits_conv", "conv2", "cifar_resnet18", "resnet20", "wide_resnet28_2",
-                                  "mobilenet_v2", "vgg16", "lenet5"])  # fmt: skip
+@pytest.mark.parametrize("name", ["digits_conv", "conv2", "conv4_bn", "cifar_resnet18", "resnet20",
+                                  "resnet20_projection", "wide_resnet28_2", "wide_resnet28_10", "mobilenet_v2",
+                                  "vgg16", "lenet5"])  # fmt: skip
 def test_a_batch_of_one_equals_its_row_of_a_larger_batch(name):
     torch.manual_seed(0)
     model = models.build(name, num_classes=5, width=0.25).eval()

@@ -150,6 +150,12 @@ def test_biases_are_zero_and_where_they_belong():
     ("name", "arguments", "message"),
     [
         ("conv4", {"stem_scaled": False}, "stem_scaled: expected True for conv4, got False; it is for cifar_resnet101"),
+        (
+            "resnet20",
+            {"conv_bias": True},
+            "conv_bias: expected False for resnet20, got True; it is for tiny_vgg16, vgg11",
+        ),
+        ("resnext50_32x4d", {"width": 0.3}, "width: expected convolutions that can be split into 32 groups, got 0.3; "),
         ("resnet20", {"stem_scaled": False}, "stem_scaled: expected True for resnet20"),
         ("conv4", {"bias": 1}, "bias: expected true or false, got 1"),
         ("resnet18", {"stem_scaled": None}, "stem_scaled: expected true or false, got None"),
@@ -166,7 +172,7 @@ def test_impossible_requests_are_refused(name, arguments, message):
 
 def test_an_architecture_without_the_newer_keys_still_builds():
     architecture = dict(on_meta("cifar_resnet18", width=0.5).architecture)
-    newer = {key: architecture.pop(key) for key in ("bias", "stem_scaled", "layers", "dropout")}
+    newer = {key: architecture.pop(key) for key in ("bias", "conv_bias", "stem_scaled", "layers", "dropout")}
     with torch.device("meta"):
         model = models.build(**architecture)
     assert model.architecture == {**architecture, **newer}

@@ -1,0 +1,104 @@
+"""Put another project's state dict into a network of ours, comparing every key; what all importers need."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from hiddennet.importers.checkpoint import CheckpointError
+
+
+def state_dict(checkpoint: Any, path: str | os.PathLike, keys: Sequence[str]) -> dict[str, Tensor]:
+    """The state dict under the first of `keys` that is there, else the checkpoint itself; without the
+    prefix that parallel training leaves on every key."""
+    state = None
+    if isinstance(checkpoint, Mapping):
+        state = next((checkpoint[key] for key in keys if key in checkpoint), checkpoint)
+    if not isinstance(state, Mapping) or not state:
+        wanted = " or ".join(f"`{key}`" for key in keys)
+        raise CheckpointError(f"import: expected a dict with {wanted} in {path}, got {type(checkpoint).__name__}")
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise CheckpointError(
+                f"import: expected only tensors in the state dict of {path}, got {type(value).__name__} for {key}"
+            )
+    prefix = "module." if all(key.startswith("module.") for key in state) else ""
+    return {key.removeprefix(prefix): value for key, value in state.items()}
+
+
+def load(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    name: str,
+    leaf: str,
+    theirs: Callable[[str], str] = lambda key: key,
+) -> dict[str, Tensor]:
+    """Load all of `state` into the model, each key once; returns the tensors `<layer>.<leaf>` by layer.
+
+    name: of the architecture, for messages. theirs: the state's name of a key or layer of ours.
+    """
+    left = dict(state)
+    found: dict[str, Tensor] = {}
+    for layer_name, layer in model.named_modules():
+        if not isinstance(layer, nn.Conv2d | nn.Linear):
+            continue
+        shape, their = tuple(layer.weight.shape), theirs(layer_name)
+        layer.weight.data = take(left, f"{their}.weight", shape, name)
+        if f"{their}.{leaf}" in left:
+            found[layer_name] = take(left, f"{their}.{leaf}", shape, name)
+        if f"{their}.bias" in left:  # ours gets one where it has none
+            layer.bias = nn.Parameter(take(left, f"{their}.bias", shape[:1], name))
+        elif layer.bias is not None:
+            refuse(name, f"{their}.bias of shape {shape[:1]}", "none")
+    for key, tensor in model.state_dict().items():
+        owner = model.get_submodule(key.rpartition(".")[0])
+        if isinstance(owner, nn.Conv2d | nn.Linear):
+            continue
+        their = theirs(key)
+        if key.endswith("num_batches_tracked") and their not in left:
+            continue  # older versions of torch did not keep it
+        tensor.copy_(take(left, their, tuple(tensor.shape), name))
+    if left:
+        key, tensor = next(iter(left.items()))
+        refuse(name, f"no {key}", f"one of shape {tuple(tensor.shape)}")
+    return found
+
+
+def take(left: dict[str, Tensor], key: str, shape: tuple[int, ...], name: str) -> Tensor:
+    """Remove and return the tensor `key`, its 1x1 kernel dropped where ours is a linear layer."""
+    tensor = left.pop(key, None)
+    if tensor is None:
+        refuse(name, f"{key} of shape {shape}", "none")
+    found = tuple(tensor.shape)
+    if found != shape and found != (*shape, 1, 1):
+        refuse(name, f"{key} of shape {shape}", f"shape {found}")
+    dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+    return tensor.detach().to(dtype).reshape(shape).contiguous()
+
+
+def refuse(name: str, wanted: str, got: str) -> NoReturn:
+    """Say in one sentence what of architecture `name` the checkpoint lacks, or has too much."""
+    raise CheckpointError(f"import: expected a checkpoint of {name} with {wanted}, got {got}; check the architecture")
+
+
+def is_mask(values: Tensor) -> bool:
+    """Whether all values are 0 or 1."""
+    return bool(((values == 0) | (values == 1)).all())
+
+
+def facts(
+    system: str, path: str | os.PathLike, name: str, checkpoint: Mapping[str, Any], keys: Sequence[str]
+) -> dict[str, Any]:
+    """What is known about the checkpoint, for the artifact's header: the numbers under `keys` that it has."""
+    found: dict[str, Any] = {"from": system, "file": os.path.basename(path), "arch": name}
+    for key in keys:
+        value = checkpoint.get(key)
+        if isinstance(value, Tensor) and value.numel() == 1:
+            value = value.item()
+        if isinstance(value, int | float):
+            found[key] = value
+    return found
