@@ -1,10 +1,10 @@
 """One hidden layer as an entry of the header and its share of the streams of numbers, and back.
 
 The streams run through all layers in order, so that a network has one tensor of each kind, not one a layer:
-`mask_bits` (uint8, 1 bit a weight in OIHW order, each layer from a whole byte on), `values`
-(float32, stored weights at revealed positions), `sign_bits` (uint8, for revealed weights that are
-plus or minus one constant, or whose magnitudes the seed gives), `redraws` (1 or 2 bytes for each
-revealed weight that is drawn anew and is no constant: which redraw it is of) and `scores` (float32, only where evaluation multiplies by them).
+`mask_bits` (uint8, 1 bit a weight in OIHW order, each layer from a whole byte on), `values` (float32, stored weights at
+revealed positions), `sign_bits` (uint8, for revealed weights that are plus or minus one constant, or whose magnitudes
+the seed gives), `redraws` (1 or 2 bytes for each revealed weight that is drawn anew and is no constant: which redraw it
+is of) and `scores` (float32, only where evaluation multiplies by them).
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ from hiddennet.methods.hc import Hc
 from hiddennet.methods.imp import Imp
 from hiddennet.methods.iterand import IteRand
 from hiddennet.methods.magnitude_topk import MagnitudeTopK
+from hiddennet.methods.peek_a_boo import PeekABoo
+from hiddennet.methods.prune_at_init import PruneAtInit
 from hiddennet.methods.random_mask import RandomMask
 from hiddennet.methods.sampled import SampledMask
 from hiddennet.methods.smart_ratio import SmartRatio
@@ -34,6 +36,8 @@ METHODS: dict[str, type[Method]] = {
         Imp,
         SmartRatio,
         SampledMask,
+        PruneAtInit,
+        PeekABoo,
         FineTune,
         MagnitudeTopK,
     )

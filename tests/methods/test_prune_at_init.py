@@ -54,7 +54,7 @@ def test_without_a_pruner_nothing_is_pruned(begun):
 
 
 def test_layers_left_out(begun):
-    run = begun(pruner="magnitude", density=0.2, unpruned=["convs.0"] if False else ["*0"], exclude=[])
+    run = begun(pruner="magnitude", density=0.2, unpruned=["*0"])
     names = list(hn.hidden_layers(run.model))
     left = [name for name in names if name.endswith("0")]
     assert left and all(hn.masks(run.model)[name].all() for name in left)

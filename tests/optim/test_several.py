@@ -69,7 +69,7 @@ def test_a_closure_is_called_once():
         loss.backward()
         return loss
 
-    assert float(optimizer.step(closure)) == 14.0 and calls == [1]
+    assert optimizer.step(closure).item() == 14.0 and calls == [1]
 
 
 def test_what_is_refused():
