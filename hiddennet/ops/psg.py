@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hiddennet.ops.checks import check_same_device, check_tensor, dense, is_channels_last
+from hiddennet.ops.checks import check_same_device, check_tensor, is_channels_last
 from hiddennet.ops.code_gradient import LINEAR, Geometry, input_codes, weight_gradient
 from hiddennet.ops.masked_conv import _pair, compute_dtype, is_matmul
 from hiddennet.ops.masked_weight import DTYPE_CODES, _masked_weight, _masked_weight_backward, in_one_layout, layout_of
@@ -116,7 +116,7 @@ class _PlainPSG(torch.autograd.Function):
 
 
 class _HiddenPSG(torch.autograd.Function):
-    """A layer whose weight is made by a rule and a source. Saves their parts, which exist anyway, and x or its codes."""
+    """A layer whose weight a rule and a source make. Saves their parts, which exist anyway, and x or its codes."""
 
     @staticmethod
     def _weight(ctx, scores, stored, selection, bits, step, plane, dtype):
@@ -250,8 +250,8 @@ def psg_conv2d(
     """torch.nn.functional.conv2d, whose weight gets PSG's gradient (see this file's head).
 
     Output, the gradient of x and that of the bias are exact. The statistics are of this call's batch alone. Under
-    autocast all is computed in its dtype, codes are taken of tensors in that dtype, and the weight's gradient is made in
-    float32. A second backward through a kept graph gives the same gradients; a gradient of the gradient is refused.
+    autocast all is computed in its dtype, codes are taken of tensors in that dtype, and the weight's gradient is made
+    in float32. A second backward through a kept graph gives the same gradients; a gradient of the gradient is refused.
 
     Args:
         x: [N, C, H, W] or [C, H, W]; float32, bfloat16, float16 (codes by integer kernels), or float64 (quantised
