@@ -43,4 +43,7 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
   m.def(
       "bop_step_(Tensor(a!)[] weights, Tensor[] grads, Tensor(b!)[] averages, Tensor(c!)[] flips, "
       "Tensor(d!)[] total_flips, Tensor[] flags, int[] fresh, float adaptivity_rate, float threshold) -> ()");
+  m.def("code_range(Tensor x, bool per_sample) -> Tensor");
+  m.def("quantize_codes(Tensor x, Tensor maximum, int bits, bool is_signed) -> (Tensor, Tensor)");
+  m.def("threshold_gradient_(Tensor(a!) grad, Tensor? exact, Tensor? maximum, float threshold, bool sign) -> ()");
 }

@@ -2,8 +2,10 @@
 
 from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.hide import hide
+from hiddennet.nn.latent import Latent, latent
 from hiddennet.nn.layers import HiddenConv2d, HiddenLinear
 from hiddennet.nn.network import density, hidden_layers, masks, refresh, select
+from hiddennet.nn.psg import PSGConv2d, PSGLinear, psg
 from hiddennet.nn.redraw import redraw
 from hiddennet.nn.rules import All, Fixed, KthValue, Rounded, Sampled, Threshold, TopK
 from hiddennet.nn.sources import Flipped, Generated, Redrawn, Stored
@@ -17,6 +19,9 @@ __all__ = [
     "HiddenLinear",
     "HiddenMixin",
     "KthValue",
+    "Latent",
+    "PSGConv2d",
+    "PSGLinear",
     "Redrawn",
     "Rounded",
     "Sampled",
@@ -26,7 +31,9 @@ __all__ = [
     "density",
     "hidden_layers",
     "hide",
+    "latent",
     "masks",
+    "psg",
     "redraw",
     "refresh",
     "select",

@@ -24,10 +24,14 @@ class HiddenMixin(WeightState):
         weight: Parameter when the source is Stored, else None.
         source, rule: their descriptions.
         plan: name of a plan of hiddennet.ops.PLANS, or None for the fastest known (convolutions).
+        psg: in training, the weight's gradient is PSG's (hiddennet.psg sets it); of no state dict.
+        input_signed: whether PSG's codes of the input are signed.
     """
 
     scores: nn.Parameter | None
     weight: nn.Parameter | None
+    psg: ops.PSGConfig | None = None
+    input_signed: bool = False
 
     def _setup(self, shape: tuple[int, ...], source, rule: Rule, score_init: str | float | Callable) -> None:
         self.weight_shape = torch.Size(shape)

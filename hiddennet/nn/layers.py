@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,6 +13,7 @@ from hiddennet.nn.rules import Rule, TopK
 from hiddennet.nn.sources import Generated, Stored
 from hiddennet.ops.checks import check_choice
 from hiddennet.ops.masked_conv import PLANS, conv2d, linear
+from hiddennet.ops.psg import hidden_conv2d, hidden_linear
 
 
 class HiddenConv2d(HiddenMixin, nn.Conv2d):
@@ -55,18 +57,12 @@ class HiddenConv2d(HiddenMixin, nn.Conv2d):
             padding = 0
         if self.plan is not None:
             check_choice("HiddenConv2d", "plan", self.plan, tuple(PLANS))
-        y = conv2d(
-            x,
-            self._scores_for_ops(),
-            self.rule_state(),
-            self.source_state(),
-            self.bias,
-            self.stride,
-            padding,
-            self.dilation,
-            self.groups,
-            self.plan,
-        )
+        parts = (self._scores_for_ops(), self.rule_state(), self.source_state(), self.bias)
+        numbers = (self.stride, padding, self.dilation, self.groups)
+        if self.psg is not None and self.training and torch.is_grad_enabled():
+            y = hidden_conv2d(x, *parts, numbers, self.psg, self.input_signed)
+        else:
+            y = conv2d(x, *parts, *numbers, self.plan)
         self._after_forward()
         return y
 
@@ -95,7 +91,11 @@ class HiddenLinear(HiddenMixin, nn.Linear):
         self._reset_bias()
 
     def forward(self, x: Tensor) -> Tensor:
-        y = linear(x, self._scores_for_ops(), self.rule_state(), self.source_state(), self.bias)
+        parts = (self._scores_for_ops(), self.rule_state(), self.source_state(), self.bias)
+        if self.psg is not None and self.training and torch.is_grad_enabled():
+            y = hidden_linear(x, *parts, self.psg, self.input_signed)
+        else:
+            y = linear(x, *parts)
         self._after_forward()
         return y
 

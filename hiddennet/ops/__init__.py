@@ -5,6 +5,9 @@ from hiddennet.ops.generate_weight import INITS, InitScale, generate_weight, ini
 from hiddennet.ops.masked_conv import PLANS, default_plan, masked_conv2d, masked_linear
 from hiddennet.ops.masked_weight import masked_weight, topk_weight
 from hiddennet.ops.pack_mask import pack_mask, unpack_mask
+from hiddennet.ops.psg import psg_conv2d, psg_linear
+from hiddennet.ops.psg_config import PSGConfig
+from hiddennet.ops.quantize import quantize, quantize_range
 from hiddennet.ops.rerandomize import MAX_NOTED_REDRAW, redrawn_weight, rerandomize_
 from hiddennet.ops.rule import Rule
 from hiddennet.ops.scale import scale
@@ -18,6 +21,7 @@ __all__ = [
     "MAX_NOTED_REDRAW",
     "PLANS",
     "InitScale",
+    "PSGConfig",
     "Rule",
     "WeightSource",
     "bop_step_",
@@ -29,6 +33,10 @@ __all__ = [
     "masked_linear",
     "masked_weight",
     "pack_mask",
+    "psg_conv2d",
+    "psg_linear",
+    "quantize",
+    "quantize_range",
     "redrawn_weight",
     "rerandomize_",
     "rule_mask",

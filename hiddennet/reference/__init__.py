@@ -2,6 +2,7 @@
 
 from hiddennet.reference.bop_step import bop_step
 from hiddennet.reference.masked_weight import masked_weight, masked_weight_backward, rule_mask
+from hiddennet.reference.quantize import code_range, code_weight_gradient, quantize_codes, threshold_gradient
 from hiddennet.reference.random import bernoulli_logits, bernoulli_units, generate, normals, signs, uniforms
 from hiddennet.reference.redraw import picked, redrawn_weight, rerandomize
 from hiddennet.reference.score_step import score_step
@@ -19,12 +20,15 @@ __all__ = [
     "bernoulli_logits",
     "bernoulli_units",
     "bop_step",
+    "code_range",
+    "code_weight_gradient",
     "generate",
     "masked_weight",
     "masked_weight_backward",
     "normals",
     "pack_mask",
     "picked",
+    "quantize_codes",
     "redrawn_weight",
     "rerandomize",
     "rule_mask",
@@ -33,6 +37,7 @@ __all__ = [
     "selection_mask",
     "signs",
     "strike_out",
+    "threshold_gradient",
     "topk_mask",
     "topk_mask_global",
     "uniforms",

@@ -1,0 +1,103 @@
+"""The weight gradient of PSG: of codes by an integer kernel, in float64 of the quantised values, thresholded."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hiddennet import reference
+from hiddennet.ops.checks import in_layout
+from hiddennet.ops.psg_config import PSGConfig
+from hiddennet.ops.quantize import EXACT_BITS, FUSED, _threshold_gradient, centred_codes, range_of
+
+Geometry = tuple[
+    list[int], list[int], list[int], int
+]  # stride, padding, dilation, groups; of a linear layer: ([], ...)
+LINEAR: Geometry = ([], [], [], 1)
+
+
+def code_weight_gradient(x_codes, g_codes, delta_x, delta_g, shape, geometry, channels_last) -> tuple[Tensor, Tensor]:
+    stride, padding, dilation, groups = geometry
+    grad = in_layout(
+        reference.code_weight_gradient(
+            x_codes, g_codes, delta_x, delta_g, tuple(shape), stride, padding, dilation, groups
+        ),
+        channels_last,
+    )
+    return grad, grad.abs().amax().view(1) if grad.numel() else grad.new_zeros(1)
+
+
+def input_codes(x: Tensor, config: PSGConfig, signed: bool) -> tuple[Tensor, Tensor]:
+    """Codes of a layer's input and their step; the range is the mean over samples."""
+    return centred_codes(x, range_of(x, "sample_mean"), config.input_bits, signed)
+
+
+def exact_gradient(x: Tensor, dy: Tensor, shape: list[int], geometry: Geometry) -> Tensor:
+    """The gradient of the weight as torch makes it: of x's dtype."""
+    if geometry == LINEAR:
+        return dy.reshape(-1, shape[0]).t() @ x.reshape(-1, shape[1])
+    like = dy.new_empty(()).expand(shape)
+    return torch.ops.aten.convolution_backward(
+        dy, x, like, None, *geometry[:3], False, [0, 0], geometry[3], [False, True, False]
+    )[1]
+
+
+def _quantised(t: Tensor, codes: tuple[Tensor, Tensor] | None) -> Tensor:
+    return t if codes is None else (codes[0].to(codes[1].dtype) * codes[1]).to(t.dtype)
+
+
+def _by_codes(x_codes, dy: Tensor, config: PSGConfig, shape, geometry: Geometry, channels_last: bool):
+    g_codes = centred_codes(dy, range_of(dy, "tensor"), config.gradient_bits, True)
+    if geometry != LINEAR:
+        return code_weight_gradient(x_codes[0], g_codes[0], x_codes[1], g_codes[1], shape, geometry, channels_last)
+    rows = x_codes[0].reshape(-1, shape[1])[:, :, None, None], g_codes[0].reshape(-1, shape[0])[:, :, None, None]
+    matrix = ([1, 1], [0, 0], [1, 1], 1)
+    grad, largest = code_weight_gradient(*rows, x_codes[1], g_codes[1], [*shape, 1, 1], matrix, channels_last)
+    return grad.flatten(1), largest
+
+
+def _thresholded(low: Tensor, exact: Tensor | None, largest: Tensor, config: PSGConfig) -> Tensor:
+    if low.dtype == torch.float32:
+        _threshold_gradient(low, exact, largest if config.relative else None, config.threshold, config.sign)
+        return low
+    bar = config.threshold * largest if config.relative else config.threshold
+    kept = torch.where(low.abs() < bar, torch.zeros_like(low) if exact is None else exact, low)  # NaN is kept
+    return kept.sign() if config.sign else kept
+
+
+def weight_gradient(
+    x: Tensor | None,
+    x_codes: tuple[Tensor, Tensor] | None,
+    dy: Tensor,
+    config: PSGConfig,
+    signed: bool,
+    shape: list[int],
+    geometry: Geometry,
+    channels_last: bool,
+) -> Tensor:
+    """PSG's gradient of a weight of this shape, dense in OIHW or OHWI memory; float32, or float64 for float64.
+
+    x, or its codes where those alone were kept; x is needed for a mixture with the exact gradient and for 32 bits.
+    """
+    by_codes = dy.dtype in FUSED and EXACT_BITS not in (config.input_bits, config.gradient_bits)
+    if x_codes is None and config.input_bits != EXACT_BITS:
+        x_codes = input_codes(x, config, signed)
+    exact = None
+    kind = torch.float32 if dy.dtype in FUSED else dy.dtype
+    if config.exact or not config.sparsify:
+        exact = in_layout(exact_gradient(x, dy, shape, geometry).to(kind), channels_last)
+    if by_codes:
+        low, largest = _by_codes(x_codes, dy, config, shape, geometry, channels_last)
+    else:
+        low = exact
+        if not config.exact:
+            gq = dy
+            if config.gradient_bits != EXACT_BITS:
+                gq = _quantised(dy, centred_codes(dy, range_of(dy, "tensor"), config.gradient_bits, True))
+            low = exact_gradient(_quantised(dy if x is None else x, x_codes), gq, shape, geometry).to(kind)
+            low = in_layout(low, channels_last)
+        largest = range_of(low, "tensor")
+    beside = None if config.sparsify else exact
+    if beside is low:
+        low = low.clone()
+    return _thresholded(low, beside, largest, config)

@@ -1,0 +1,266 @@
+"""PSG against what the original computes, in float64: quantisers, convolutions, products and seed layers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+import hiddennet as hn
+from hiddennet import ops
+from hiddennet.ops import PSGConfig
+from hiddennet.reference import psg as oracle
+
+TIGHT = {"rtol": 1e-10, "atol": 1e-13}
+BITS = (1, 2, 4, 8, 16)
+
+
+class Values:
+    """Arrays of one file, as float64; one that is not there skips the test by its name."""
+
+    def __init__(self, path) -> None:
+        self.arrays = np.load(path)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.arrays.files
+
+    def __call__(self, name: str) -> Tensor:
+        if name not in self.arrays.files:
+            pytest.skip(f"{name} is kept aside")
+        return torch.from_numpy(self.arrays[name]).double()
+
+
+@pytest.fixture
+def values(golden) -> Values:
+    return Values(golden / "peekaboo.npz")
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize(
+    ("name", "source", "arguments"),
+    [
+        ("in_signed", "x_signed", {"signed": True}),
+        ("in_unsigned", "x_unsigned", {}),
+        ("in_unsigned_on_signed", "x_signed", {}),
+        ("w", "w", {"signed": True, "over": "channel"}),
+        ("codes_signed", "x_signed", {"signed": True, "dequantize": False}),
+        ("codes_w", "w", {"signed": True, "over": "channel", "dequantize": False}),
+    ],
+)
+def test_quantisers(values, name, source, arguments, bits):
+    x, want = values(f"q/{source}"), values(f"q/{name}_b{bits}")
+    assert_close(ops.quantize(x, bits, **arguments), want, **TIGHT)
+    over, dequantize = arguments.get("over", "sample_mean"), arguments.get("dequantize", True)
+    signed = arguments.get("signed", False)
+    assert_close(oracle.psg_quantize(x, bits, oracle.psg_range(x, over), signed, dequantize), want, **TIGHT)
+    step = oracle.psg_range(x, over) * (2 if signed else 1) / 2**bits if dequantize else 1.0
+    found = ops.quantize(x.float(), bits, **arguments).double()  # a step aside where float32 rounds over a tie
+    assert bool(((found - want).abs() <= 1.001 * step).all())
+    assert float(((found - want).abs() > 0.02 * step).double().mean()) <= 0.05
+
+
+def test_quantiser_cases(values):
+    x = values("q/x_signed")
+    assert_close(ops.quantize(values("q/tie_x"), 4), values("q/tie_unsigned_b4"), **TIGHT)
+    assert_close(ops.quantize(values("q/tie_signed_x"), 4, signed=True), values("q/tie_signed_b4"), **TIGHT)
+    assert_close(ops.quantize(values("q/tie_x").float(), 4).double(), values("q/tie_unsigned_b4"), rtol=1e-6, atol=0)
+    tied = ops.quantize(values("q/tie_signed_x").float(), 4, signed=True).double()
+    assert_close(tied, values("q/tie_signed_b4"), rtol=1e-6, atol=0)
+    assert_close(ops.quantize(x, 8, signed=True), values("q/in_signed_b8_nopreserve"), **TIGHT)
+    found = ops.quantize(x.float(), 8, signed=True).double()
+    assert_close(found, values("q/in_signed_b8_float32"), rtol=1e-5, atol=1e-6)
+    zeros = values("q/allzero_b8")
+    for kind in (torch.float64, torch.float32):
+        assert_close(ops.quantize(zeros.to(kind), 8, signed=True).double(), zeros, **TIGHT)
+    w, want = values("q/w_zero_filter"), values("q/w_zero_filter_b8")
+    empty = want.isnan()  # the original's 0 / 0
+    assert bool(empty[2].all()) and not bool(empty[[0, 1, 3]].any())
+    for kind, tolerance in ((torch.float64, TIGHT), (torch.float32, {"rtol": 1e-5, "atol": 1e-6})):
+        found = ops.quantize(w.to(kind), 8, signed=True, over="channel").double()
+        assert_close(found, want.nan_to_num(0.0), **tolerance)
+
+
+def test_ranges(values):
+    x, w = values("q/x_signed"), values("q/w")
+    for name in ("in_mean", "keepdim"):
+        assert_close(ops.quantize_range(x).view(()), values(f"q/qparams_{name}").view(()), **TIGHT)
+    for name in ("in_extreme", "flat0"):
+        assert_close(ops.quantize_range(x, "tensor").view(()), values(f"q/qparams_{name}").view(()), **TIGHT)
+    assert_close(ops.quantize_range(w, "channel"), values("q/qparams_w"), **TIGHT)
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16, 32])
+def test_gradient_quantiser(values, bits):
+    gy = values("q/gy")
+    for flatten in (0, 1):
+        want = values(f"q/gradq_f{flatten}_b{bits}")
+        assert_close(ops.quantize(gy, bits, signed=True, over="tensor"), want, **TIGHT)
+        x = torch.zeros_like(gy, requires_grad=True)
+        oracle.quantize_gradient(x, bits).backward(gy)
+        assert_close(x.grad, want, **TIGHT)
+
+
+def test_bias_and_leading_bits(values):
+    for bits, leading in ((16, 8), (8, 4)):
+        exact, low = oracle.quantize_bias(values("q/bias"), bits, leading)
+        assert_close(exact, values(f"q/bias_q{bits}"), **TIGHT)
+        assert_close(low, values(f"q/bias_msb{leading}_of{bits}"), **TIGHT)
+    for bits, leading in ((8, 4), (16, 8), (8, 8), (32, 4)):
+        exact, low = oracle.efficient_quantize(values("q/x_signed"), bits, leading)
+        assert_close(exact, values(f"q/eff_q_{bits}_{leading}"), **TIGHT)
+        assert_close(low, values(f"q/eff_msb_{bits}_{leading}"), **TIGHT)
+
+
+def test_running_range(values):
+    module = oracle.RunningQuantize(8, signed=True)
+    for step in (1, 2):
+        assert_close(module(values(f"qm/x{step}"), training=True), values(f"qm/y{step}"), **TIGHT)
+        assert_close(module.running, values(f"qm/running{step}"), **TIGHT)
+    assert_close(module(values("qm/x3"), training=False), values("qm/y3_eval"), **TIGHT)
+
+
+ABSOLUTE = {"threshold_mode": "absolute"}
+CASES = {  # those that the public functions express
+    "readme_cifar": PSGConfig(),
+    "rel_mix": PSGConfig(threshold=0.3, sparsify=False),
+    "rel_sparse": PSGConfig(threshold=0.3),
+    "abs_mix": PSGConfig(threshold=0.05, sparsify=False, **ABSOLUTE),
+    "abs_sparse": PSGConfig(threshold=0.05, **ABSOLUTE),
+    "zero_thr_mix": PSGConfig(threshold=0.0, sparsify=False, **ABSOLUTE),
+    "rel_mix_sign": PSGConfig(threshold=0.3, sparsify=False, sign=True),
+    "rel_sparse_sign": PSGConfig(threshold=0.3, sign=True),
+    "b448_rel_mix": PSGConfig(4, 8, 0.05, sparsify=False),
+    "b448_rel_sparse": PSGConfig(4, 8, 0.05),
+    "b228_sign": PSGConfig(2, 8, 0.0, sparsify=False, sign=True, **ABSOLUTE),
+    "signed_in": PSGConfig(threshold=0.3, sparsify=False),
+    "stride2": PSGConfig(threshold=0.3, sparsify=False),
+    "nomask": PSGConfig(threshold=0.3, sparsify=False),
+    "no_backward": PSGConfig(32, 32, 0.0),
+    "no_backward_sign": PSGConfig(32, 32, 0.0, sign=True),
+    "msb32": PSGConfig(32, 32, 0.3, sparsify=False),
+}
+OPTIONS = {  # what only the oracle has
+    "pf_pb": {"predictive_forward": True},
+    "pf_only": {"predictive_forward": True, "predictive_backward": False},
+    "q888_bip": {"bits": 8, "weight_bits": 8, "output_gradient_bits": 8, "biprecision": True},
+    "q888_nobip": {"bits": 8, "weight_bits": 8, "output_gradient_bits": 8},
+}
+OF_FOUR_BITS = {"msb_bits": 4, "msb_weight_bits": 4, "msb_gradient_bits": 16}
+
+
+def options_of(name: str) -> oracle.PSGOptions:
+    if name in OPTIONS:
+        bits = OF_FOUR_BITS if name.startswith("q888") else {}
+        return oracle.PSGOptions(threshold=-0.3, sparsify=False, **bits, **OPTIONS[name])
+    c = CASES[name]
+    return oracle.PSGOptions(
+        c.input_bits,
+        c.gradient_bits,
+        -c.threshold if c.relative else c.threshold,
+        c.sparsify,
+        c.sign,
+        input_signed=name == "signed_in",
+        predictive_backward=not name.startswith("no_backward"),
+    )
+
+
+def check_conv(values, name, layer, dtype, tolerance, parts=("y", "gx", "gw")) -> None:
+    """layer(x, weight, stride): against the case's arrays."""
+    wanted = {part: values(f"conv/{name}/{part}") for part in parts}
+    x = values("conv/x_signed" if name == "signed_in" else "conv/x_unsigned").to(dtype).requires_grad_()
+    w = values("conv/w").to(dtype).requires_grad_()
+    unmasked = name == "nomask" or name in OPTIONS
+    mask = torch.ones_like(w) if unmasked else values("conv/mask").to(dtype)
+    stride = 2 if name == "stride2" else 1
+    y = layer(x, w * mask, stride)
+    y.backward(values(f"conv/gy_s{stride}").to(dtype))
+    for part, found in (("y", y), ("gx", x.grad), ("gw", w.grad)):
+        if part in wanted:
+            assert_close(found.detach().double(), wanted[part], **tolerance, msg=lambda m, p=part: f"{p}: {m}")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_convolutions(values, name):
+    def layer(x, w, stride):
+        signed = name == "signed_in"
+        return ops.psg_conv2d(x, w, None, stride, 1, config=CASES[name], input_signed=signed)
+
+    check_conv(values, name, layer, torch.float64, {"rtol": 1e-10, "atol": 1e-12})
+    check_conv(values, name, layer, torch.float32, {"rtol": 1e-4, "atol": 1e-4})
+
+
+@pytest.mark.parametrize("name", [*CASES, *OPTIONS])
+def test_oracle(values, name):
+    options = options_of(name)
+    layer = lambda x, w, stride: oracle.psg_conv2d(x, w, options, stride, 1)  # noqa: E731
+    check_conv(values, name, layer, torch.float64, {"rtol": 1e-10, "atol": 1e-12})
+
+
+def test_both_candidates(values):
+    """The gradients before mixing and masking: all low-bit, all exact."""
+    for config, part in ((PSGConfig(threshold=0.0), "g_msb_unmasked"), (PSGConfig(32, 32, 0.0), "g_full_unmasked")):
+        want = values(f"conv/rel_mix/{part}")
+        x, w = values("conv/x_unsigned"), (values("conv/w") * values("conv/mask")).requires_grad_()
+        ops.psg_conv2d(x, w, None, 1, 1, config=config).backward(values("conv/gy_s1"))
+        assert_close(w.grad, want, rtol=1e-10, atol=1e-12)
+
+
+LINEAR = {
+    "rel_mix": PSGConfig(threshold=0.3, sparsify=False),
+    "rel_sparse": PSGConfig(threshold=0.3),
+    "abs_sparse_sign": PSGConfig(threshold=0.02, sign=True, **ABSOLUTE),
+}
+
+
+@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("as_convolution", [False, True])
+def test_products(values, name, as_convolution):
+    for dtype, tolerance in ((torch.float64, TIGHT), (torch.float32, {"rtol": 1e-4, "atol": 1e-5})):
+        x, w = (values(f"lin/{part}").to(dtype).requires_grad_() for part in "xw")
+        if as_convolution:
+            y = ops.psg_conv2d(x[:, :, None, None], w[:, :, None, None], config=LINEAR[name])[:, :, 0, 0]
+        else:
+            y = ops.psg_linear(x, w, config=LINEAR[name])
+        y.backward(values("lin/gy").to(dtype))
+        for part, found in (("y", y), ("gx", x.grad), ("gw", w.grad)):
+            assert_close(found.detach().double(), values(f"lin/{name}/{part}"), **tolerance)
+
+
+def seed_layer(values, activation: str, config: PSGConfig | None) -> nn.Module:
+    layer = nn.Conv2d(3, 4, 3, padding=1, bias=False).double()
+    with torch.no_grad():
+        layer.weight.copy_(values("conv/w"))
+    if config is not None:
+        hn.psg(layer, config, signed=())
+    hn.nn.latent(layer, activation, mask=values("conv/mask"))
+    with torch.no_grad():
+        layer.parametrizations.weight.original.copy_(values("seed/t"))
+    return layer
+
+
+@pytest.mark.parametrize("name", ["rel_mix", "rel_sparse"])
+def test_seed_layers(values, name):
+    layer = seed_layer(values, "flipping", CASES[name])
+    x = values("conv/x_unsigned").requires_grad_()
+    y = layer(x)
+    y.backward(values("conv/gy_s1"))
+    for part, found in (("y", y), ("gx", x.grad), ("gt", layer.parametrizations.weight.original.grad)):
+        assert_close(found.detach(), values(f"seed/{name}/{part}"), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ["pruning", "flipping", "ternary", "none"])
+def test_plain_seed_layers(values, activation):
+    layer = seed_layer(values, activation, None)
+    y = layer(values("conv/x_unsigned").requires_grad_())
+    y.backward(values("conv/gy_s1"))
+    assert_close(y.detach(), values(f"seedplain/{activation}/y"), rtol=1e-10, atol=1e-12)
+    part = layer.parametrizations.weight
+    if activation == "none":
+        assert part.original.grad is None
+        return
+    assert_close(part.original.grad, values(f"seedplain/{activation}/gt"), rtol=1e-10, atol=1e-12)
+    if activation == "ternary":
+        for name, found in (("glo", part[0].low.grad), ("ghi", part[0].high.grad)):
+            assert_close(found.view(()), values(f"seedplain/ternary/{name}").view(()), rtol=1e-10, atol=1e-12)
