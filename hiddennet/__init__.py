@@ -6,6 +6,7 @@ __version__ = "0.1.0"
 
 from hiddennet import nn, ops, optim
 from hiddennet.nn import (
+    Activated,
     All,
     Fixed,
     Flipped,
@@ -30,6 +31,7 @@ from hiddennet.nn import (
 )
 
 __all__ = [
+    "Activated",
     "All",
     "Fixed",
     "Flipped",

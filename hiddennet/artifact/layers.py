@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from hiddennet import ops
 from hiddennet.artifact.file import ArtifactError
-from hiddennet.nn import All, Fixed, Flipped, Generated, Redrawn, Sampled, Stored
+from hiddennet.nn import Activated, All, Fixed, Flipped, Generated, Redrawn, Sampled, Stored
 from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.weights import source_weight, with_signs
 from hiddennet.ops.generate_weight import InitScale, fill
@@ -113,7 +113,7 @@ def encode(name: str, layer: HiddenMixin, mask: Tensor, streams: Streams) -> dic
     entry["kept"] = int(mask.count_nonzero())
     if isinstance(layer.source, Redrawn):
         _encode_redrawn(entry, layer, mask, streams)
-    elif isinstance(layer.source, Flipped):
+    elif isinstance(layer.source, (Flipped, Activated)):
         _encode_flipped(entry, layer, mask, streams)
     elif isinstance(layer.source, Generated):
         entry["scale"] = layer.scaled.scale
@@ -153,8 +153,8 @@ def _decode_redrawn(entry: dict[str, Any], mask: Tensor | None, streams: Streams
 
 def _encode_flipped(entry: dict[str, Any], layer: HiddenMixin, mask: Tensor, streams: Streams) -> None:
     """Write the signs of revealed weights whose magnitudes the seed gives."""
-    negative = ops.unpack_mask(layer.signs().cpu(), tuple(layer.weight_shape))
-    streams.add("sign_bits", ops.pack_mask(negative[mask]))
+    values = layer.activated_weight() if isinstance(layer.source, Activated) else layer.known_magnitudes()
+    streams.add("sign_bits", ops.pack_mask(torch.signbit(values.detach().cpu().contiguous()[mask])))
     entry["drawn_from"], entry["trainable"] = entry["source"], False
     entry["source"] = Stored(layer=layer.source.layer).spec()
     kind, scale = layer.scaled

@@ -19,7 +19,7 @@ from hiddennet.methods.layers import generated, learn, numbers
 from hiddennet.methods.prune_at_init import PruneAtInit, PruneSection
 from hiddennet.methods.section import Number, Positive, Section
 from hiddennet.methods.subnet import Subnet
-from hiddennet.nn import Flipped, Generated, Stored, hidden_layers, hide, psg
+from hiddennet.nn import Activated, Flipped, Generated, Stored, hidden_layers, hide, psg
 
 if TYPE_CHECKING:
     from hiddennet.config import Config
@@ -54,6 +54,11 @@ class PeekABooSection(PruneSection):
     sections: ClassVar[dict[str, object]] = {"psg": PsgSection}
     name: Literal["peek_a_boo"]
     init: Init = Field("kaiming_normal", description="distribution of the weights")
+    learn: Literal["signs", "flipping", "pruning", "ternary"] = Field(
+        "signs",
+        description="signs: by Bop; the others: latent scores by the optimiser, whose sign is that of the weight, which "
+        "reveal it where positive, or both",
+    )
     adaptivity_rate: Annotated[Number, Field(gt=0.0, lt=1.0)] = Field(
         1e-3, description="Bop: weight of a new gradient in the moving average"
     )
@@ -80,12 +85,12 @@ class PeekABooSection(PruneSection):
                 _ = self.psg.config
             except ValueError as error:
                 found.append(f"method.psg: {error}")
-            if self.psg.sign:
+            if self.psg.sign and self.learn == "signs":
                 found.append(
                     "method.psg.sign: expected false with Bop, which weighs gradients by their magnitude: signs of +-1 "
                     "would be far above flip_threshold at every step, got true"
                 )
-        if config.optimizer.clip_norm is not None:
+        if config.optimizer.clip_norm is not None and self.learn == "signs":
             found.append(
                 "optimizer.clip_norm: expected null with peek_a_boo, since Bop's gradients are not to be scaled, got "
                 f"{config.optimizer.clip_norm}"
@@ -116,12 +121,20 @@ class PeekABoo(PruneAtInit):
     def hide(self, model: nn.Module, dense: list[str], rule, subnet: Subnet | None) -> None:
         section, number = self.section, numbers(model)
 
-        def source(name: str, module: nn.Module) -> Flipped | Stored:
+        def source(name: str, module: nn.Module) -> Flipped | Activated | Stored:
             drawn = generated(section, self.seed, number[name])
             given = subnet is not None and name in subnet.masks
-            if not self.flips(module) or (given and not _is_drawn(module.weight, drawn, subnet.masks[name])):
+            if not self.flips(module):
                 return Stored(trainable=True, layer=number[name])
-            return Flipped(drawn.init, drawn.seed, drawn.layer, drawn.mode, drawn.nonlinearity)
+            if given and not _is_drawn(module.weight, drawn, subnet.masks[name]):
+                if section.learn != "signs":
+                    raise ValueError(
+                        f"method.subnet: expected the weights that the config's seed and init draw in layer {name}, "
+                        f"which learn: {section.learn} starts from, got others; use the seed and init of that run"
+                    )
+                return Stored(trainable=True, layer=number[name])
+            how = (drawn.init, drawn.seed, drawn.layer, drawn.mode, drawn.nonlinearity)
+            return Flipped(*how) if section.learn == "signs" else Activated(*how, activation=section.learn)
 
         weights = {name: module.weight.detach().clone() for name, module in model.named_modules() if name in number}
         hide(model, source=source, rule=rule, exclude=lambda name, _: name in dense)
@@ -142,6 +155,9 @@ class PeekABoo(PruneAtInit):
     def optimizer(self, model: nn.Module, section: Any) -> torch.optim.Optimizer | None:
         from hiddennet.train import optimizers
 
+        if self.section.learn != "signs":
+            return super().optimizer(model, section)
+
         own = self.section
         weights = [layer.weight for layer in self.flipped(model).values()]
         self.bop = optim.Bop(weights, own.adaptivity_rate, own.flip_threshold, init=own.average_init)
@@ -159,6 +175,8 @@ class PeekABoo(PruneAtInit):
 
     def on_epoch_start(self, model: nn.Module, epoch: int) -> list[str]:
         notes = super().on_epoch_start(model, epoch)
+        if self.bop is None:
+            return notes
         for group in self.bop.param_groups:
             group["adaptivity_rate"] = self.adaptivity_rate(epoch)
         self._flips_before = self._total_flips(model)
@@ -170,6 +188,8 @@ class PeekABoo(PruneAtInit):
         return {name: int(totals.get(layer.weight, 0)) for name, layer in self.flipped(model).items()}
 
     def on_epoch_end(self, model: nn.Module, epoch: int) -> dict[str, float]:
+        if self.bop is None:
+            return {}
         totals = self._total_flips(model)
         flips = {name: total - self._flips_before.get(name, 0) for name, total in totals.items()}
         numbers = {f"flips/{name}": float(count) for name, count in flips.items()}

@@ -8,9 +8,10 @@ from hiddennet.nn.network import density, hidden_layers, masks, refresh, select
 from hiddennet.nn.psg import PSGConv2d, PSGLinear, psg
 from hiddennet.nn.redraw import redraw
 from hiddennet.nn.rules import All, Fixed, KthValue, Rounded, Sampled, Threshold, TopK
-from hiddennet.nn.sources import Flipped, Generated, Redrawn, Stored
+from hiddennet.nn.sources import Activated, Flipped, Generated, Redrawn, Stored
 
 __all__ = [
+    "Activated",
     "All",
     "Fixed",
     "Flipped",

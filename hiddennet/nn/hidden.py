@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hiddennet import ops
 from hiddennet.nn.rounded import add_rounded_state, rounded_scores, rounded_state
 from hiddennet.nn.rules import All, Fixed, Rounded, Rule, Sampled, Threshold, TopK, select_rows
+from hiddennet.nn.sources import Activated
 from hiddennet.nn.weights import WeightState
 from hiddennet.ops.checks import check_choice
 from hiddennet.ops.masked_weight import effective_weight
@@ -207,7 +208,8 @@ class HiddenMixin(WeightState):
             rule, scores = rounded_state(self, training=False), rounded_scores(self, training=False)
         else:
             rule = self.rule_state()
-        return ops.rule_mask(scores, rule, self.weight_shape, layer=self.source.layer)
+        revealed = ops.rule_mask(scores, rule, self.weight_shape, layer=self.source.layer)
+        return revealed & (self.activated_weight() != 0) if isinstance(self.source, Activated) else revealed
 
     @torch.no_grad()
     def kept(self) -> float:

@@ -53,6 +53,18 @@ class _Ternary(torch.autograd.Function):
         return above + below, -below.sum().view_as(low), -above.sum().view_as(high)
 
 
+def activated(frozen: Tensor, t: Tensor, activation: str, bounds: tuple[Tensor, Tensor] | None) -> Tensor:
+    """frozen * a(t), differentiable in the latent scores t and the bounds (low, high) of "ternary"."""
+    if activation in ("pruning", "flipping"):
+        return _Activated.apply(t, frozen, None, activation)
+    return frozen * _Ternary.apply(t, *bounds) if activation == "ternary" else frozen.clone()
+
+
+def draw_latent(scores: Tensor, activation: str) -> Tensor:
+    """Fill latent scores from torch's generator, in place, by the activation's range; return them."""
+    return nn.init.uniform_(scores, *_RANGES[activation])
+
+
 class Latent(nn.Module):
     """A parametrization of a weight by latent scores t: mask * theta * a(t).
 
@@ -86,7 +98,7 @@ class Latent(nn.Module):
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Fresh scores, drawn from torch's generator."""
         scores = torch.empty(self.scores_shape, dtype=weight.dtype, device=weight.device)
-        return nn.init.uniform_(scores, *_RANGES[self.activation])
+        return draw_latent(scores, self.activation)
 
     def forward(self, t: Tensor) -> Tensor:
         frozen, mask = self.frozen, self.mask

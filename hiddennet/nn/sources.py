@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor
 
+from hiddennet.nn.latent import ACTIVATIONS
 from hiddennet.ops.checks import check_choice, check_seed
 from hiddennet.ops.generate_weight import INITS, MODES, InitScale, init_scale
 
@@ -93,6 +94,26 @@ class Flipped(Generated):
         found = {**super().spec(), "kind": "flipped"}
         del found["trainable"]
         return found
+
+
+@dataclass(frozen=True)
+class Activated(Generated):
+    """Random weights times a function of trainable latent scores (Peek-a-Boo's "seed" layers).
+
+    Args:
+        activation: of hiddennet.nn.latent.ACTIVATIONS: "flipping" learns signs, "pruning" a mask, "ternary" both.
+
+    The layer has `latent`, float32 of the weight's shape, and for "ternary" its two bounds `low` and `high`.
+    """
+
+    activation: str = "flipping"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("Activated", "activation", self.activation, ACTIVATIONS)
+
+    def spec(self) -> dict:
+        return {**super().spec(), "kind": "activated"}
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet import ops
+from hiddennet.nn.latent import BOUND, activated, draw_latent
 from hiddennet.nn.rules import All, Fixed, TopK
-from hiddennet.nn.sources import Flipped, Generated, Redrawn, Stored
+from hiddennet.nn.sources import Activated, Flipped, Generated, Redrawn, Stored
 from hiddennet.ops.generate_weight import fill, sign_plane
 
 
@@ -53,12 +54,29 @@ class WeightState:
         self.register_parameter("weight", None)
         redrawn = isinstance(source, Redrawn)
         self._worn = redrawn and (self.scaled.kind in ("uniform", "normal") or source.decayed)
-        signs = self.scaled.kind == "signs" and not self._worn
+        latent = isinstance(source, Activated)
+        if latent:
+            self._add_latent(device)
+        signs = self.scaled.kind == "signs" and not self._worn and not latent
         self.register_buffer("sign_plane", self._first_plane(device) if signs else None, persistent=redrawn)
         redraws = torch.zeros(self.weight_shape, dtype=torch.int16, device=device)
         self.register_buffer("redraws", redraws if self._worn and not source.decayed else None)
-        self.register_buffer("drawn", self._first_weights(device) if self._worn else None, persistent=self._decayed)
+        kept = self._first_weights(device) if self._worn or latent else None
+        self.register_buffer("drawn", kept, persistent=self._decayed)
         self._drawn_is_stale = False
+
+    def _add_latent(self, device: torch.device) -> None:
+        activation = self.source.activation
+        self.latent = nn.Parameter(draw_latent(torch.empty(self.weight_shape, device=device), activation))
+        if activation == "ternary":
+            self.low = nn.Parameter(torch.full((1,), -BOUND, device=device))
+            self.high = nn.Parameter(torch.full((1,), BOUND, device=device))
+
+    def activated_weight(self) -> Tensor:
+        """The weights of an Activated source: float32, differentiable in the latent scores."""
+        activation = self.source.activation
+        bounds = (self.low, self.high) if activation == "ternary" else None
+        return activated(self.drawn, self.latent, activation, bounds)
 
     @property
     def _decayed(self) -> bool:
@@ -105,13 +123,13 @@ class WeightState:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if isinstance(self.source, Flipped):
             del destination[f"{prefix}weight"]
-            destination[f"{prefix}signs"] = self.signs()
+            destination[f"{prefix}signs"] = ops.pack_mask(torch.signbit(self.known_magnitudes()))
 
     @torch.no_grad()
-    def signs(self) -> Tensor:
-        """The signs of Flipped weights: uint8 [ceil(n / 8)], OIHW order, bit 1 = negative.
+    def known_magnitudes(self) -> Tensor:
+        """The Flipped weights, whose magnitudes are sure to be the seed's.
 
-        Raises RuntimeError when a magnitude is no longer the seed's: what trained the weights did more than flip them.
+        Raises RuntimeError when they no longer are: what trained the weights did more than flip them.
         """
         first = self._first_weights(self.weight.device)
         # normals differ by a last bit between a CPU, where the layer may have been made, and a GPU
@@ -121,7 +139,7 @@ class WeightState:
                 "others; train their signs with hiddennet.optim.Bop, or use Stored(trainable=True) for weights that "
                 "any optimiser may change"
             )
-        return ops.pack_mask(torch.signbit(self.weight))
+        return self.weight.detach()
 
     def _nominal_density(self) -> float | None:
         """The kept fraction known from the rule alone."""
@@ -139,6 +157,8 @@ class WeightState:
             return ops.WeightSource(
                 "stored", self.weight_shape, stored=self.weight, layer=source.layer, through=through
             )
+        if isinstance(source, Activated):
+            return ops.WeightSource("stored", self.weight_shape, stored=self.activated_weight(), layer=source.layer)
         if self._worn:
             return ops.WeightSource("stored", self.weight_shape, stored=self._drawn_weights(), layer=source.layer)
         kind, scale = self.scaled

@@ -12,7 +12,7 @@ from torch import nn
 
 from hiddennet import config
 from hiddennet.config import Config
-from hiddennet.train.build import build_model
+from hiddennet.train.build import build_data, build_model
 from hiddennet.train.engine import Engine
 from hiddennet.train.ranks import Ranks
 from hiddennet.train.scores import Meter
@@ -74,6 +74,19 @@ class Trained:
 def trained(make) -> Callable[..., Trained]:
     """Build a method's model and engine from the arguments of `make`."""
     return lambda *args, **kwargs: Trained(make(*args, **kwargs))
+
+
+@pytest.fixture
+def begun(trained):
+    """A method's model after its pruning at the start."""
+
+    def build(name: str = "prune_at_init", **options):
+        run = trained(name, model=options.pop("model", {"name": "digits_conv", "width": 0.25}), **options)
+        run.method.data, run.method.ranks = build_data(run.config, CPU, Ranks()), Ranks()
+        run.notes = run.method.begin(run.model)
+        return run
+
+    return build
 
 
 def plain(model: nn.Module) -> dict[str, nn.Module]:

@@ -12,10 +12,7 @@ from hiddennet.nn.weights import source_weight
 from hiddennet.train import checkpoint, experiment
 from hiddennet.train.folder import RunFolder
 
-from .test_prune_at_init import SMALL, begun
-
-__all__ = ["begun"]
-
+SMALL = {"name": "digits_conv", "width": 0.25}
 PSG = {"input_bits": 8, "gradient_bits": 16}
 
 
@@ -34,6 +31,34 @@ def test_only_signs_of_revealed_weights_change(begun, psg):
         flips += int(changed.sum())
     assert flips > 0
     assert sum(run.method._total_flips(run.model).values()) >= flips
+
+
+@pytest.mark.parametrize("learn", ["flipping", "pruning", "ternary"])
+@pytest.mark.parametrize("psg", [None, {**PSG, "sign": True, "threshold": 0.0}])
+def test_latent_scores_learn_and_the_artifact_computes_the_same(begun, learn, psg, tmp_path):
+    run = begun("peek_a_boo", pruner="magnitude", density=0.5, learn=learn, psg=psg)
+    layers = {n: m for n, m in hn.hidden_layers(run.model).items() if isinstance(m.source, hn.Activated)}
+    first = {name: layer.latent.detach().clone() for name, layer in layers.items()}
+    drawn = {name: layer.drawn.clone() for name, layer in layers.items()}
+    losses = run.steps(30)
+    assert losses[-1] < losses[0] and layers
+    for name, layer in layers.items():
+        pruned = ~hn.ops.unpack_mask(layer.mask_bits, layer.weight_shape)
+        t = layer.latent.detach()
+        assert not torch.equal(t, first[name]) and torch.equal(layer.drawn, drawn[name])
+        decayed = first[name] * (1 - 0.1 * 1e-4) ** 30
+        assert torch.allclose(t[pruned], decayed[pruned], rtol=1e-2, atol=1e-4)
+        if learn == "ternary":
+            value = (t > layer.high).float() - (t < layer.low).float()
+        else:
+            value = t.sign() if learn == "flipping" else (t > 0).float()
+        expected = torch.where(pruned, torch.zeros(()), drawn[name] * value)
+        assert torch.equal(layer.effective_weight(), expected)
+        assert torch.equal(layer.mask(), expected != 0)
+    run.model.eval()
+    hn.export(run.model, tmp_path / "net.safetensors")
+    found = artifact.load(tmp_path / "net.safetensors")
+    assert torch.equal(found(run.images), run.model(run.images))
 
 
 def test_linear_layers_are_trained_or_flipped(begun):

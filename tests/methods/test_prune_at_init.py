@@ -17,19 +17,6 @@ CPU = torch.device("cpu")
 SMALL = {"name": "digits_conv", "width": 0.25}
 
 
-@pytest.fixture
-def begun(trained):
-    """A method's model after its pruning at the start."""
-
-    def build(name: str = "prune_at_init", **options):
-        run = trained(name, model=options.pop("model", SMALL), **options)
-        run.method.data, run.method.ranks = build_data(run.config, CPU, Ranks()), Ranks()
-        run.notes = run.method.begin(run.model)
-        return run
-
-    return build
-
-
 @pytest.mark.parametrize("pruner", ["synflow", "snip", "grasp", "magnitude", "random"])
 def test_every_pruner_meets_the_density_and_changes_no_weight(begun, trained, pruner):
     run = begun(pruner=pruner, density=0.3, iterations=3)
