@@ -48,7 +48,7 @@ class WeightState:
             self.source = source = dataclasses.replace(source, layer=0)
         self.scaled = source.scaled(self.weight_shape, self._nominal_density())
         redrawn = isinstance(source, Redrawn)
-        self._worn = redrawn and (self.scaled.kind in ("uniform", "normal") or source.decayed)
+        self._worn = redrawn and (self.scaled.kind in ("uniform", "normal", "laplace") or source.decayed)
         signs = self.scaled.kind == "signs" and not self._worn
         self.register_buffer("sign_plane", self._first_plane(device) if signs else None, persistent=redrawn)
         redraws = torch.zeros(self.weight_shape, dtype=torch.int16, device=device)

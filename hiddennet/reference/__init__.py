@@ -2,7 +2,7 @@
 
 from hiddennet.reference.bop_step import bop_step
 from hiddennet.reference.masked_weight import masked_weight, masked_weight_backward, rule_mask
-from hiddennet.reference.random import bernoulli_logits, bernoulli_units, generate, normals, signs, uniforms
+from hiddennet.reference.random import bernoulli_logits, bernoulli_units, generate, laplaces, normals, signs, uniforms
 from hiddennet.reference.redraw import picked, redrawn_weight, rerandomize
 from hiddennet.reference.score_step import score_step
 from hiddennet.reference.strike_out import strike_out
@@ -20,6 +20,7 @@ __all__ = [
     "bernoulli_units",
     "bop_step",
     "generate",
+    "laplaces",
     "masked_weight",
     "masked_weight_backward",
     "normals",
