@@ -90,6 +90,20 @@ HN_INLINE void uniforms_body(const Draw* d, float scale, uint32_t first, int32_t
   }
 }
 
+HN_INLINE void laplaces_body(const Draw* d, float scale, uint32_t first, int32_t n, float* out) {
+  for (int32_t e = 0; e < n; e += 4 * kLanes) {
+    PhiloxLanes p;
+    philox_lanes(*d, kLaplaceStream, (first + uint32_t(e)) / 4, &p);
+    float v[4][kLanes];
+    for (int q = 0; q < 4; ++q) {
+      for (int l = 0; l < kLanes; ++l) v[q][l] = laplace_of_word(p.word[q][l]);
+    }
+    for (int l = 0; l < kLanes; ++l) {
+      for (int q = 0; q < 4; ++q) out[e + 4 * l + q] = v[q][l] * scale;
+    }
+  }
+}
+
 HN_INLINE void logits_body(const Draw* d, uint32_t first, int32_t n, float* out) {
   for (int32_t e = 0; e < n; e += 4 * kLanes) {
     PhiloxLanes p;
@@ -151,6 +165,7 @@ HN_INLINE void intersect_body(const uint32_t* bits, int32_t n, uint32_t* keep) {
 
 HN_DISPATCH(fill_normals, normals_body)
 HN_DISPATCH(fill_uniforms, uniforms_body)
+HN_DISPATCH(fill_laplaces, laplaces_body)
 HN_DISPATCH(fill_logits, logits_body)
 HN_DISPATCH(fill_units, units_body)
 HN_DISPATCH(fill_signs, signs_body)
@@ -216,6 +231,8 @@ class BlockReader {
         fill_signs(w.plane, w.scale, first, count, out);
       } else if (w.kind == Source::kUniform) {
         fill_uniforms(&w.draw, w.scale, first, count, out);
+      } else if (w.kind == Source::kLaplace) {
+        fill_laplaces(&w.draw, w.scale, first, count, out);
       } else {
         fill_normals(&w.draw, w.scale, first, count, out);
       }

@@ -97,6 +97,10 @@ HN_INLINE void uniforms_of_words_body(const uint32_t* words, float scale, int32_
   for (int32_t e = 0; e < n; ++e) out[e] = symmetric_unit(words[e]) * scale;
 }
 
+HN_INLINE void laplaces_of_words_body(const uint32_t* words, float scale, int32_t n, float* out) {
+  for (int32_t e = 0; e < n; ++e) out[e] = laplace_of_word(words[e]) * scale;
+}
+
 HN_INLINE void normals_of_words_body(const uint32_t* words, float scale, int32_t n, float* out) {
   constexpr int kPairs = 2 * kLanes;
   for (int32_t e = 0; e < n; e += 2 * kPairs) {
@@ -115,6 +119,7 @@ HN_INLINE void normals_of_words_body(const uint32_t* words, float scale, int32_t
 }
 
 HN_DISPATCH(uniforms_of_words, uniforms_of_words_body)
+HN_DISPATCH(laplaces_of_words, laplaces_of_words_body)
 HN_DISPATCH(normals_of_words, normals_of_words_body)
 
 // A block of signs is 32 quads: each takes four bits of one of its words.
@@ -136,6 +141,9 @@ inline void draw_picks(const Draw& d, Source kind, float scale, Picks* p) {
     case Source::kUniform:
       block_words(d, kUniformStream, p->quad, p->redraw, count, p->word);
       return uniforms_of_words(p->word, scale, 4 * count, p->value);
+    case Source::kLaplace:
+      block_words(d, kLaplaceStream, p->quad, p->redraw, count, p->word);
+      return laplaces_of_words(p->word, scale, 4 * count, p->value);
     case Source::kNormal:
       block_words(d, kNormalStream, p->quad, p->redraw, count, p->word);
       return normals_of_words(p->word, scale, 4 * count, p->value);

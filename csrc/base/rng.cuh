@@ -18,6 +18,7 @@ enum Stream : uint32_t {
   kNormalStream = 2,
   kBernoulliStream = 3,
   kRedrawStream = 4,  // whether a weight is redrawn
+  kLaplaceStream = 5,
 };
 
 struct Philox4 {
@@ -116,6 +117,16 @@ HN_HD float normal(const Draw& d, uint32_t i) {
 
 HN_HD float uniform(const Draw& d, uint32_t i) {
   return symmetric_unit(word_of(philox_block(d, kUniformStream, i / 4), i));
+}
+
+// Laplace(0, 1) of a word: the lowest bit is the sign, the upper 23 are a uniform u = x * 2^-24, x odd, whose -log is the
+// size: above 0, at most 24 log 2.
+HN_HD float laplace_of_word(uint32_t word) {
+  return bits_float(float_bits(-log_unit(2 * (word >> 9) + 1)) ^ (word << 31));
+}
+
+HN_HD float laplace(const Draw& d, uint32_t i) {
+  return laplace_of_word(word_of(philox_block(d, kLaplaceStream, i / 4), i));
 }
 
 // logit(u) of a uniform u = x * 2^-24, x odd: a Bernoulli(sigmoid(s)) draw is kept iff s > logit(u).

@@ -14,7 +14,24 @@ enum class Source : int32_t {
   kSigns = 2,     // +scale or -scale by a bit plane
   kUniform = 3,   // scale * U(-1, 1)
   kNormal = 4,    // scale * N(0, 1)
+  kLaplace = 5,   // scale * Laplace(0, 1)
 };
+constexpr int64_t kLastSource = int64_t(Source::kLaplace);
+
+// Are its weights made of words of the counter generator, four a block?
+HN_HD bool draws_words(Source kind) {
+  return kind == Source::kUniform || kind == Source::kNormal || kind == Source::kLaplace;
+}
+
+// The family of numbers that a drawn source takes.
+HN_HD Stream stream_of(Source kind) {
+  switch (kind) {
+    case Source::kUniform: return kUniformStream;
+    case Source::kNormal: return kNormalStream;
+    case Source::kLaplace: return kLaplaceStream;
+    default: return kSignStream;
+  }
+}
 
 struct WeightSource {
   Source kind;
@@ -33,6 +50,7 @@ HN_HD float weight_at(const WeightSource& w, int32_t p, int32_t i) {
     case Source::kConstant: return w.scale;
     case Source::kSigns: return signed_scale(w.scale, w.plane[i >> 3] >> (i & 7) & 1u);
     case Source::kUniform: return mul_rn(uniform(w.draw, uint32_t(i)), w.scale);
+    case Source::kLaplace: return mul_rn(laplace(w.draw, uint32_t(i)), w.scale);
     default: return mul_rn(normal(w.draw, uint32_t(i)), w.scale);
   }
 }

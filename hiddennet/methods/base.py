@@ -22,12 +22,13 @@ Init = Literal[
     "unsigned_constant",
     "kaiming_normal",
     "kaiming_uniform",
+    "kaiming_laplace",
     "xavier_normal",
     "xavier_constant",
     "standard",
     "uniform",
 ]
-FAN_SCALED = ("signed_constant", "unsigned_constant", "kaiming_normal")
+FAN_SCALED = ("signed_constant", "unsigned_constant", "kaiming_normal", "kaiming_laplace")
 
 
 class MethodSection(Section):

@@ -23,13 +23,14 @@ INITS = (
     "unsigned_constant",
     "kaiming_normal",
     "kaiming_uniform",
+    "kaiming_laplace",
     "xavier_normal",
     "xavier_constant",
     "standard",
     "uniform",
 )
 MODES = ("fan_in", "fan_out")
-_SCALED_BY_FAN = ("signed_constant", "unsigned_constant", "kaiming_normal")
+_SCALED_BY_FAN = ("signed_constant", "unsigned_constant", "kaiming_normal", "kaiming_laplace")
 
 
 @torch.library.register_fake("hiddennet::generate_weight")
@@ -43,7 +44,10 @@ def _(plane, n, seed, layer, redraw) -> None:
 
 
 class InitScale(NamedTuple):
-    """An initialisation for one shape: a kind of number ("constant", "signs", "uniform", "normal") times scale."""
+    """An initialisation for one shape: a kind of number times a scale.
+
+    kind: "constant", "signs", "uniform" U(-1, 1), "normal" N(0, 1) or "laplace" Laplace(0, 1).
+    """
 
     kind: str
     scale: float
@@ -69,8 +73,8 @@ def init_scale(
 
     With F = the fan named by `mode` (times `density`, if given: what the papers call scale_fan) and g = the gain:
     signed_constant and unsigned_constant g / sqrt(F); kaiming_normal N(0, g^2 / F); kaiming_uniform U(+-g sqrt(3 / F));
-    xavier_normal N(0, 2 / (fan_in + fan_out)); xavier_constant its deviation, signed; standard U(+-1 / sqrt(fan_in));
-    uniform U(-1, 1).
+    kaiming_laplace Laplace(0, g / sqrt(2 F)), of the same deviation; xavier_normal N(0, 2 / (fan_in + fan_out));
+    xavier_constant its deviation, signed; standard U(+-1 / sqrt(fan_in)); uniform U(-1, 1).
 
     Raises:
         ValueError: unknown init, mode or nonlinearity; a density outside (0, 1]; a density for an init without it.
@@ -97,6 +101,7 @@ def init_scale(
         "unsigned_constant": InitScale("constant", gain / math.sqrt(fan)),
         "kaiming_normal": InitScale("normal", gain / math.sqrt(fan)),
         "kaiming_uniform": InitScale("uniform", math.sqrt(3.0) * gain / math.sqrt(fan)),
+        "kaiming_laplace": InitScale("laplace", gain / math.sqrt(2.0 * fan)),
         "xavier_normal": InitScale("normal", xavier),
         "xavier_constant": InitScale("signs", xavier),
         "standard": InitScale("uniform", 1.0 / math.sqrt(fan_in)),
@@ -104,7 +109,7 @@ def init_scale(
     }[init]
 
 
-KIND_CODES = {"stored": 0, "constant": 1, "signs": 2, "uniform": 3, "normal": 4}
+KIND_CODES = {"stored": 0, "constant": 1, "signs": 2, "uniform": 3, "normal": 4, "laplace": 5}
 
 
 def fill(out: Tensor, scaled: InitScale, *, seed: int, layer: int, redraw: int) -> Tensor:

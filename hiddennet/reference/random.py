@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-SIGNS, UNIFORM, NORMAL, BERNOULLI, REDRAW = 0, 1, 2, 3, 4  # streams
+SIGNS, UNIFORM, NORMAL, BERNOULLI, REDRAW, LAPLACE = 0, 1, 2, 3, 4, 5  # streams
 _MASK = 0xFFFFFFFF
 
 
@@ -108,6 +108,13 @@ def normals(n: int, *, seed: int, layer: int = 0, redraw: int = 0) -> Tensor:
     return torch.stack([*pairs[0], *pairs[1]], dim=-1).flatten()[:n]
 
 
+def laplaces(n: int, *, seed: int, layer: int = 0, redraw: int = 0) -> Tensor:
+    """Return float32 [n] of Laplace(0, 1): a sign, and -log of a uniform; never 0."""
+    words = _words(n, seed, layer, redraw, LAPLACE)
+    size = -_log_unit(2 * (words >> 9) + 1)
+    return torch.where(words % 2 == 1, -size, size)
+
+
 def bernoulli_logits(n: int, *, seed: int, layer: int = 0, step: int = 0) -> Tensor:
     """Return float32 [n]: logit(u) of a uniform u; a Bernoulli(sigmoid(s)) draw is 1 where s > logit(u)."""
     x = 2 * (_words(n, seed, layer, step, BERNOULLI) >> 9) + 1
@@ -120,11 +127,11 @@ def bernoulli_units(n: int, *, seed: int, layer: int = 0, step: int = 0) -> Tens
 
 
 def generate(kind: str, scale: float, n: int, *, seed: int, layer: int = 0, redraw: int = 0) -> Tensor:
-    """Return float32 [n] in OIHW order; kind: "constant", "signs", "uniform" or "normal"."""
+    """Return float32 [n] in OIHW order; kind: "constant", "signs", "uniform", "normal" or "laplace"."""
     c = torch.tensor(scale, dtype=torch.float32)
     if kind == "constant":
         return c.expand(n).clone()
     if kind == "signs":
         return torch.where(signs(n, seed=seed, layer=layer, redraw=redraw), -c, c)
-    draw = uniforms if kind == "uniform" else normals
-    return draw(n, seed=seed, layer=layer, redraw=redraw) * c
+    draw = {"uniform": uniforms, "normal": normals, "laplace": laplaces}
+    return draw[kind](n, seed=seed, layer=layer, redraw=redraw) * c

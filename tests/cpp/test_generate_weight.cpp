@@ -24,6 +24,7 @@ std::vector<Layout> layouts() {
 float expected(Source kind, bool signs, float scale, int32_t i) {
   if (signs) return sign_bit(kDraw, uint32_t(i)) != 0 ? -scale : scale;
   if (kind == Source::kConstant) return scale;
+  if (kind == Source::kLaplace) return laplace(kDraw, uint32_t(i)) * scale;
   return (kind == Source::kUniform ? uniform(kDraw, uint32_t(i)) : normal(kDraw, uint32_t(i))) * scale;
 }
 
@@ -34,8 +35,9 @@ TEST(weights_equal_the_one_element_functions) {
     bool signs;
   };
   for (const Layout& layout : layouts()) {
-    for (const Init init : {Init{Source::kConstant, false}, Init{Source::kConstant, true},
-                            Init{Source::kUniform, false}, Init{Source::kNormal, false}}) {
+    for (const Init init :
+         {Init{Source::kConstant, false}, Init{Source::kConstant, true}, Init{Source::kUniform, false},
+          Init{Source::kNormal, false}, Init{Source::kLaplace, false}}) {
       for (const Dtype dtype : {Dtype::kFloat32, Dtype::kBFloat16, Dtype::kFloat16}) {
         const Context context("n = " + std::to_string(layout.n) + (layout.channels_last ? " OHWI" : " OIHW") +
                               ", source " + std::to_string(int(init.kind)) + (init.signs ? " with signs" : ""));

@@ -121,8 +121,8 @@ struct Layer {
 const hn::RuleKind kRules[] = {hn::RuleKind::kAll,     hn::RuleKind::kMagnitude, hn::RuleKind::kValue,
                                hn::RuleKind::kBits,    hn::RuleKind::kSampled,   hn::RuleKind::kExpectation,
                                hn::RuleKind::kRounded, hn::RuleKind::kScored};
-const hn::Source kSources[] = {hn::Source::kStored, hn::Source::kConstant, hn::Source::kSigns, hn::Source::kUniform,
-                               hn::Source::kNormal};
+const hn::Source kSources[] = {hn::Source::kStored,  hn::Source::kConstant, hn::Source::kSigns,
+                               hn::Source::kUniform, hn::Source::kNormal,   hn::Source::kLaplace};
 
 TEST(kept_by_eye) {
   CHECK(hn::kept_by_selection(5, 3, 6, 0));
@@ -186,6 +186,7 @@ TEST(weights_by_eye) {
     const hn::Draw d = {21, 22, 4, 1};
     CHECK_EQ(hn::weight_at(layer.source(hn::Source::kUniform), 0, i), hn::uniform(d, uint32_t(i)) * 0.75f);
     CHECK_EQ(hn::weight_at(layer.source(hn::Source::kNormal), 0, i), hn::normal(d, uint32_t(i)) * 0.75f);
+    CHECK_EQ(hn::weight_at(layer.source(hn::Source::kLaplace), 0, i), hn::laplace(d, uint32_t(i)) * 0.75f);
   }
 }
 

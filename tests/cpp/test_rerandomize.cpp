@@ -55,12 +55,13 @@ Layer make_layer(const Layout& layout, Source kind, bool plane, bool noted, Orde
 
 std::vector<Layer> make_net(const Mode& m) {
   std::vector<Layer> net;
-  const Source kinds[] = {Source::kUniform, Source::kSigns, Source::kNormal, Source::kSigns, Source::kConstant};
+  const Source kinds[] = {Source::kUniform, Source::kSigns,    Source::kNormal,
+                          Source::kSigns,   Source::kConstant, Source::kLaplace};
   int at = 0;
   const auto add = [&](const Layout& layout) {
     for (int all = 0; all < 2; ++all, ++at) {  // neighbours in the list of kinds
-      const Source kind = kinds[at % 5];
-      net.push_back(make_layer(layout, kind, at % 5 == 1 && !m.blend, at % 3 != 0 && !m.blend, m.order));
+      const Source kind = kinds[at % 6];
+      net.push_back(make_layer(layout, kind, at % 6 == 1 && !m.blend, at % 3 != 0 && !m.blend, m.order));
     }
     --at;
   };

@@ -39,14 +39,15 @@ TEST(blocks_are_named_by_every_part_of_the_draw) {
   const Draw d = {1, 2, 3, 4};
   std::set<uint32_t> words;
   for (const Draw& e : {d, Draw{9, 2, 3, 4}, Draw{1, 9, 3, 4}, Draw{1, 2, 9, 4}, Draw{1, 2, 3, 9}}) {
-    for (const hn::Stream s : {hn::kSignStream, hn::kUniformStream, hn::kNormalStream, hn::kBernoulliStream}) {
+    for (const hn::Stream s : {hn::kSignStream, hn::kUniformStream, hn::kNormalStream, hn::kBernoulliStream,
+                               hn::kRedrawStream, hn::kLaplaceStream}) {
       for (uint32_t block : {0u, 1u, 0xffffffffu}) {
         const hn::Philox4 p = hn::philox_block(e, s, block);
         words.insert(p.word, p.word + 4);
       }
     }
   }
-  CHECK_EQ(words.size(), size_t(5 * 4 * 3 * 4));
+  CHECK_EQ(words.size(), size_t(5 * 6 * 3 * 4));
   const hn::Philox4 direct = hn::philox4x32(7, 3, 4, hn::kNormalStream, 1, 2);
   CHECK_EQ(hn::philox_block(d, hn::kNormalStream, 7).word[2], direct.word[2]);
 }
@@ -62,6 +63,8 @@ TEST(elements_are_taken_from_blocks_as_documented) {
     float pair[2];
     hn::normal_pair(n.word[i % 4 / 2 * 2], n.word[i % 4 / 2 * 2 + 1], pair, pair + 1);
     CHECK_EQ(hn::normal(d, i), pair[i % 2]);
+    const hn::Philox4 l = hn::philox_block(d, hn::kLaplaceStream, i / 4);
+    CHECK_EQ(hn::laplace(d, i), hn::laplace_of_word(l.word[i % 4]));
     const hn::Philox4 b = hn::philox_block(d, hn::kBernoulliStream, i / 4);
     CHECK_EQ(hn::bernoulli_logit(d, i), hn::logit_of_word(b.word[i % 4]));
     CHECK_EQ(hn::bernoulli_unit(d, i), hn::unit_of_word(b.word[i % 4]));
@@ -119,6 +122,19 @@ TEST(normal_pair_is_box_muller) {
   }
 }
 
+TEST(laplace_is_signed_and_the_logarithm_of_a_uniform) {
+  CHECK_EQ(hn::laplace_of_word(0), -hn::log_unit(1));
+  CHECK_EQ(hn::laplace_of_word(1), hn::log_unit(1));
+  Random random(5);
+  for (int i = 0; i < 10000; ++i) {
+    const uint32_t w = uint32_t(random.bits());
+    const double exact = -std::log(std::ldexp(double(2 * (w >> 9) + 1), -24)) * (w & 1u ? -1 : 1);
+    const double got = hn::laplace_of_word(w);
+    if (std::fabs(got - exact) > 2.5e-7 * std::fabs(exact) + 1e-12) CHECK_EQ(got, exact);
+    CHECK_EQ(hn::laplace_of_word(w ^ 1u), -hn::laplace_of_word(w));
+  }
+}
+
 TEST(logit_is_antisymmetric_and_right) {
   Random random(4);
   for (int i = 0; i < 10000; ++i) {
@@ -153,6 +169,7 @@ TEST(moments) {
   check_moments([&](uint32_t i) { return double(hn::sign_bit(d, i)); }, 0.5, 0.25, 0.0625);
   check_moments([&](uint32_t i) { return double(hn::uniform(d, i)); }, 0, 1.0 / 3, 0.2);
   check_moments([&](uint32_t i) { return double(hn::normal(d, i)); }, 0, 1, 3);
+  check_moments([&](uint32_t i) { return double(hn::laplace(d, i)); }, 0, 2, 24);
   const double p = 1 / (1 + std::exp(-0.7));  // kept iff score > logit, with score 0.7
   check_moments([&](uint32_t i) { return double(0.7f > hn::bernoulli_logit(d, i)); }, p, p * (1 - p),
                 p * (1 - p) * (1 - 3 * p * (1 - p)));
@@ -161,10 +178,11 @@ TEST(moments) {
 __global__ void draw_kernel(Draw d, uint32_t first, uint32_t n, float* out) {
   const uint32_t t = blockIdx.x * blockDim.x + threadIdx.x, i = first + t;
   if (t >= n) return;
-  out[4 * t] = float(hn::sign_bit(d, i));
-  out[4 * t + 1] = hn::uniform(d, i);
-  out[4 * t + 2] = hn::normal(d, i);
-  out[4 * t + 3] = hn::bernoulli_logit(d, i);
+  out[5 * t] = float(hn::sign_bit(d, i));
+  out[5 * t + 1] = hn::uniform(d, i);
+  out[5 * t + 2] = hn::normal(d, i);
+  out[5 * t + 3] = hn::bernoulli_logit(d, i);
+  out[5 * t + 4] = hn::laplace(d, i);
 }
 
 TEST(device_bits_are_host_bits) {
@@ -173,7 +191,8 @@ TEST(device_bits_are_host_bits) {
     const uint32_t n = 16411;
     std::vector<float> expected;
     for (uint32_t i = first; i < first + n; ++i) {
-      for (float v : {float(hn::sign_bit(d, i)), hn::uniform(d, i), hn::normal(d, i), hn::bernoulli_logit(d, i)}) {
+      for (float v : {float(hn::sign_bit(d, i)), hn::uniform(d, i), hn::normal(d, i), hn::bernoulli_logit(d, i),
+                      hn::laplace(d, i)}) {
         expected.push_back(v);
       }
     }

@@ -9,7 +9,7 @@ from torch import nn
 import hiddennet as hn
 from hiddennet.nn.weights import source_weight
 
-INITS = ("signed_constant", "kaiming_uniform", "kaiming_normal")
+INITS = ("signed_constant", "kaiming_uniform", "kaiming_normal", "kaiming_laplace")
 
 
 def network(init: str, layout=torch.contiguous_format, decayed: bool = False, density: float = 0.4) -> nn.Module:

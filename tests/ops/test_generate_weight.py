@@ -39,6 +39,7 @@ def test_distribution(init):
         "signed_constant": math.sqrt(2 / fan_in),
         "unsigned_constant": 0.0,
         "kaiming_normal": math.sqrt(2 / fan_in),
+        "kaiming_laplace": math.sqrt(2 / fan_in),
         "kaiming_uniform": math.sqrt(2 / fan_in),
         "xavier_normal": math.sqrt(2 / (fan_in + fan_out)),
         "xavier_constant": math.sqrt(2 / (fan_in + fan_out)),
@@ -60,6 +61,29 @@ def test_normals_follow_the_normal_distribution():
     distance = (cdf - torch.linspace(0, 1, z.numel(), dtype=torch.float64)).abs().max()
     assert float(distance) < 1.95 / math.sqrt(z.numel())  # Kolmogorov-Smirnov at 0.1 %
     assert abs(float((z**4).mean()) - 3) < 0.1
+
+
+def test_laplaces_follow_the_laplace_distribution():
+    z = reference.laplaces(200_000, seed=3).double().sort().values
+    cdf = torch.where(z < 0, z.exp() / 2, 1 - (-z).exp() / 2)
+    distance = (cdf - torch.linspace(0, 1, z.numel(), dtype=torch.float64)).abs().max()
+    assert float(distance) < 1.95 / math.sqrt(z.numel())  # Kolmogorov-Smirnov at 0.1 %
+    assert float((z**2).mean()) == pytest.approx(2, rel=0.03)  # 4 deviations of the mean of squares
+    assert float(z.abs().max()) < 24 * math.log(2)
+    words = reference.random._words(2000, 3, 0, 0, reference.random.LAPLACE)
+    want = -torch.log((2 * (words >> 9) + 1).double() * 2.0**-24)
+    torch.testing.assert_close(reference.laplaces(2000, seed=3).abs().double(), want, rtol=3e-7, atol=0)
+
+
+def test_kaiming_laplace_has_the_deviation_of_kaiming_normal():
+    """Its scale parameter is 1 / sqrt(fan_in) behind a relu, as Peek-a-Boo draws it."""
+    shape = (6, 4, 3, 3)
+    assert ops.init_scale(shape, "kaiming_laplace") == ("laplace", pytest.approx(1 / 6))
+    for density in (None, 0.25):
+        for mode in ("fan_in", "fan_out"):
+            options = {"mode": mode, "density": density, "nonlinearity": "tanh"}
+            normal = ops.init_scale(shape, "kaiming_normal", **options).scale
+            assert ops.init_scale(shape, "kaiming_laplace", **options).scale == pytest.approx(normal / math.sqrt(2))
 
 
 def test_normals_are_box_mullers_to_float32_precision():

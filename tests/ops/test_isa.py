@@ -53,6 +53,13 @@ for shape in ((43, 3), (33, 17, 3, 3), (300, 301)):
         ops.score_step_([s], [scores], [m], [v], lr=0.01, **adam)
         ops.score_step_([s], [scores], [m], lr=0.01, momentum=0.9)
         add(s), add(m), add(v)
+        for plane in (None, flags):
+            for layout in (torch.contiguous_format, torch.channels_last)[: len(shape) // 2]:
+                w, g, a = (t.contiguous(memory_format=layout) for t in (scores.clone(), s, m.clone()))
+                count = torch.zeros(2, dtype=torch.int64)
+                counters, how = ([count[:1]], [count[1:]]), {"fresh": [step == 1], "flags": [plane]}
+                ops.bop_step_([w], [g], [a], *counters, adaptivity_rate=0.3, threshold=0.01, **how)
+                add(w), add(a), add(count)
 print(digest.hexdigest())
 """
 

@@ -16,6 +16,7 @@ KINDS = (
     ops.InitScale("uniform", 0.3),
     ops.InitScale("signs", 0.07),
     ops.InitScale("normal", 1.5),
+    ops.InitScale("laplace", 0.8),
     ops.InitScale("constant", 0.2),
 )
 

@@ -7,7 +7,7 @@
 namespace hn {
 namespace cuda {
 
-// One thread owns eight OIHW neighbours: two Philox blocks of uniforms or normals, or one byte of a
+// One thread owns eight OIHW neighbours: two Philox blocks of drawn numbers, or one byte of a
 // block of signs. Sixteen threads make the same block of signs each: cheaper than handing it round,
 // since the stores are what takes time.
 template <Walk kWalk>

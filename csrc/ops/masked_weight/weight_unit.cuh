@@ -207,6 +207,12 @@ __device__ __forceinline__ void unit_weights(const WeightSource& source, const U
         for (int q = 0; q < 4; ++q) out[first + q] = mul_rn(symmetric_unit(p.word[q]), source.scale);
       });
       return;
+    case Source::kLaplace:
+      for_each_word(source.draw, kLaplaceStream, u, [&](int first, const Philox4& p) {
+#pragma unroll
+        for (int q = 0; q < 4; ++q) out[first + q] = mul_rn(laplace_of_word(p.word[q]), source.scale);
+      });
+      return;
     case Source::kNormal:
       for_each_word(source.draw, kNormalStream, u, [&](int first, const Philox4& p) {
 #pragma unroll
@@ -220,7 +226,7 @@ __device__ __forceinline__ void unit_weights(const WeightSource& source, const U
   }
 }
 
-inline bool draws_words(const WeightSource& s) { return s.kind == Source::kUniform || s.kind == Source::kNormal; }
+inline bool draws_words(const WeightSource& s) { return draws_words(s.kind); }
 inline bool draws_words(const Rule& r) {
   return r.kind == RuleKind::kSampled || (r.kind == RuleKind::kRounded && r.step != nullptr);
 }

@@ -12,6 +12,7 @@ __device__ __forceinline__ float weight_of_block(Source kind, float scale, const
   switch (kind) {
     case Source::kSigns: return signed_scale(scale, word_of(block, uint32_t(i) / 32) >> (uint32_t(i) % 32) & 1u);
     case Source::kUniform: return mul_rn(symmetric_unit(word_of(block, uint32_t(i))), scale);
+    case Source::kLaplace: return mul_rn(laplace_of_word(word_of(block, uint32_t(i))), scale);
     case Source::kNormal: {
       float even, odd;
       normal_pair(word_of(block, uint32_t(i) & 2u), word_of(block, (uint32_t(i) & 2u) | 1u), &even, &odd);
@@ -28,8 +29,7 @@ __global__ void __launch_bounds__(kUnitThreads) redrawn_weight_kernel(const __gr
   const int64_t first = (int64_t(blockIdx.x) * kUnitThreads + threadIdx.x) * kUnit;
   if (first >= p.layout.n) return;
   const Unit<kWalk> u = make_unit<kWalk>(p.layout, int32_t(first));
-  const Stream stream =
-      p.kind == Source::kSigns ? kSignStream : (p.kind == Source::kUniform ? kUniformStream : kNormalStream);
+  const Stream stream = stream_of(p.kind);
   const uint32_t per_block = p.kind == Source::kSigns ? 128 : 4;
   float out[kUnit];
   Draw draw = p.draw;

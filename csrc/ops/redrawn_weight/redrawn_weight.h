@@ -12,7 +12,7 @@ namespace hn {
 
 struct RedrawnWeightParams {
   const int16_t* redraws;  // [layout.n] in `layout`; not negative
-  Source kind;             // kConstant, kSigns (drawn, no plane), kUniform or kNormal
+  Source kind;             // kConstant, kSigns (drawn, no plane), kUniform, kNormal or kLaplace
   float scale;
   Draw draw;  // seed and layer; `redraw` is replaced
   Layout layout;

@@ -69,12 +69,14 @@ __device__ __forceinline__ void drawn_weights(const RedrawSegment& s, const Draw
   for (int half = 0; half < 2; ++half) {
     const int e = 4 * half;
     if ((bits >> e & 15u) == 0) continue;
+    const Philox4 p = philox_block(draw, stream_of(s.kind), uint32_t(first) / 4 + half);
     if (s.kind == Source::kUniform) {
-      const Philox4 p = philox_block(draw, kUniformStream, uint32_t(first) / 4 + half);
 #pragma unroll
       for (int q = 0; q < 4; ++q) out[e + q] = mul_rn(symmetric_unit(p.word[q]), s.scale);
+    } else if (s.kind == Source::kLaplace) {
+#pragma unroll
+      for (int q = 0; q < 4; ++q) out[e + q] = mul_rn(laplace_of_word(p.word[q]), s.scale);
     } else {
-      const Philox4 p = philox_block(draw, kNormalStream, uint32_t(first) / 4 + half);
 #pragma unroll
       for (int q = 0; q < 4; q += 2) {
         float even, odd;
