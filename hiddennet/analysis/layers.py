@@ -143,14 +143,18 @@ def cells(report: LayerReport) -> tuple[str, ...]:
     )
 
 
-def table(reports: Sequence[LayerReport]) -> str:
-    """The reports and their total as a text table."""
-    lines = [HEAD, *(cells(report) for report in (*reports, total(reports)))]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
+def aligned(lines: Sequence[Sequence[str]], left: int = 2) -> str:
+    """Lines of as many cells each as text, column under column; the first `left` columns are flush left."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if i < 2 else cell.rjust(width)
+            cell.ljust(width) if i < left else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         )
         for line in lines
     )
+
+
+def table(reports: Sequence[LayerReport]) -> str:
+    """The reports and their total as a text table."""
+    return aligned([HEAD, *(cells(report) for report in (*reports, total(reports)))])

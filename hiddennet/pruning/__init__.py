@@ -1,0 +1,23 @@
+"""Pruning at initialisation: masks from magnitudes, chance, SNIP, GraSP or SynFlow, for any model of torch's layers.
+
+masks = prune(model, "synflow", 0.3, iterations=100, input_shape=(3, 32, 32)); then hide(model, masks) trains what is left.
+"""
+
+from hiddennet.pruning.report import MaskReport, report, table
+from hiddennet.pruning.run import METHODS, Step, prune, steps
+from hiddennet.pruning.schedule import SCHEDULES, densities, shot_densities
+from hiddennet.pruning.sparse import hide
+
+__all__ = [
+    "METHODS",
+    "SCHEDULES",
+    "MaskReport",
+    "Step",
+    "densities",
+    "hide",
+    "prune",
+    "report",
+    "shot_densities",
+    "steps",
+    "table",
+]

@@ -1,0 +1,137 @@
+"""SynFlow's scores |W dR/dW|, R the sum of the outputs for ones, all numbers by their magnitude. Tanaka et al. 2020.
+
+R leaves float32's range in deep networks, so the activations are divided by powers of two on the way (cuts.py), which
+changes no score but by one power of two. Where that is not exact the scores are computed in float64.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hiddennet import ops
+from hiddennet.pruning.cuts import NotHomogeneous, Renormalise, scaled_graph
+from hiddennet.pruning.probe import Probe
+from hiddennet.pruning.targets import Target
+
+log = logging.getLogger("hiddennet.pruning")
+
+FEW_WEIGHTS = 100_000  # one weight of fewer is more than the 1e-5 that float32 may move
+TINY = 2.0**-100  # a threshold below it, of scores whose sum is about 1, may have tied what underflowed
+
+
+class Flow:
+    """The scores in one floating type: static magnitudes, one forward and one backward to the pruned weights only."""
+
+    def __init__(
+        self, model: nn.Module, targets: Sequence[Target], input_shape: Sequence[int], dtype: torch.dtype, train_mode: bool
+    ):
+        self.probe = Probe(model, targets, dtype, absolute=True, train_mode=train_mode)
+        self.names = [t.name for t in targets]
+        self.magnitudes = self.probe.values(targets)
+        self.input = torch.ones(1, *input_shape, dtype=dtype, device=self.probe.device)
+        self.graph: nn.Module | None = None
+        self.cuts: list[Renormalise] = []
+        self.reason = ""
+        values = {**self.probe.fixed, **dict(zip(self.names, self.magnitudes, strict=True))}
+        try:
+            with self.probe.still():
+                biases = any(t.kind == "bias" for t in targets)
+                self.graph, self.cuts, zeroed = scaled_graph(model, values, biases)
+        except NotHomogeneous as error:
+            self.reason = str(error)
+        else:
+            for name in zeroed:
+                self.probe.fixed[name].zero_()
+
+    def masked(self, planes: Sequence[Tensor]) -> list[Tensor]:
+        """|W| where the planes say so, +0 elsewhere."""
+        return [_masked(m, plane) for m, plane in zip(self.magnitudes, planes, strict=True)]
+
+    def scores(self, planes: Sequence[Tensor]) -> list[Tensor]:
+        """W dR/dW of the masked magnitudes, over 2^exponent(); on a GPU nothing waits for it."""
+        weights = [w.requires_grad_() for w in self.masked(planes)]
+        with self.probe.still():
+            flow = self.probe(dict(zip(self.names, weights, strict=True)), self.input, self.graph).sum()
+            gradients = torch.autograd.grad(flow, weights, allow_unused=True)
+        with torch.no_grad():
+            return [_product(g, w) for g, w in zip(gradients, weights, strict=True)]
+
+    def exponent(self) -> int:
+        """Of the power of two that the last scores were divided by."""
+        return sum(int(cut.exponent) for cut in self.cuts)
+
+
+@torch.no_grad()
+def _masked(magnitude: Tensor, plane: Tensor) -> Tensor:
+    if magnitude.dtype != torch.float32:
+        return magnitude * ops.unpack_mask(plane, magnitude.shape)
+    source = ops.WeightSource("stored", magnitude.shape, stored=magnitude)
+    row = torch.zeros(4, dtype=torch.int32, device=magnitude.device)
+    return ops.masked_weight(None, ops.Rule("bits", row, bits=plane), source=source)
+
+
+def _product(gradient: Tensor | None, weight: Tensor) -> Tensor:
+    if gradient is None:
+        return torch.zeros_like(weight)
+    if gradient.is_contiguous() and gradient.dim() > 1:  # of a layer's weight: its own memory
+        return gradient.mul_(weight)
+    return gradient.contiguous() * weight
+
+
+def in_float32(flow: Flow, dtype: torch.dtype | None, weights: int) -> bool:
+    """Whether the schedule runs in float32: if asked for, or if that is exact and the network is not tiny."""
+    if dtype is not None:
+        return dtype == torch.float32
+    return flow.graph is not None and weights >= FEW_WEIGHTS
+
+
+class Synflow:
+    """Scores for each iteration; float64 where float32 will not do.
+
+    Args:
+        dtype: float32 or float64, or None for float32 where that is exact (a note in the log says where it is not).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        targets: Sequence[Target],
+        input_shape: Sequence[int],
+        dtype: torch.dtype | None = None,
+        train_mode: bool = False,
+    ):
+        self._how = (model, targets, tuple(input_shape))
+        self._train_mode = train_mode
+        self._fixed_dtype = dtype is not None
+        weights = sum(t.shape.numel() for t in targets)
+        self.flow = Flow(*self._how, torch.float32, train_mode)
+        if not in_float32(self.flow, dtype, weights):
+            if self.flow.reason and dtype is None and weights >= FEW_WEIGHTS:
+                log.info("synflow: scores are computed in float64: %s", self.flow.reason)
+            self.flow = Flow(*self._how, torch.float64, train_mode)
+        self._precise: Flow | None = self.flow if self.flow.probe.dtype == torch.float64 else None
+
+    def scores(self, planes: Sequence[Tensor]) -> list[Tensor]:
+        """The scores, over 2^exponent()."""
+        self.last = self.flow
+        return self.flow.scores(planes)
+
+    def exponent(self) -> int:
+        return self.last.exponent()
+
+    @property
+    def may_be_precise(self) -> bool:
+        """Whether scores that float32 could not hold may be computed again."""
+        return not self._fixed_dtype and self.last.probe.dtype == torch.float32
+
+    def precise(self, planes: Sequence[Tensor]) -> list[Tensor]:
+        """The scores in float64."""
+        if self._precise is None:
+            log.info("synflow: some scores are computed in float64: float32 cannot hold them")
+            self._precise = Flow(*self._how, torch.float64, self._train_mode)
+        self.last = self._precise
+        return self.last.scores(planes)
