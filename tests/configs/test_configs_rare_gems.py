@@ -135,9 +135,10 @@ def test_milestones_follow_the_number_of_epochs(stem):
 
 
 OF_OTHER_RUNS = ("warm", "caltech101", "fine-tune")  # these need weights or a sub-network that is there already
+NOT_BUILT = (*OF_OTHER_RUNS, "prune-at-init")  # the last needs images to prune on
 
 
-@pytest.mark.parametrize("stem", [stem for stem in SINGLES if not any(word in stem for word in OF_OTHER_RUNS)])
+@pytest.mark.parametrize("stem", [stem for stem in SINGLES if not any(word in stem for word in NOT_BUILT)])
 def test_builds(stem):
     """At full size without memory; or narrow, where the method makes masks of values."""
     resolved = config.load(stem)
@@ -161,6 +162,24 @@ def test_densities_of_the_baselines():
     assert densities_of("resnet20-cifar10-smart-ratio-densities") == {round(1 - r, 6) for r in removed}
     assert densities_of("resnet20-cifar10-smart-ratio-version-2") == {0.0372, 0.0144}
     assert densities_of("resnet20-cifar10-edge-popup-densities") == {0.5, 0.1334, 0.0372, 0.0144, 0.0059}
+
+
+PRUNERS = {("magnitude", 1), ("random", 1), ("snip", 1), ("grasp", 1), ("synflow", 100)}
+
+
+@pytest.mark.parametrize(
+    "net", [net for net in GEM_MINER if net not in ("resnet18-cifar10", "resnet32-cifar100", "resnet50-imagenet")]
+)
+def test_pruners_at_initialisation_at_the_densities_of_gem_miner(net):
+    points = [point.config for point in points_of(f"{net}-prune-at-init-densities")]
+    found = {(p.method.pruner, p.method.iterations, p.method.density, p.seed) for p in points}
+    densities = set(GEM_MINER[net][1])
+    assert found == {(*pruner, density, seed) for pruner in PRUNERS for density in densities for seed in (1, 2, 3)}
+    recipe = config.load(f"{net}-{'dense' if 'double' in net else 'smart-ratio'}")
+    for point in points:
+        assert (point.method.name, point.method.init) == ("prune_at_init", "kaiming_normal")
+        assert point.method.prune_images == 10 * INPUTS[point.data.name][0]
+        assert (point.optimizer, point.schedule, point.train) == (recipe.optimizer, recipe.schedule, recipe.train)
 
 
 def smart_ratios() -> dict[tuple[str, float, int], Config]:
