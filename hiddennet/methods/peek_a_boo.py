@@ -56,8 +56,8 @@ class PeekABooSection(PruneSection):
     init: Init = Field("kaiming_normal", description="distribution of the weights")
     learn: Literal["signs", "flipping", "pruning", "ternary"] = Field(
         "signs",
-        description="signs: by Bop; the others: latent scores by the optimiser, whose sign is that of the weight, which "
-        "reveal it where positive, or both",
+        description="signs: by Bop; the others: latent scores by the optimiser, by whose sign weights are flipped, "
+        "pruned, or both",
     )
     adaptivity_rate: Annotated[Number, Field(gt=0.0, lt=1.0)] = Field(
         1e-3, description="Bop: weight of a new gradient in the moving average"

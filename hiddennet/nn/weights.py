@@ -53,13 +53,11 @@ class WeightState:
         del self.weight
         self.register_parameter("weight", None)
         redrawn = isinstance(source, Redrawn)
-        self._worn = redrawn and (self.scaled.kind in ("uniform", "normal") or source.decayed)
+        self._worn = redrawn and (self.scaled.kind in ("uniform", "normal", "laplace") or source.decayed)
         latent = isinstance(source, Activated)
         if latent:
             self._add_latent(device)
         signs = self.scaled.kind == "signs" and not self._worn and not latent
-        self._worn = redrawn and (self.scaled.kind in ("uniform", "normal", "laplace") or source.decayed)
-        signs = self.scaled.kind == "signs" and not self._worn
         self.register_buffer("sign_plane", self._first_plane(device) if signs else None, persistent=redrawn)
         redraws = torch.zeros(self.weight_shape, dtype=torch.int16, device=device)
         self.register_buffer("redraws", redraws if self._worn and not source.decayed else None)
