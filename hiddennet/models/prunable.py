@@ -14,11 +14,13 @@ from .wide_resnet import WideResNet
 
 @dataclass(frozen=True)
 class PeekABooLayers:
-    """Names of layers, in module order: those whose weights are ``pruned``, and those of which signs are
-    ``learned`` (the others by SGD, as biases and batch norms)."""
+    """Names of layers, in module order: those whose weights are ``pruned``, those of which signs are
+    ``learned`` (the others by SGD, as biases and batch norms), and those whose inputs are ``signed``,
+    the others' being behind a ReLU."""
 
     pruned: list[str]
     learned: list[str]
+    signed: list[str]
 
 
 def prunable(model: nn.Module, shortcuts: bool = True) -> dict[str, nn.Module]:
@@ -46,14 +48,18 @@ def peek_a_boo_layers(model: nn.Module) -> PeekABooLayers:
     Signs are learned in convolutions alone, in residual and VGG networks. Pruned together are the
     convolutions and the classifier; but the classifier of residual networks for CIFAR stays whole, and
     so do the ``downsample`` convolutions of those for ImageNet, whose signs are learned. In networks
-    which that code does not have, everything is pruned and learned, as in its Conv4 and Conv6.
+    which that code does not have, everything is pruned and learned, as in its Conv4 and Conv6. Signed
+    are the images, and what a wide network's ``shortcut`` sees where it sees its block's input.
     """
-    everything = prunable(model)
+    everything = list(prunable(model))
+    learned = [name for name, layer in prunable(model).items() if isinstance(layer, nn.Conv2d)]
+    pruned, signed = learned, everything[:1]
     if not isinstance(model, (ResNet, ThinResNet, WideResNet, Vgg)):
-        return PeekABooLayers(list(everything), list(everything))
-    learned = [name for name, layer in everything.items() if isinstance(layer, nn.Conv2d)]
-    if isinstance(model, Vgg):
-        return PeekABooLayers(list(everything), learned)
-    if isinstance(model, ResNet) and model.stem == "imagenet":
-        return PeekABooLayers(list(prunable(model, shortcuts=False)), learned)
-    return PeekABooLayers(learned, learned)
+        pruned = learned = everything
+    elif isinstance(model, Vgg):
+        pruned = everything
+    elif isinstance(model, ResNet) and model.stem == "imagenet":
+        pruned = list(prunable(model, shortcuts=False))
+    elif isinstance(model, WideResNet) and model.plain_skip:
+        signed = signed + [name for name in everything if name.endswith(".shortcut")]
+    return PeekABooLayers(pruned, learned, signed)

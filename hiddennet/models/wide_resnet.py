@@ -59,6 +59,7 @@ class WideResNet(nn.Module):
         bias: bool = False,
     ) -> None:
         super().__init__()
+        self.plain_skip = plain_skip
         stem = scaled(STEM_CHANNELS, width)
         outs = [scaled(planes * factor, width) for planes in GROUP_CHANNELS]
         self.conv1 = conv(in_channels, stem, 3)

@@ -99,6 +99,19 @@ def test_layers_that_stay_whole():
         assert layers.pruned == layers.learned == list(models.prunable(model))
 
 
+def test_layers_with_signed_inputs():
+    """Found by what the layers see, over two images of noise."""
+    torch.manual_seed(0)
+    for name in ("conv4_bn", "resnet20_projection", "cifar_resnet50", "wide_resnet28_10", "vgg11", "resnet18"):
+        model = models.build(name, num_classes=3, width=0.1)
+        seen: set[nn.Module] = set()
+        for layer in models.prunable(model).values():
+            layer.register_forward_pre_hook(lambda m, x, seen=seen: seen.add(m) if bool((x[0] < 0).any()) else None)
+        model(torch.randn(2, 3, 64, 64) if name == "resnet18" else torch.randn(2, 3, 32, 32))
+        signed = [layer_name for layer_name, layer in models.prunable(model).items() if layer in seen]
+        assert models.peek_a_boo_layers(model).signed == signed, name
+
+
 def test_a_hidden_network_has_the_same_layers():
     model = models.build("vgg11", num_classes=3, width=0.05)
     plain = models.peek_a_boo_layers(model)
