@@ -10,7 +10,7 @@
 namespace hn {
 namespace cuda {
 
-constexpr int kMaxEntries = 256;             // of one launch
+constexpr int kMaxEntries = 256;              // of one launch
 constexpr size_t kMaxTableBytes = 32 * 1000;  // kernel parameters are limited to 32764 bytes
 
 // The number of the entry that this block serves.

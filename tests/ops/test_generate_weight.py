@@ -86,6 +86,26 @@ def test_kaiming_laplace_has_the_deviation_of_kaiming_normal():
             assert ops.init_scale(shape, "kaiming_laplace", **options).scale == pytest.approx(normal / math.sqrt(2))
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours", "kind", "scale"),
+    [
+        ("standard", "standard", "uniform", lambda i, o: 1 / math.sqrt(i)),
+        ("kaiming_normal", "kaiming_normal", "normal", lambda i, o: math.sqrt(2 / i)),
+        ("kaiming_uniform", "kaiming_uniform", "uniform", lambda i, o: math.sqrt(6 / i)),
+        ("kaiming_constant_signed", "signed_constant", "signs", lambda i, o: math.sqrt(2 / i)),
+        ("kaiming_constant_unsigned", "unsigned_constant", "constant", lambda i, o: math.sqrt(2 / i)),
+        ("kaiming_laplace", "kaiming_laplace", "laplace", lambda i, o: 1 / math.sqrt(i)),
+        ("xavier_normal", "xavier_normal", "normal", lambda i, o: math.sqrt(2 / (i + o))),
+        ("xavier_constant", "xavier_constant", "signs", lambda i, o: math.sqrt(2 / (i + o))),
+    ],
+)
+def test_peek_a_boos_init_methods(theirs, ours, kind, scale):
+    """Each of its names has a counterpart here, with its scale for a convolution's fans."""
+    for shape in ((64, 3, 3, 3), (16, 32, 1, 1)):
+        fan_in, fan_out = (shape[i] * shape[2] * shape[3] for i in (1, 0))
+        assert ops.init_scale(shape, ours) == (kind, pytest.approx(scale(fan_in, fan_out))), theirs
+
+
 def test_normals_are_box_mullers_to_float32_precision():
     """The fixed polynomials against float64 mathematics."""
     words = reference.random.philox(torch.arange(2000), 0, 0, reference.random.NORMAL, 9)
