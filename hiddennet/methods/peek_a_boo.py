@@ -19,6 +19,7 @@ from hiddennet.methods.layers import generated, learn, numbers
 from hiddennet.methods.prune_at_init import PruneAtInit, PruneSection
 from hiddennet.methods.section import Number, Positive, Section
 from hiddennet.methods.subnet import Subnet
+from hiddennet.models import peek_a_boo_layers
 from hiddennet.nn import Activated, Flipped, Generated, Stored, hidden_layers, hide, psg
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class PsgSection(Section):
     sparsify: bool = Field(True, description="what is not used is 0; false: it is replaced by the exact gradient")
     sign: bool = Field(False, description="only the gradient's sign is used; not with Bop, which needs magnitudes")
     signed: list[str] | None = Field(
-        None, description="names or patterns of layers whose input may be negative; null: the first layer"
+        None, description="names or patterns of layers whose input may be negative; null: as the original has it"
     )
 
     @property
@@ -59,6 +60,11 @@ class PeekABooSection(PruneSection):
         description="signs: by Bop; the others: latent scores by the optimiser, by whose sign weights are flipped, "
         "pruned, or both",
     )
+    layers: Literal["paper", "all"] = Field(
+        "paper",
+        description="paper: what the original prunes and flips of the network, which is all of one that it does not "
+        "have; all: every layer that is not dense",
+    )
     adaptivity_rate: Annotated[Number, Field(gt=0.0, lt=1.0)] = Field(
         1e-3, description="Bop: weight of a new gradient in the moving average"
     )
@@ -70,9 +76,6 @@ class PeekABooSection(PruneSection):
     )
     average_init: Literal["grad", "zero"] = Field(
         "grad", description="what the moving average starts from: the first gradient, as the original, or zero"
-    )
-    linear: Literal["train", "flip"] = Field(
-        "train", description="weights of hidden linear layers: trained by the optimiser, or signs flipped as well"
     )
     psg: PsgSection | None = Field(
         None, description="weight gradients from inputs and errors of few bits; null: exact gradients"
@@ -107,24 +110,14 @@ class PeekABoo(PruneAtInit):
     bop: optim.Bop | None = None
     _flips_before: dict[str, int]
 
-    def check_layers(self, hidden: list[str], model: nn.Module) -> None:
-        if self.section.linear == "train" and not any(self.flips(model.get_submodule(name)) for name in hidden):
-            raise ValueError(
-                f"method.linear: expected flip in a network of linear layers only ({', '.join(hidden)}), got train: "
-                "there would be no sign to learn"
-            )
-
-    def flips(self, layer: nn.Module) -> bool:
-        """Whether a layer's signs are learned, by Bop."""
-        return self.section.linear == "flip" or not isinstance(layer, nn.Linear)
-
     def hide(self, model: nn.Module, dense: list[str], rule, subnet: Subnet | None) -> None:
-        section, number = self.section, numbers(model)
+        section, number, paper = self.section, numbers(model), peek_a_boo_layers(model)
+        self.learned = paper.learned if section.layers == "paper" else list(number)
 
         def source(name: str, module: nn.Module) -> Flipped | Activated | Stored:
             drawn = generated(section, self.seed, number[name])
             given = subnet is not None and name in subnet.masks
-            if not self.flips(module):
+            if name not in self.learned:
                 return Stored(trainable=True, layer=number[name])
             if given and not _is_drawn(module.weight, drawn, subnet.masks[name]):
                 if section.learn != "signs":
@@ -144,13 +137,12 @@ class PeekABoo(PruneAtInit):
                 if isinstance(layer.source, Flipped):
                     _copy_signs(layer.weight, weights[name])
         if section.psg is not None:
-            signed = "first" if section.psg.signed is None else section.psg.signed
-            predicted = [name for name in number if self.flips(model.get_submodule(name))]
-            psg(model, section.psg.config, signed=signed, include=predicted)
+            signed = paper.signed if section.psg.signed is None else section.psg.signed
+            psg(model, section.psg.config, signed=signed, include=self.learned)
 
     def flipped(self, model: nn.Module) -> dict[str, Any]:
         """The layers whose signs are learned, by name."""
-        return {name: layer for name, layer in hidden_layers(model).items() if self.flips(layer)}
+        return {name: layer for name, layer in hidden_layers(model).items() if name in self.learned}
 
     def optimizer(self, model: nn.Module, section: Any) -> torch.optim.Optimizer | None:
         from hiddennet.train import optimizers

@@ -6,6 +6,7 @@ et al. 2022, ICLR) and Rare Gems (arXiv 2202.12002) compare them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
@@ -18,7 +19,8 @@ from hiddennet.methods.layers import Patterns, dense_names, draw_weights, learn,
 from hiddennet.methods.recipe import Stage
 from hiddennet.methods.section import Count, Density, Positive
 from hiddennet.methods.subnet import Subnet, read_subnet
-from hiddennet.nn import Fixed, Stored, hidden_layers, hide, masks
+from hiddennet.models import peek_a_boo_layers, prunable
+from hiddennet.nn import Fixed, Stored, hidden_layers, hide
 from hiddennet.nn.hidden import HiddenMixin
 
 if TYPE_CHECKING:
@@ -53,6 +55,9 @@ class PruneSection(DrawnSection):
     prune_batch_size: Positive = Field(256, description="of those images at once, at most")
     invert: bool = Field(False, description="reveal the lowest scores instead: a sanity check")
     shuffle: bool = Field(False, description="shuffle each layer's mask after pruning: a sanity check")
+    layers: Literal["all", "paper"] = Field(
+        "all", description="what is pruned: every layer that is not dense, or what Peek-a-Boo's code prunes of the network"
+    )
     exclude: Patterns
     unpruned: Patterns
     stage: Literal["prune", "train", "both"] = Field(
@@ -112,8 +117,16 @@ class PruneAtInit(Method):
 
     def build(self, model: nn.Module) -> nn.Module:
         section = self.section
+        paper = peek_a_boo_layers(model)
         dense = dense_names(model, self.config, section.exclude)
-        self.check_layers([name for name in plain_layers(model) if name not in dense], model)
+        if section.layers == "paper":
+            dense += [name for name in plain_layers(model) if name not in {*paper.pruned, *paper.learned, *dense}]
+        hidden = [name for name in plain_layers(model) if name not in dense]
+        self.unpruned = matching(section.unpruned, hidden, "method.unpruned")
+        if section.layers == "paper":
+            self.unpruned += [name for name in hidden if name not in {*paper.pruned, *self.unpruned}]
+        if len(self.unpruned) == len(hidden):
+            raise ValueError(f"method: expected a layer to prune, got none of {len(hidden)}; see exclude and unpruned")
         draw_weights(model, section, self.seed)
         subnet = read_subnet(section.subnet, model) if section.subnet else None
         if subnet is not None:
@@ -124,15 +137,9 @@ class PruneAtInit(Method):
             return Fixed(torch.ones_like(module.weight, dtype=torch.bool) if given is None else given)
 
         self.hide(model, dense, rule, subnet)
-        self.unpruned = matching(section.unpruned, hidden_layers(model), "method.unpruned")
-        if len(self.unpruned) == len(hidden_layers(model)):
-            raise ValueError(f"method.unpruned: expected a layer to prune, got all of {len(self.unpruned)} left out")
         return model
 
-    def check_layers(self, hidden: list[str], model: nn.Module) -> None:
-        """Raise ValueError where the layers to hide are not what the method can train."""
-
-    def hide(self, model: nn.Module, dense: list[str], rule, subnet: Subnet | None) -> None:
+    def hide(self, model: nn.Module, dense: list[str], rule: Callable, subnet: Subnet | None) -> None:
         """Make the plain model's layers hidden ones, in place; its weights are drawn, or those of `subnet`."""
         number = numbers(model)
         hide(
@@ -194,18 +201,13 @@ class PruneAtInit(Method):
             scope=section.scope,
             batches=batches,
             input_shape=(seen.in_channels, seen.image_size, seen.image_size),
-            exclude=[name for name in plain_or_hidden(model) if name not in masks(model) or name in self.unpruned],
+            exclude=[name for name in prunable(model) if name not in hidden_layers(model) or name in self.unpruned],
             classifier_density=section.classifier_density,
             num_classes=seen.num_classes if section.classifier_density is not None else None,
             invert=section.invert,
             shuffle=section.shuffle,
             seed=self.seed,
         )
-
-
-def plain_or_hidden(model: nn.Module) -> list[str]:
-    """Names of all layers with a weight to prune, hidden or not."""
-    return [n for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear, HiddenMixin))]
 
 
 @torch.no_grad()

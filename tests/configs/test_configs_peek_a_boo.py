@@ -87,7 +87,7 @@ def test_3_the_two_commands_for_imagenet():
     assert sum(modules[name].weight.numel() for name in layers.pruned) == 22_734_016
     prune, train = (config.load(f"resnet50-imagenet-peek-a-boo-{stage}") for stage in ("prune", "train"))
     assert (whole.method.stage, prune.method.stage, train.method.stage) == ("both", "prune", "train")
-    assert train.method.mask.startswith("runs/resnet50-imagenet-peek-a-boo-prune/")
+    assert train.method.subnet.startswith("runs/resnet50-imagenet-peek-a-boo-prune/")
     assert (prune.seed, prune.model, prune.method.density) == (train.seed, train.model, train.method.density)
 
 

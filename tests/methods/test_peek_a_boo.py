@@ -18,7 +18,7 @@ PSG = {"input_bits": 8, "gradient_bits": 16}
 
 @pytest.mark.parametrize("psg", [None, PSG])
 def test_only_signs_of_revealed_weights_change(begun, psg):
-    run = begun("peek_a_boo", pruner="synflow", iterations=4, density=0.4, psg=psg, adaptivity_rate=0.1, linear="flip")
+    run = begun("peek_a_boo", pruner="synflow", iterations=4, density=0.4, psg=psg, adaptivity_rate=0.1)
     layers = hn.hidden_layers(run.model)
     first = {name: layer.weight.detach().clone() for name, layer in layers.items()}
     losses = run.steps(30)
@@ -61,8 +61,8 @@ def test_latent_scores_learn_and_the_artifact_computes_the_same(begun, learn, ps
     assert torch.equal(found(run.images), run.model(run.images))
 
 
-def test_linear_layers_are_trained_or_flipped(begun):
-    run = begun("peek_a_boo", density=0.5, pruner="magnitude")
+def test_the_original_trains_linear_layers_of_its_networks(begun):
+    run = begun("peek_a_boo", density=0.5, pruner="magnitude", model={"name": "resnet18", "width": 0.05})
     layers = hn.hidden_layers(run.model)
     kinds = {name: type(layer.source) for name, layer in layers.items()}
     assert {kind for name, kind in kinds.items() if isinstance(layers[name], torch.nn.Linear)} == {hn.Stored}
@@ -73,6 +73,19 @@ def test_linear_layers_are_trained_or_flipped(begun):
     run.engine.set_learning_rate(0.25)
     assert "lr" not in run.engine.optimizer.param_groups[0]
     assert run.engine.optimizer.param_groups[-1]["lr"] == 0.25
+
+
+def test_what_the_original_leaves_whole(begun):
+    run = begun("peek_a_boo", density=0.2, pruner="magnitude", model={"name": "cifar_resnet18", "width": 0.05})
+    assert type(run.model.get_submodule(run.model.last_layer)) is not hn.HiddenLinear
+    run = begun("peek_a_boo", density=0.2, pruner="magnitude", model={"name": "resnet18", "width": 0.05})
+    masks = hn.masks(run.model)
+    whole = [name for name in masks if "downsample" in name]
+    assert whole and all(masks[name].all() for name in whole)
+    assert all(isinstance(run.model.get_submodule(name).source, hn.Flipped) for name in whole)
+    model = {"name": "resnet18", "width": 0.05}
+    everything = begun("peek_a_boo", density=0.2, pruner="magnitude", layers="all", model=model)
+    assert not any(mask.all() for mask in hn.masks(everything.model).values())
 
 
 @pytest.mark.parametrize(
@@ -95,7 +108,7 @@ def test_the_adaptivity_rate_falls_as_each_original_lets_it(begun, timing, rates
 
 
 def test_a_run_its_checkpoints_and_its_artifact(make):
-    settings = make("peek_a_boo", model=SMALL, density=0.3, iterations=5, psg=PSG, adaptivity_rate=0.05, linear="flip")
+    settings = make("peek_a_boo", model=SMALL, density=0.3, iterations=5, psg=PSG, adaptivity_rate=0.05)
     record = experiment.run(settings, bar=False)
     folder = RunFolder.of(settings)
     state = checkpoint.load(folder.best)["model"]
@@ -140,8 +153,3 @@ def test_pruning_and_training_as_two_runs(make):
 def test_what_is_refused(make, method, said):
     with pytest.raises(ConfigError, match=said):
         make("peek_a_boo", **method)
-
-
-def test_a_network_without_a_sign_to_learn(trained):
-    with pytest.raises(ValueError, match="method.linear: expected flip in a network of linear layers only"):
-        trained("peek_a_boo", model={"name": "digits_mlp", "width": 0.1})
