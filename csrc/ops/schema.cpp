@@ -41,6 +41,6 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
       "int[] steps, float lr, float weight_decay, float l1, float l2, float low, float high, float momentum, "
       "bool nesterov, float beta1, float beta2, float eps) -> ()");
   m.def("code_range(Tensor x, bool per_sample) -> Tensor");
-  m.def("quantize_codes(Tensor x, Tensor maximum, int bits, bool is_signed) -> (Tensor, Tensor)");
+  m.def("quantize_codes(Tensor x, Tensor maximum, int bits, bool is_signed, bool channels_last) -> (Tensor, Tensor)");
   m.def("threshold_gradient_(Tensor(a!) grad, Tensor? exact, Tensor? maximum, float threshold, bool sign) -> ()");
 }

@@ -27,9 +27,9 @@ def code_weight_gradient(x_codes, g_codes, delta_x, delta_g, shape, geometry, ch
     return grad, grad.abs().amax().view(1) if grad.numel() else grad.new_zeros(1)
 
 
-def input_codes(x: Tensor, config: PSGConfig, signed: bool) -> tuple[Tensor, Tensor]:
-    """Codes of a layer's input and their step; the range is the mean over samples."""
-    return centred_codes(x, range_of(x, "sample_mean"), config.input_bits, signed)
+def input_codes(x: Tensor, config: PSGConfig, signed: bool, geometry: Geometry) -> tuple[Tensor, Tensor]:
+    """Codes of a layer's input, of images in channels_last, and their step; the range is the mean over samples."""
+    return centred_codes(x, range_of(x, "sample_mean"), config.input_bits, signed, x.dim() == 4 and geometry != LINEAR)
 
 
 def exact_gradient(x: Tensor, dy: Tensor, shape: list[int], geometry: Geometry) -> Tensor:
@@ -47,7 +47,7 @@ def _quantised(t: Tensor, codes: tuple[Tensor, Tensor] | None) -> Tensor:
 
 
 def _by_codes(x_codes, dy: Tensor, config: PSGConfig, shape, geometry: Geometry, channels_last: bool):
-    g_codes = centred_codes(dy, range_of(dy, "tensor"), config.gradient_bits, True)
+    g_codes = centred_codes(dy, range_of(dy, "tensor"), config.gradient_bits, True, geometry != LINEAR)
     if geometry != LINEAR:
         return code_weight_gradient(x_codes[0], g_codes[0], x_codes[1], g_codes[1], shape, geometry, channels_last)
     rows = x_codes[0].reshape(-1, shape[1])[:, :, None, None], g_codes[0].reshape(-1, shape[0])[:, :, None, None]
@@ -81,7 +81,7 @@ def weight_gradient(
     """
     by_codes = dy.dtype in FUSED and EXACT_BITS not in (config.input_bits, config.gradient_bits)
     if x_codes is None and config.input_bits != EXACT_BITS:
-        x_codes = input_codes(x, config, signed)
+        x_codes = input_codes(x, config, signed, geometry)
     exact = None
     kind = torch.float32 if dy.dtype in FUSED else dy.dtype
     if config.exact or not config.sparsify:

@@ -37,8 +37,10 @@ struct QuantizeCodesParams {
   int32_t bits;          // 1..16
   bool is_signed;
   CodeType type;  // wide enough for the codes
-  void* codes;    // [n]
-  float* delta;   // [1]
+  void*
+      codes;  // [n], as x lies; or where `pixels` is not 0, x is [.., channels, pixels] and they [.., pixels, channels]
+  float* delta;              // [1]
+  int64_t channels, pixels;  // pixels 0: nothing changes places
 };
 
 struct ThresholdParams {
