@@ -69,10 +69,12 @@ def centred_codes(
 ) -> tuple[Tensor, Tensor]:
     """Centred codes and their step delta without checks; fused where there is one range and a dtype of FUSED.
 
-    Fused codes are integers, in channels_last where that is asked for; the others are of x's dtype.
+    Fused codes are integers, in channels_last where that is asked for; the others are of x's dtype, at least float32.
     """
     if x.dtype in FUSED and maximum.numel() == 1:
         return _quantize_codes(dense(x), maximum.float().view(1), bits, signed, channels_last)
+    if x.dtype in FUSED:
+        x, maximum = x.float(), maximum.float()
     delta = maximum * 2.0 ** ((1 if signed else 0) - bits)
     some = (delta > 0) & maximum.isfinite()
     low, high = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0.0, 2.0**bits - 1)
