@@ -40,4 +40,7 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
       "score_step_(Tensor(a!)[] scores, Tensor[] grads, Tensor(b!)[] first, Tensor(c!)[] second, Tensor[] flags, "
       "int[] steps, float lr, float weight_decay, float l1, float l2, float low, float high, float momentum, "
       "bool nesterov, float beta1, float beta2, float eps) -> ()");
+  m.def(
+      "code_weight_gradient(Tensor input, Tensor gradient, Tensor input_delta, Tensor gradient_delta, int[] "
+      "shape, " HN_CONV ", int groups, bool channels_last) -> (Tensor, Tensor)");
 }

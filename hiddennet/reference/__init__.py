@@ -1,5 +1,6 @@
 """The oracles: every op in plain PyTorch, the same meaning, no cleverness. Tests hold the fast code against these."""
 
+from hiddennet.reference.code_weight_gradient import code_sums, code_weight_gradient
 from hiddennet.reference.masked_weight import masked_weight, masked_weight_backward, rule_mask
 from hiddennet.reference.random import bernoulli_logits, bernoulli_units, generate, normals, signs, uniforms
 from hiddennet.reference.redraw import picked, redrawn_weight, rerandomize
@@ -17,6 +18,8 @@ from hiddennet.reference.topk import (
 __all__ = [
     "bernoulli_logits",
     "bernoulli_units",
+    "code_sums",
+    "code_weight_gradient",
     "generate",
     "masked_weight",
     "masked_weight_backward",
