@@ -111,7 +111,7 @@ def code_weight_gradient(
         gradient.detach().contiguous(memory_format=torch.channels_last),
         input_delta.detach(),
         gradient_delta.detach(),
-        (shape + [1, 1])[:4],
+        [*shape, 1, 1][:4],
         *pairs,
         groups,
         channels_last,
