@@ -116,38 +116,98 @@ void pack_input(const T* codes, Part part, const CodeBlocks& b, const DepthBlock
   }
 }
 
-// The same where the taps are columns. Units: rows of the output.
+// The same where the taps are columns: the words of one pair of pixels, [taps_y * taps_x * channels], zeroed before.
+template <Part kPart, class T>
+HN_INLINE void gather_pair_body(const T* image, const CodeBlocks* b, int32_t row, int32_t left, uint32_t* words) {
+  const ConvShape& s = b->s;
+  const int32_t step = s.dilation_width, channels = b->in_channels;
+  for (int32_t e = 0; e < 2 && left + e < s.out_width; ++e) {
+    const int32_t x0 = (left + e) * s.stride_width - s.padding_width;
+    int32_t first = x0 < 0 ? (-x0 + step - 1) / step : 0, end = s.kernel_width;  // horizontal taps inside the image
+    while (end > first && x0 + (end - 1) * step >= s.in_width) --end;
+    for (int32_t ky = 0; ky < s.kernel_height; ++ky) {
+      const int32_t y = row * s.stride_height - s.padding_height + ky * s.dilation_height;
+      if (y < 0 || y >= s.in_height) continue;
+      const T* const line = image + (int64_t(y) * s.in_width + x0) * b->pixel_in;
+      uint32_t* const to = words + int64_t(ky) * s.kernel_width * channels;
+      for (int32_t kx = first; kx < end; ++kx) {
+        const T* const from = line + int64_t(kx) * step * b->pixel_in;
+        for (int32_t c = 0; c < channels; ++c) to[kx * channels + c] |= code_bits<kPart>(from[c]) << (16 * e);
+      }
+    }
+  }
+}
+
+// The same where a line of taps is contiguous and inside the image for both pixels: sixteen codes at a time. What lies
+// past a line's last word is garbage, and so are the columns past the last, which nobody reads.
+template <Part kPart, class T>
+HN_INLINE void gather_lines_body(const T* image, const CodeBlocks* b, int32_t row, int32_t left, uint32_t* words) {
+  const ConvShape& s = b->s;
+  const int32_t x0 = left * s.stride_width - s.padding_width, line_words = s.kernel_width * b->pixel_in;
+  for (int32_t ky = 0; ky < s.kernel_height; ++ky, words += line_words) {
+    const int32_t y = row * s.stride_height - s.padding_height + ky * s.dilation_height;
+    if (y < 0 || y >= s.in_height) {
+      std::fill(words, words + line_words, 0u);
+      continue;
+    }
+    const T* const line = image + (int64_t(y) * s.in_width + x0) * b->pixel_in;
+    for (int32_t c = 0; c < line_words; c += kLanes) {
+      pair_body<kPart, kLanes>(line + c, line + c + s.stride_width * b->pixel_in, kLanes, words + c);
+    }
+  }
+}
+
+// Whether gather_lines may read: all of its codes lie before `end`.
+template <class T>
+inline bool has_lines(const T* image, const T* end, const CodeBlocks& b, int32_t row, int32_t left) {
+  const ConvShape& s = b.s;
+  const int32_t x0 = left * s.stride_width - s.padding_width, x1 = x0 + s.stride_width;
+  if (b.pixel_in != b.in_channels || s.dilation_width != 1 || left + 1 >= s.out_width || x0 < 0 ||
+      x1 + s.kernel_width > s.in_width) {
+    return false;
+  }
+  const int32_t y =
+      std::min(s.in_height - 1, row * s.stride_height - s.padding_height + (s.kernel_height - 1) * s.dilation_height);
+  const int64_t read = int64_t(s.kernel_width * b.pixel_in + kLanes - 1) / kLanes * kLanes;
+  return end - image >= (int64_t(y) * s.in_width + x1) * b.pixel_in + read;
+}
+
+HN_DISPATCH(gather_pair_whole, (gather_pair_body<Part::kWhole>))
+HN_DISPATCH(gather_pair_low, (gather_pair_body<Part::kLow>))
+HN_DISPATCH(gather_pair_high, (gather_pair_body<Part::kHigh>))
+HN_DISPATCH(gather_lines_whole, (gather_lines_body<Part::kWhole>))
+HN_DISPATCH(gather_lines_low, (gather_lines_body<Part::kLow>))
+HN_DISPATCH(gather_lines_high, (gather_lines_body<Part::kHigh>))
+
+template <class T>
+inline void gather_pair(Part part, bool lines, const T* image, const CodeBlocks* b, int32_t row, int32_t left,
+                        uint32_t* words) {
+  switch (part) {
+    case Part::kWhole:
+      return lines ? gather_lines_whole(image, b, row, left, words) : gather_pair_whole(image, b, row, left, words);
+    case Part::kLow:
+      return lines ? gather_lines_low(image, b, row, left, words) : gather_pair_low(image, b, row, left, words);
+    case Part::kHigh:
+      return lines ? gather_lines_high(image, b, row, left, words) : gather_pair_high(image, b, row, left, words);
+  }
+}
+
+// Units: rows of the output.
 inline int64_t gathered_units(const DepthBlock& d) { return int64_t(d.images) * d.rows; }
 
 template <class T>
 void gather_input(const T* codes, Part part, const CodeBlocks& b, const DepthBlock& d, int64_t unit, int16_t* packed) {
   const int32_t segment = int32_t(unit / d.rows), r = int32_t(unit % d.rows);
-  const ConvShape& s = b.s;
   const T* const image = codes + int64_t(d.image + segment) * b.in_pixels * b.pixel_in;
-  std::vector<T> both(size_t(2) * size_t(b.vectors) * kLanes, T(0));
-  T* const side[2] = {both.data(), both.data() + b.vectors * kLanes};
+  const T* const end = codes + int64_t(b.s.batch) * b.in_pixels * b.pixel_in;  // of the first group
+  std::vector<uint32_t> words(size_t(b.vectors + 1) * kLanes);
   for (int32_t q = 0; q < b.row_pairs; ++q) {
-    for (int e = 0; e < 2; ++e) {
-      T* to = side[e];
-      for (int32_t ky = 0; ky < s.kernel_height; ++ky) {
-        const int32_t y = (d.row + r) * s.stride_height - s.padding_height + ky * s.dilation_height;
-        for (int32_t kx = 0; kx < s.kernel_width; ++kx, to += b.in_channels) {
-          const int32_t x = (2 * q + e) * s.stride_width - s.padding_width + kx * s.dilation_width;
-          const bool inside = y >= 0 && y < s.in_height && x >= 0 && x < s.in_width && 2 * q + e < s.out_width;
-          const T* const from = inside ? image + (int64_t(y) * s.in_width + x) * b.pixel_in : no_codes<T>();
-          for (int32_t c = 0; c < b.in_channels; ++c) to[c] = from[c];
-        }
-      }
-    }
+    const bool lines = has_lines(image, end, b, d.row + r, 2 * q);
+    if (!lines) std::fill(words.begin(), words.end(), 0u);
+    gather_pair(part, lines, image, &b, d.row + r, 2 * q, words.data());
     for (int32_t v = 0; v < b.vectors; ++v) {
-      uint32_t* const to = reinterpret_cast<uint32_t*>(packed + d.plane_at(b, v, 0, 0, segment)) +
-                           (int64_t(r) * b.row_pairs + q) * kLanes;
-      const T *left = side[0] + v * kLanes, *right = side[1] + v * kLanes;
-      switch (part) {
-        case Part::kWhole: pair_body<Part::kWhole, kLanes>(left, right, kLanes, to); break;
-        case Part::kLow: pair_body<Part::kLow, kLanes>(left, right, kLanes, to); break;
-        case Part::kHigh: pair_body<Part::kHigh, kLanes>(left, right, kLanes, to); break;
-      }
+      int16_t* const to = packed + d.plane_at(b, v, 0, 0, segment) + (int64_t(r) * b.row_pairs + q) * 2 * kLanes;
+      std::memcpy(to, words.data() + v * kLanes, kLanes * sizeof(uint32_t));
     }
   }
 }

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "../../base/isa.h"
+#include "code_weight_gradient.h"
 
 namespace hn {
 namespace cpu {
@@ -114,6 +115,7 @@ HN_TARGET_AVX2 inline void tile_avx2(const TileArgs& t, int64_t* sum) {
 
 #if !defined(__clang__)
 #pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 warns of its own intrinsics' undefined registers
 #endif
 
@@ -149,6 +151,14 @@ HN_TARGET_AVX2 inline void tile_avx2(const TileArgs& t, int64_t* sum) {
 HN_TILE_512(tile_avx512, HN_TARGET_AVX512, HN_DOT_AVX512)
 HN_TILE_512(tile_vnni, HN_TARGET_VNNI, HN_DOT_VNNI)
 #undef HN_TILE_512
+
+HN_TARGET_AVX512 inline void scale_vector_avx512(const int64_t* sums, double scale, float* values) {
+  for (int half = 0; half < 2; ++half) {
+    const __m512d s = _mm512_cvtepi64_pd(_mm512_loadu_si512(sums + 8 * half));
+    _mm256_storeu_ps(values + 8 * half, _mm512_cvtpd_ps(_mm512_mul_pd(s, _mm512_set1_pd(scale))));
+  }
+}
+
 #undef HN_DOT_AVX512
 #undef HN_DOT_VNNI
 
@@ -171,6 +181,14 @@ inline TileFunction tile_function() {
 
 inline TileFunction tile_function(int32_t vectors) {
   return vectors == 1 ? tile_function<1>() : (vectors == 2 ? tile_function<2>() : tile_function<3>());
+}
+
+// kLanes sums as gradients.
+inline void scale_vector(const int64_t* sums, double scale, float* values) {
+#if defined(HN_X86)
+  if (isa() == Isa::kAvx2 && wide()) return scale_vector_avx512(sums, scale, values);
+#endif
+  for (int c = 0; c < kLanes; ++c) values[c] = scaled_sum(sums[c], scale);
 }
 
 }  // namespace cpu

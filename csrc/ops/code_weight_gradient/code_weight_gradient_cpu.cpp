@@ -91,25 +91,8 @@ class Writer {
   }
 
  private:
-#if defined(HN_X86)
-  HN_TARGET_AVX512 static void scaled_avx512(const int64_t* sums, double scale, float* values) {
-    for (int half = 0; half < 2; ++half) {
-      const __m512d s = _mm512_cvtepi64_pd(_mm512_loadu_si512(sums + 8 * half));
-      _mm256_storeu_ps(values + 8 * half, _mm512_cvtpd_ps(_mm512_mul_pd(s, _mm512_set1_pd(scale))));
-    }
-  }
-#endif
-
   uint32_t scaled(const int64_t* sums, int32_t count, float* values) const {
-#if defined(HN_X86)
-    if (isa() == Isa::kAvx2 && wide()) {
-      scaled_avx512(sums, scale_, values);
-    } else {
-      for (int c = 0; c < kLanes; ++c) values[c] = scaled_sum(sums[c], scale_);
-    }
-#else
-    for (int c = 0; c < kLanes; ++c) values[c] = scaled_sum(sums[c], scale_);
-#endif
+    scale_vector(sums, scale_, values);
     uint32_t largest = 0;
     for (int32_t c = 0; c < count; ++c) largest = std::max(largest, magnitude_bits(values[c]));
     return largest;
