@@ -1,5 +1,6 @@
 """The ops: exact selection, generated weights, masked weights and layers, packed masks. One op a file."""
 
+from hiddennet.ops.code_weight_gradient import code_weight_gradient
 from hiddennet.ops.generate_weight import INITS, InitScale, generate_weight, init_scale
 from hiddennet.ops.masked_conv import PLANS, default_plan, masked_conv2d, masked_linear
 from hiddennet.ops.masked_weight import masked_weight, topk_weight
@@ -23,6 +24,7 @@ __all__ = [
     "PSGConfig",
     "Rule",
     "WeightSource",
+    "code_weight_gradient",
     "count_flags",
     "default_plan",
     "generate_weight",
