@@ -30,6 +30,7 @@ MODULES = {
     "masked_weight": "bench.ops.bench_masked_weight",
     "step": "bench.step",
     "step_search": "bench.step_search",
+    "step_psg": "bench.step_psg",
     "memory": "bench.memory",
     "artifact": "bench.artifact",
     "masked_conv": "bench.ops.bench_masked_conv",
