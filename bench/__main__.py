@@ -30,6 +30,7 @@ MODULES = {
     "masked_weight": "bench.ops.bench_masked_weight",
     "step": "bench.step",
     "step_search": "bench.step_search",
+    "step_psg": "bench.step_psg",
     "memory": "bench.memory",
     "artifact": "bench.artifact",
     "masked_conv": "bench.ops.bench_masked_conv",
@@ -38,6 +39,7 @@ MODULES = {
     "strike_out": "bench.ops.bench_strike_out",
     "score_step": "bench.ops.bench_score_step",
     "bop_step": "bench.ops.bench_bop_step",
+    "code_weight_gradient": "bench.ops.bench_code_weight_gradient",
     "accuracy": "bench.accuracy",
 }
 

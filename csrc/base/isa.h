@@ -1,5 +1,5 @@
 // isa.h: which instruction set the CPU loops use, decided once at run time. HIDDENNET_ISA=scalar forces the plain path,
-// HIDDENNET_ISA=avx2 forbids the few loops that have an AVX-512 twin to use it.
+// HIDDENNET_ISA=avx2 forbids the few loops that have an AVX-512 twin to use it, =avx512 those of integer dot products.
 #pragma once
 #include <cstdlib>
 #include <cstring>
@@ -8,6 +8,7 @@
 #define HN_X86 1
 #define HN_TARGET_AVX2 __attribute__((target("avx2")))
 #define HN_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq")))
+#define HN_TARGET_VNNI __attribute__((target("avx512f,avx512bw,avx512dq,avx512vnni")))
 #include <immintrin.h>
 #else
 #define HN_TARGET_AVX2
@@ -41,10 +42,22 @@ inline Isa& isa() {
 // AVX-512 beside AVX2. Settable, too.
 inline bool& wide() {
 #if defined(HN_X86)
-  static bool chosen = std::getenv("HIDDENNET_ISA") == nullptr || std::strlen(std::getenv("HIDDENNET_ISA")) == 0
-                           ? __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                                 __builtin_cpu_supports("avx512dq")
-                           : false;
+  const auto allowed = [](const char* wish) {
+    return wish == nullptr || std::strlen(wish) == 0 || std::strcmp(wish, "avx512") == 0;
+  };
+  static bool chosen = allowed(std::getenv("HIDDENNET_ISA")) && __builtin_cpu_supports("avx512f") &&
+                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+#else
+  static bool chosen = false;
+#endif
+  return chosen;
+}
+
+// AVX-512's integer dot products; they count only beside wide(). Settable, too.
+inline bool& dot_products() {
+#if defined(HN_X86)
+  const auto allowed = [](const char* wish) { return wish == nullptr || std::strlen(wish) == 0; };
+  static bool chosen = allowed(std::getenv("HIDDENNET_ISA")) && __builtin_cpu_supports("avx512vnni");
 #else
   static bool chosen = false;
 #endif

@@ -44,6 +44,9 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
       "bop_step_(Tensor(a!)[] weights, Tensor[] grads, Tensor(b!)[] averages, Tensor(c!)[] flips, "
       "Tensor(d!)[] total_flips, Tensor[] flags, int[] fresh, float adaptivity_rate, float threshold) -> ()");
   m.def("code_range(Tensor x, bool per_sample) -> Tensor");
-  m.def("quantize_codes(Tensor x, Tensor maximum, int bits, bool is_signed) -> (Tensor, Tensor)");
+  m.def("quantize_codes(Tensor x, Tensor maximum, int bits, bool is_signed, bool channels_last) -> (Tensor, Tensor)");
   m.def("threshold_gradient_(Tensor(a!) grad, Tensor? exact, Tensor? maximum, float threshold, bool sign) -> ()");
+  m.def(
+      "code_weight_gradient(Tensor input, Tensor gradient, Tensor input_delta, Tensor gradient_delta, int[] "
+      "shape, " HN_CONV ", int groups, bool channels_last) -> (Tensor, Tensor)");
 }

@@ -1,6 +1,7 @@
 """The ops: exact selection, generated weights, masked weights and layers, packed masks. One op a file."""
 
 from hiddennet.ops.bop_step import bop_step_
+from hiddennet.ops.code_weight_gradient import code_weight_gradient
 from hiddennet.ops.generate_weight import INITS, InitScale, generate_weight, init_scale
 from hiddennet.ops.masked_conv import PLANS, default_plan, masked_conv2d, masked_linear
 from hiddennet.ops.masked_weight import masked_weight, topk_weight
@@ -25,6 +26,7 @@ __all__ = [
     "Rule",
     "WeightSource",
     "bop_step_",
+    "code_weight_gradient",
     "count_flags",
     "default_plan",
     "generate_weight",

@@ -5,31 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hiddennet import reference
 from hiddennet.ops.checks import in_layout
+from hiddennet.ops.code_weight_gradient import _code_weight_gradient
 from hiddennet.ops.psg_config import PSGConfig
 from hiddennet.ops.quantize import EXACT_BITS, FUSED, _threshold_gradient, centred_codes, range_of
 
-Geometry = tuple[
-    list[int], list[int], list[int], int
-]  # stride, padding, dilation, groups; of a linear layer: ([], ...)
+Geometry = tuple[list[int], list[int], list[int], int]  # stride, padding, dilation, groups; of a convolution
 LINEAR: Geometry = ([], [], [], 1)
 
 
-def code_weight_gradient(x_codes, g_codes, delta_x, delta_g, shape, geometry, channels_last) -> tuple[Tensor, Tensor]:
-    stride, padding, dilation, groups = geometry
-    grad = in_layout(
-        reference.code_weight_gradient(
-            x_codes, g_codes, delta_x, delta_g, tuple(shape), stride, padding, dilation, groups
-        ),
-        channels_last,
-    )
-    return grad, grad.abs().amax().view(1) if grad.numel() else grad.new_zeros(1)
+MATRIX: Geometry = ([1, 1], [0, 0], [1, 1], 1)  # a product as a convolution of 1x1 maps
 
 
-def input_codes(x: Tensor, config: PSGConfig, signed: bool) -> tuple[Tensor, Tensor]:
-    """Codes of a layer's input and their step; the range is the mean over samples."""
-    return centred_codes(x, range_of(x, "sample_mean"), config.input_bits, signed)
+def input_codes(x: Tensor, config: PSGConfig, signed: bool, geometry: Geometry) -> tuple[Tensor, Tensor]:
+    """Codes of a layer's input, of images in channels_last, and their step; the range is the mean over samples."""
+    return centred_codes(x, range_of(x, "sample_mean"), config.input_bits, signed, x.dim() == 4 and geometry != LINEAR)
 
 
 def exact_gradient(x: Tensor, dy: Tensor, shape: list[int], geometry: Geometry) -> Tensor:
@@ -47,13 +37,15 @@ def _quantised(t: Tensor, codes: tuple[Tensor, Tensor] | None) -> Tensor:
 
 
 def _by_codes(x_codes, dy: Tensor, config: PSGConfig, shape, geometry: Geometry, channels_last: bool):
-    g_codes = centred_codes(dy, range_of(dy, "tensor"), config.gradient_bits, True)
-    if geometry != LINEAR:
-        return code_weight_gradient(x_codes[0], g_codes[0], x_codes[1], g_codes[1], shape, geometry, channels_last)
-    rows = x_codes[0].reshape(-1, shape[1])[:, :, None, None], g_codes[0].reshape(-1, shape[0])[:, :, None, None]
-    matrix = ([1, 1], [0, 0], [1, 1], 1)
-    grad, largest = code_weight_gradient(*rows, x_codes[1], g_codes[1], [*shape, 1, 1], matrix, channels_last)
-    return grad.flatten(1), largest
+    linear = geometry == LINEAR
+    codes, delta = centred_codes(dy, range_of(dy, "tensor"), config.gradient_bits, True, channels_last=not linear)
+    x, full = x_codes[0], shape
+    if linear:
+        x, codes = x.reshape(-1, shape[1])[:, :, None, None], codes.reshape(-1, shape[0])[:, :, None, None]
+        full, geometry = [*shape, 1, 1], MATRIX
+    x, codes = in_layout(x, True), in_layout(codes, True)
+    grad, largest = _code_weight_gradient(x, codes, x_codes[1], delta, full, *geometry, channels_last)
+    return grad.view(shape) if linear else grad, largest
 
 
 def _thresholded(low: Tensor, exact: Tensor | None, largest: Tensor, config: PSGConfig) -> Tensor:
@@ -81,7 +73,7 @@ def weight_gradient(
     """
     by_codes = dy.dtype in FUSED and EXACT_BITS not in (config.input_bits, config.gradient_bits)
     if x_codes is None and config.input_bits != EXACT_BITS:
-        x_codes = input_codes(x, config, signed)
+        x_codes = input_codes(x, config, signed, geometry)
     exact = None
     kind = torch.float32 if dy.dtype in FUSED else dy.dtype
     if config.exact or not config.sparsify:

@@ -70,7 +70,7 @@ def _forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, learns: bool, 
     cast = x.to(dtype)
     saved = (None, None, None)
     if learns:
-        saved = (x, None, None) if save_input else (None, *input_codes(cast, config, signed))
+        saved = (x, None, None) if save_input else (None, *input_codes(cast, config, signed, geometry))
     return _apply(cast, weight, bias, geometry), saved
 
 

@@ -31,8 +31,8 @@ def _(x, per_sample) -> Tensor:
 
 
 @torch.library.register_fake("hiddennet::quantize_codes")
-def _(x, maximum, bits, is_signed) -> tuple[Tensor, Tensor]:
-    layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
+def _(x, maximum, bits, is_signed, channels_last) -> tuple[Tensor, Tensor]:
+    layout = torch.channels_last if channels_last or is_channels_last(x) else torch.contiguous_format
     codes = torch.empty(x.shape, dtype=code_dtype(bits, is_signed), device=x.device, memory_format=layout)
     return codes, torch.empty(1, dtype=torch.float32, device=x.device)
 
@@ -64,13 +64,17 @@ def range_of(x: Tensor, over: str) -> Tensor:
     return x.abs().flatten(1).amax(1).mean().view(1)
 
 
-def centred_codes(x: Tensor, maximum: Tensor, bits: int, signed: bool) -> tuple[Tensor, Tensor]:
+def centred_codes(
+    x: Tensor, maximum: Tensor, bits: int, signed: bool, channels_last: bool = False
+) -> tuple[Tensor, Tensor]:
     """Centred codes and their step delta without checks; fused where there is one range and a dtype of FUSED.
 
-    Fused codes are integers, the others are of x's dtype.
+    Fused codes are integers, in channels_last where that is asked for; the others are of x's dtype, at least float32.
     """
     if x.dtype in FUSED and maximum.numel() == 1:
-        return _quantize_codes(dense(x), maximum.float().view(1), bits, signed)
+        return _quantize_codes(dense(x), maximum.float().view(1), bits, signed, channels_last)
+    if x.dtype in FUSED:
+        x, maximum = x.float(), maximum.float()
     delta = maximum * 2.0 ** ((1 if signed else 0) - bits)
     some = (delta > 0) & maximum.isfinite()
     low, high = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0.0, 2.0**bits - 1)

@@ -1,4 +1,4 @@
-"""Ranges, centred codes, and the weight gradient that codes make: the oracles of PSG's kernels."""
+"""Ranges, centred codes, and the threshold of a gradient: the oracles of PSG's kernels."""
 
 from __future__ import annotations
 
@@ -28,29 +28,6 @@ def quantize_codes(x: Tensor, maximum: Tensor, bits: int, signed: bool) -> tuple
     low = -(2 ** (bits - 1)) if signed else 0
     counted = (x / delta).clamp(low, low + 2**bits - 1).double() - low  # from 0 on, exact
     return counted.round().long() + low, delta
-
-
-def code_weight_gradient(
-    x_codes: Tensor,
-    g_codes: Tensor,
-    delta_x: Tensor,
-    delta_g: Tensor,
-    weight_shape: tuple[int, ...],
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-) -> Tensor:
-    """The weight gradient of a convolution whose input and output gradient are c * delta: float32.
-
-    The sums of products of codes are exact as long as they stay below 2^53; then one rounding.
-    """
-    like = torch.empty((), dtype=torch.float64, device=x_codes.device).expand(tuple(weight_shape))
-    total = torch.ops.aten.convolution_backward(
-        g_codes.double(), x_codes.double(), like, None, stride, padding, dilation, False, [0, 0], groups,
-        [False, True, False],
-    )[1]  # fmt: skip
-    return (total * (delta_x.double() * delta_g.double())).float()
 
 
 def threshold_gradient(

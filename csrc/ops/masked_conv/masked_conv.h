@@ -6,18 +6,12 @@
 #pragma once
 #include <cstdint>
 
+#include "../../base/conv_shape.h"
 #include "../../base/layout.cuh"
 #include "../../base/rule.cuh"
 #include "../../base/source.cuh"
 
 namespace hn {
-
-struct ConvShape {
-  int32_t batch, in_channels, in_height, in_width;
-  int32_t out_channels, out_height, out_width;
-  int32_t kernel_height, kernel_width;
-  int32_t stride_height, stride_width, padding_height, padding_width, dilation_height, dilation_width;
-};
 
 struct MaskedConvParams {
   const uint16_t* input;  // forward: x [N, H, W, Cin]; input gradient: dy [N, OH, OW, Cout]; bfloat16 bits

@@ -1,37 +1,12 @@
 // masked_conv_op.cpp: the masked implicit-GEMM convolution for torch. CUDA only: a CPU convolves the effective weight.
 #include "../../base/backend.h"
+#include "../../base/conv_args.h"
 #include "../../base/weight_args.h"
 #include "masked_conv.h"
 
 namespace hn {
 namespace HN_BACKEND {
 namespace {
-
-int64_t output_size(int64_t in, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation) {
-  return (in + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
-}
-
-ConvShape make_shape(const char* op, const Sizes& x, const Sizes& w, const Sizes& stride, const Sizes& padding,
-                     const Sizes& dilation) {
-  HN_CHECK(x.size() == 4 && w.size() == 4, op, ": expected 4-d input and weight, got ", x.size(), "-d and ", w.size(),
-           "-d");
-  HN_CHECK(stride.size() == 2 && padding.size() == 2 && dilation.size() == 2, op,
-           ": expected two strides, paddings and dilations");
-  HN_CHECK(x[1] == w[1], op, ": expected ", w[1], " input channels, got ", x[1]);
-  for (int d = 0; d < 2; ++d) {
-    HN_CHECK(stride[d] >= 1 && dilation[d] >= 1 && padding[d] >= 0, op,
-             ": expected stride and dilation >= 1 and padding >= 0");
-    HN_CHECK(x[2 + d] + 2 * padding[d] >= dilation[d] * (w[2 + d] - 1) + 1, op,
-             ": expected an input at least as large as the kernel");
-  }
-  const int64_t oh = output_size(x[2], w[2], stride[0], padding[0], dilation[0]);
-  const int64_t ow = output_size(x[3], w[3], stride[1], padding[1], dilation[1]);
-  HN_CHECK(elements_of(x) <= kMaxElements && x[0] * w[0] * oh * ow <= kMaxElements, op,
-           ": expected fewer than 2^31 elements");
-  return {int32_t(x[0]),      int32_t(x[1]),       int32_t(x[2]),       int32_t(x[3]),        int32_t(w[0]),
-          int32_t(oh),        int32_t(ow),         int32_t(w[2]),       int32_t(w[3]),        int32_t(stride[0]),
-          int32_t(stride[1]), int32_t(padding[0]), int32_t(padding[1]), int32_t(dilation[0]), int32_t(dilation[1])};
-}
 
 void check_activations(const char* op, const Tensor& t, const Tensor& selection) {
   check_type(op, "activations", t, ScalarType::BFloat16);
@@ -50,7 +25,7 @@ Tensor masked_conv_forward_op(const Tensor& x, const OptionalTensor& scores, con
   HN_RANGE("masked_conv_forward");
   const char* op = "masked_conv_forward";
   check_activations(op, x, selection);
-  const ConvShape s = make_shape(op, sizes_of(x), shape, stride, padding, dilation);
+  const ConvShape s = make_conv_shape(op, sizes_of(x), shape, stride, padding, dilation);
   const Layout layout = layout_of(op, shape, channels_last);
   const Rule r = make_rule(op, {rule, selection, bits, step, rule_seed}, layout.n, layer);
   const WeightSource w =
@@ -76,7 +51,7 @@ Tensor masked_conv_input_gradient_op(const Tensor& dy, const Sizes& input_shape,
   HN_RANGE("masked_conv_input_gradient");
   const char* op = "masked_conv_input_gradient";
   check_activations(op, dy, selection);
-  const ConvShape s = make_shape(op, input_shape, shape, stride, padding, dilation);
+  const ConvShape s = make_conv_shape(op, input_shape, shape, stride, padding, dilation);
   const Sizes want{s.batch, s.out_channels, s.out_height, s.out_width};
   HN_CHECK(sizes_of(dy) == want, op, ": expected dy of the forward's output shape");
   const Layout layout = layout_of(op, shape, channels_last);

@@ -7,12 +7,17 @@ namespace {
 
 using CodesKernel = void (*)(QuantizeCodesParams);
 
-CodesKernel kernel_of(CodeType type) {
+template <class T>
+CodesKernel kernel_of(bool turned) {
+  return turned ? &turned_codes_kernel<T> : &quantize_codes_kernel<T>;
+}
+
+CodesKernel kernel_of(CodeType type, bool turned) {
   switch (type) {
-    case CodeType::kUint8: return &quantize_codes_kernel<uint8_t>;
-    case CodeType::kInt8: return &quantize_codes_kernel<int8_t>;
-    case CodeType::kInt16: return &quantize_codes_kernel<int16_t>;
-    default: return &quantize_codes_kernel<int32_t>;
+    case CodeType::kUint8: return kernel_of<uint8_t>(turned);
+    case CodeType::kInt8: return kernel_of<int8_t>(turned);
+    case CodeType::kInt16: return kernel_of<int16_t>(turned);
+    default: return kernel_of<int32_t>(turned);
   }
 }
 
@@ -29,8 +34,13 @@ int code_range(const CodeRangeParams& p, void* stream) {
 }
 
 int quantize_codes(const QuantizeCodesParams& p, void* stream) {
-  const unsigned blocks = blocks_for(p.n > 0 ? p.n : 1, kCodeThreads * kCodeElems);  // delta is written for no code too
-  return launch(kernel_of(p.type), dim3(blocks), kCodeThreads, 0, stream, p);
+  const bool turned = p.pixels > 0;
+  unsigned blocks = blocks_for(p.n > 0 ? p.n : 1, kCodeThreads * kCodeElems);  // delta is written for no code too
+  if (turned) {
+    blocks = unsigned(p.n / (p.channels * p.pixels)) * blocks_for(p.pixels, kTilePixels) *
+             blocks_for(p.channels, kTileChannels);
+  }
+  return launch(kernel_of(p.type, turned), dim3(blocks), kCodeThreads, 0, stream, p);
 }
 
 int threshold_gradient(const ThresholdParams& p, void* stream) {

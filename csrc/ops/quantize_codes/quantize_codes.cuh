@@ -112,6 +112,36 @@ __global__ void __launch_bounds__(kCodeThreads) quantize_codes_kernel(const __gr
   store_codes(static_cast<T*>(p.codes), first, p.n, c);
 }
 
+constexpr int kTilePixels = 32, kTileChannels = 64;
+
+// A block owns 32 pixels by 64 channels of an image: reads them pixel by pixel, 128 bytes a warp, turns them in shared
+// memory, and writes each pixel's channels side by side.
+template <class T>
+__global__ void __launch_bounds__(kCodeThreads) turned_codes_kernel(const __grid_constant__ QuantizeCodesParams p) {
+  HN_SHARED(int32_t, tile, kTilePixels*(kTileChannels + 1));
+  const CodeGrid g = code_grid(*p.maximum, p.bits, p.is_signed);
+  if (blockIdx.x == 0 && threadIdx.x == 0) *p.delta = g.delta;
+  const int64_t across = (p.pixels + kTilePixels - 1) / kTilePixels;
+  const int64_t down = (p.channels + kTileChannels - 1) / kTileChannels;
+  const int64_t image = int64_t(blockIdx.x) / (across * down) * p.channels * p.pixels;
+  const int64_t p0 = int64_t(blockIdx.x) % across * kTilePixels;
+  const int64_t c0 = int64_t(blockIdx.x) / across % down * kTileChannels;
+  for (int i = int(threadIdx.x); i < kTilePixels * kTileChannels; i += kCodeThreads) {
+    const int c = i / kTilePixels, q = i % kTilePixels;
+    if (c0 + c < p.channels && p0 + q < p.pixels) {
+      tile[q * (kTileChannels + 1) + c] = code_of(g, load_as_float(p.x, p.dtype, image + (c0 + c) * p.pixels + p0 + q));
+    }
+  }
+  __syncthreads();
+  T* const codes = static_cast<T*>(p.codes) + image;
+  for (int i = int(threadIdx.x); i < kTilePixels * kTileChannels; i += kCodeThreads) {
+    const int c = i % kTileChannels, q = i / kTileChannels;
+    if (c0 + c < p.channels && p0 + q < p.pixels) {
+      codes[(p0 + q) * p.channels + c0 + c] = T(tile[q * (kTileChannels + 1) + c]);
+    }
+  }
+}
+
 // A thread owns four neighbours.
 __global__ void __launch_bounds__(kCodeThreads) threshold_kernel(const __grid_constant__ ThresholdParams p) {
   const float threshold = threshold_of(p);

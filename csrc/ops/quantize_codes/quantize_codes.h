@@ -12,13 +12,11 @@
 #pragma once
 #include <cstdint>
 
-#include "../../base/bits.cuh"
+#include "../../base/codes.h"
 #include "../../base/dtype.h"
 #include "../../base/macros.h"
 
 namespace hn {
-
-enum class CodeType : int32_t { kUint8 = 0, kInt8 = 1, kInt16 = 2, kInt32 = 3 };
 
 struct CodeRangeParams {
   const void* x;  // [samples, size], of `dtype`
@@ -37,8 +35,10 @@ struct QuantizeCodesParams {
   int32_t bits;          // 1..16
   bool is_signed;
   CodeType type;  // wide enough for the codes
-  void* codes;    // [n]
-  float* delta;   // [1]
+  void*
+      codes;  // [n], as x lies; or where `pixels` is not 0, x is [.., channels, pixels] and they [.., pixels, channels]
+  float* delta;              // [1]
+  int64_t channels, pixels;  // pixels 0: nothing changes places
 };
 
 struct ThresholdParams {
@@ -49,9 +49,6 @@ struct ThresholdParams {
   float threshold;
   bool sign;  // keep the sign alone
 };
-
-// The bits of |x|: as integers they order as the magnitudes do, infinity above numbers and NaN above infinity.
-HN_HD uint32_t magnitude_bits(float x) { return float_bits(x) & 0x7fffffffu; }
 
 HN_HD bool is_number(float x) { return magnitude_bits(x) < 0x7f800000u; }
 

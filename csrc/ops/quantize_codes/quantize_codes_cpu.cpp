@@ -1,16 +1,19 @@
 // quantize_codes_cpu.cpp: ranges, codes and the threshold on a CPU: one pass over memory each.
 #include <algorithm>
+#include <vector>
 
 #include "../../base/isa.h"
 #include "../../base/parallel.h"
 #include "quantize_codes.h"
+#include "transpose_tile.h"
 
 namespace hn {
 namespace cpu {
 namespace {
 
-constexpr int64_t kChunk = 1 << 14;  // elements: what one thread takes at a time
-constexpr int64_t kTile = 1 << 10;   // of them widened to float32 at a time where they are not
+constexpr int64_t kChunk = 1 << 14;                        // elements: what one thread takes at a time
+constexpr int64_t kTileChannels = 16, kTilePixels = 1024;  // of codes that change places
+constexpr int64_t kTile = 1 << 10;                         // of them widened to float32 at a time where they are not
 
 HN_INLINE void max_body(const float* x, int64_t n, uint32_t* max) {
   // as signed integers, which AVX2 and SSE compare alike; magnitudes have no sign bit
@@ -76,6 +79,34 @@ void write_codes(const CodeGrid& g, const float* x, int64_t n, CodeType type, vo
   }
 }
 
+// A tile of up to kTileChannels channels by kTilePixels pixels is quantised near the core as it lies, in runs long enough
+// for the prefetcher, and turned on the way out.
+template <class T>
+void turned_codes(const QuantizeCodesParams& p, const CodeGrid& g) {
+  const int64_t image = p.channels * p.pixels, runs = (p.pixels + kTilePixels - 1) / kTilePixels;
+  const int64_t pixels = std::min(p.pixels, kTilePixels);
+  parallel_for(0, p.n / image * runs, std::max<int64_t>(1, kChunk / (p.channels * pixels)),
+               [&](int64_t begin, int64_t end) {
+                 std::vector<T> tile(size_t(std::min(p.channels, kTileChannels) * pixels));
+                 for (int64_t b = begin; b < end; ++b) {
+                   const int64_t start = b / runs * image, p0 = b % runs * kTilePixels;
+                   const int64_t wide = std::min(kTilePixels, p.pixels - p0);
+                   for (int64_t c0 = 0; c0 < p.channels; c0 += kTileChannels) {
+                     const int64_t high = std::min(kTileChannels, p.channels - c0);
+                     const int64_t rows = wide == p.pixels ? high : 1;  // that follow each other in memory
+                     for (int64_t c = 0; c < high; c += rows) {
+                       const int64_t first = start + (c0 + c) * p.pixels + p0;
+                       each_tile(p.x, p.dtype, first, first + rows * wide, [&](const float* x, int64_t at, int64_t n) {
+                         write_codes(g, x, n, p.type, tile.data(), c * wide + at - first);
+                       });
+                     }
+                     T* const to = static_cast<T*>(p.codes) + start + p0 * p.channels + c0;
+                     transpose_tile(tile.data(), high, wide, to, p.channels);
+                   }
+                 }
+               });
+}
+
 }  // namespace
 
 void code_range(const CodeRangeParams& p) {
@@ -106,6 +137,14 @@ void code_range(const CodeRangeParams& p) {
 void quantize_codes(const QuantizeCodesParams& p) {
   const CodeGrid g = code_grid(*p.maximum, p.bits, p.is_signed);
   *p.delta = g.delta;
+  if (p.pixels > 0) {
+    switch (p.type) {
+      case CodeType::kUint8: return turned_codes<uint8_t>(p, g);
+      case CodeType::kInt8: return turned_codes<int8_t>(p, g);
+      case CodeType::kInt16: return turned_codes<int16_t>(p, g);
+      case CodeType::kInt32: return turned_codes<int32_t>(p, g);
+    }
+  }
   parallel_for(0, p.n, kChunk, [&](int64_t begin, int64_t end) {
     each_tile(p.x, p.dtype, begin, end,
               [&](const float* x, int64_t first, int64_t n) { write_codes(g, x, n, p.type, p.codes, first); });

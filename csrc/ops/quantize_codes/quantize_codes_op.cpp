@@ -50,18 +50,23 @@ Tensor code_range_op(const Tensor& x, bool per_sample) {
   return maximum;
 }
 
-std::tuple<Tensor, Tensor> quantize_codes_op(const Tensor& x, const Tensor& maximum, int64_t bits, bool is_signed) {
+// channels_last: the codes of a 4-dimensional x lie so, however x does; else they lie as x.
+std::tuple<Tensor, Tensor> quantize_codes_op(const Tensor& x, const Tensor& maximum, int64_t bits, bool is_signed,
+                                             bool channels_last) {
   const char* op = "quantize_codes";
   HN_RANGE(op);
   check_lies_in_rows(op, "x", x);
   HN_CHECK(bits >= 1 && bits <= 16, op, ": expected 1 to 16 bits, got ", bits);
   const float* range = scalar_of(op, "maximum", maximum, x);
   const CodeType type = code_type_of(bits, is_signed);
-  Tensor codes = empty_on(sizes_of(x), scalar_type_of(type), x, !x.is_contiguous());
+  HN_CHECK(!channels_last || x.dim() == 4, op, ": expected 4 dimensions for channels_last, got ", x.dim());
+  const bool turned = channels_last && !is_channels_last(x) && x.numel() > 0;
+  Tensor codes = empty_on(sizes_of(x), scalar_type_of(type), x, channels_last || !x.is_contiguous());
   Tensor delta = empty_on({1}, ScalarType::Float, x);
   Guard(x).run(op, &quantize_codes,
                QuantizeCodesParams{x.data_ptr(), dtype_of(op, x), x.numel(), range, int32_t(bits), is_signed, type,
-                                   codes.data_ptr(), static_cast<float*>(delta.data_ptr())});
+                                   codes.data_ptr(), static_cast<float*>(delta.data_ptr()), turned ? x.size(1) : 0,
+                                   turned ? x.size(2) * x.size(3) : 0});
   return {codes, delta};
 }
 

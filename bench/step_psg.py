@@ -1,0 +1,151 @@
+"""A training step of Peek-a-Boo with PSG, beside the same step with exact gradients and beside the original's sequence.
+
+CIFAR ResNet-18, batch 32, random images: forward, cross-entropy, backward, Bop on the masked convolutions (3 of 10
+weights are left) and SGD on the rest. All sides start from the same weights and masks and are shown equal first: losses,
+and weight gradients as far as two codes next to each other allow. What autograd saves for the backward is counted
+beside what it saves of a network without masks.
+
+python -m bench.step_psg [--device cpu|cuda] [--json PATH] [--quick]
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+import hiddennet as hn
+from bench import nets
+from bench.harness import Effort, Work, device_of, measure, parser, same
+from bench.originals_peek_a_boo import OriginalBop
+from bench.originals_psg import OriginalPSGConv2d
+from bench.report import Report
+from bench.step import claim
+from hiddennet import models
+from hiddennet.ops import PSGConfig
+
+NAME, DENSITY = "cifar_resnet18", 0.3
+CONFIG = PSGConfig()  # the paper's: 8 bits, 16 bits, 1e-7 relative, sparsify
+RATE, THRESHOLD = 1e-3, 1e-6  # Bop's
+EXACT_BAR, ORIGINAL_BAR, SAVED_BAR = 1.1, 1.8, 1.02
+RTOL = 1e-2  # of gradients: the original rounds codes and sums in float32
+
+
+class Both:
+    """Bop on masked convolutions, SGD on what else learns."""
+
+    def __init__(self, model: nn.Module, *, original: bool = False):
+        flips = [p for p in model.parameters() if p.dim() == 4]
+        others = [p for p in model.parameters() if p.dim() != 4]
+        self.params = [*flips, *others]
+        self.bop = OriginalBop(flips, RATE, THRESHOLD) if original else hn.optim.Bop(flips, RATE, THRESHOLD)
+        self.sgd = torch.optim.SGD(others, nets.RATE, momentum=0.9, fused=None if original else True)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for p in self.params:
+            p.grad = None
+
+    def step(self) -> None:
+        self.bop.step()
+        self.sgd.step()
+
+
+def hidden_model(device: torch.device, name: str, layout: torch.memory_format) -> nn.Module:
+    """Fixed masks over stored, trained weights of all convolutions."""
+    torch.manual_seed(0)
+    model = models.build(name, num_classes=10)
+    hn.hide(
+        model,
+        hn.Stored(trainable=True),
+        lambda _, layer: hn.Fixed(torch.rand(layer.weight.shape) < DENSITY),
+        include=lambda _, layer: isinstance(layer, nn.Conv2d),
+    )
+    return model.to(device, memory_format=layout)
+
+
+def original_model(mine: nn.Module, name: str, device: torch.device) -> nn.Module:
+    """The original's network with these weights and masks."""
+    torch.manual_seed(0)
+    twin = models.build(name, num_classes=10)
+    twin.load_state_dict(mine.state_dict(), strict=False)
+    layers = hn.hidden_layers(mine)
+    for path, layer in layers.items():
+        parent, _, child = path.rpartition(".")
+        made = OriginalPSGConv2d(layer, layer.weight.detach(), layer.mask(), CONFIG, layer.input_signed)
+        setattr(twin.get_submodule(parent), child, made)
+    return twin.to(device)
+
+
+def saved_bytes(trainee: nets.Trainee) -> int:
+    """What autograd keeps for the backward that is neither parameter nor buffer, each storage once."""
+    existing = {t.untyped_storage().data_ptr() for t in (*trainee.model.parameters(), *trainee.model.buffers())}
+    found: dict[int, int] = {}
+    alive = []  # a freed address must not be counted for another tensor
+
+    def pack(t: Tensor) -> Tensor:
+        storage = t.untyped_storage()
+        if storage.data_ptr() not in existing:
+            found[storage.data_ptr()] = storage.nbytes()
+            alive.append(t)
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        loss = trainee.loss()
+    del loss
+    return sum(found.values())
+
+
+def check(psg: nets.Trainee, exact: nets.Trainee, original: nets.Trainee) -> None:
+    """Equal losses; PSG's weight gradients are the original's."""
+    losses, gradients = [], []
+    for trainee in (psg, exact, original):
+        loss = trainee.loss()
+        weights = [p for p in trainee.model.parameters() if p.dim() == 4]
+        gradients.append(torch.autograd.grad(loss, weights))
+        losses.append(loss.detach())
+    same("loss against exact gradients", losses[0], losses[1], rtol=1e-5)
+    same("loss against the original", losses[0], losses[2], rtol=1e-5)
+    for i, (got, want) in enumerate(zip(gradients[0], gradients[2], strict=True)):
+        same(f"weight gradient of layer {i} against the original", got, want, rtol=RTOL)
+
+
+def compare(report: Report, name: str, batch: int, device: torch.device, layout: torch.memory_format, effort: Effort):
+    torch.backends.cudnn.allow_tf32 = False
+    x, labels = nets.data(name, batch, device, channels_last=layout is torch.channels_last)
+    exact_model = hidden_model(device, name, layout)
+    psg_model = hn.psg(copy.deepcopy(exact_model), CONFIG)
+    theirs = original_model(psg_model, name, device)
+
+    def trainee(model: nn.Module, *, original: bool = False) -> nets.Trainee:
+        return nets.Trainee(model, Both(model, original=original), x.contiguous() if original else x, labels)
+
+    psg, exact, original = trainee(psg_model), trainee(exact_model), trainee(theirs, original=True)
+    what = f"{name} b{batch}" + (" channels_last" if layout is torch.channels_last else "")
+    dense = nets.Trainee(models.build(name, num_classes=10).to(device), None, x, labels)
+    saved = {side: saved_bytes(t) for side, t in (("PSG", psg), ("exact", exact), ("original", original))}
+    unmasked = saved_bytes(dense)
+    for side, held in saved.items():
+        bar = SAVED_BAR if side == "PSG" else None
+        report.value(what, f"{side}: saved for backward / no masks", held / unmasked, "x", at_most=bar)
+    works: dict[str, Work] = {"PSG": psg.step, "exact gradients": exact.step, "original PSG": original.step}
+    times = measure(works, check=lambda: check(psg, exact, original), device=device, effort=effort)
+    report.timings(what, times)
+    claim(report, what, times, "PSG", "exact gradients", at_most=EXACT_BAR)
+    claim(report, what, times, "original PSG", "PSG", at_least=ORIGINAL_BAR)
+
+
+def main() -> None:
+    args = parser(__doc__).parse_args()
+    device = device_of(args)
+    report = Report("step_psg", args, device)
+    slow = Effort(rounds=9, min_rounds=5, warmup=1, budget_s=45.0, sample_s=0.0)
+    effort = Effort.quick() if args.quick else (slow if device.type == "cpu" else Effort(warmup=10, budget_s=6.0))
+    layouts = (torch.contiguous_format,) if args.quick else (torch.contiguous_format, torch.channels_last)
+    for layout in layouts:
+        compare(report, "resnet20" if args.quick else NAME, 4 if args.quick else 32, device, layout, effort)
+    report.close()
+
+
+if __name__ == "__main__":
+    main()
