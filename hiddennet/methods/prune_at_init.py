@@ -56,7 +56,8 @@ class PruneSection(DrawnSection):
     invert: bool = Field(False, description="reveal the lowest scores instead: a sanity check")
     shuffle: bool = Field(False, description="shuffle each layer's mask after pruning: a sanity check")
     layers: Literal["all", "paper"] = Field(
-        "all", description="what is pruned: every layer that is not dense, or what Peek-a-Boo's code prunes of the network"
+        "all",
+        description="what is pruned: every layer that is not dense, or what Peek-a-Boo's code prunes of the network",
     )
     exclude: Patterns
     unpruned: Patterns

@@ -1,13 +1,10 @@
 """The oracles: every op in plain PyTorch, the same meaning, no cleverness. Tests hold the fast code against these."""
 
 from hiddennet.reference.bop_step import bop_step
-from hiddennet.reference.masked_weight import masked_weight, masked_weight_backward, rule_mask
-from hiddennet.reference.quantize import code_range, code_weight_gradient, quantize_codes, threshold_gradient
-from hiddennet.reference.random import bernoulli_logits, bernoulli_units, generate, laplaces, normals, signs, uniforms
 from hiddennet.reference.code_weight_gradient import code_sums, code_weight_gradient
 from hiddennet.reference.masked_weight import masked_weight, masked_weight_backward, rule_mask
 from hiddennet.reference.quantize import code_range, quantize_codes, threshold_gradient
-from hiddennet.reference.random import bernoulli_logits, bernoulli_units, generate, normals, signs, uniforms
+from hiddennet.reference.random import bernoulli_logits, bernoulli_units, generate, laplaces, normals, signs, uniforms
 from hiddennet.reference.redraw import picked, redrawn_weight, rerandomize
 from hiddennet.reference.score_step import score_step
 from hiddennet.reference.strike_out import strike_out
