@@ -6,6 +6,8 @@ et al. 2022, ICLR) and Rare Gems (arXiv 2202.12002) compare them.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -92,10 +94,13 @@ class PruneSection(DrawnSection):
 
 
 def sample(data: Data, count: int, batch_size: int) -> list[tuple[Tensor, Tensor]]:
-    """The first `count` training images of epoch 0, as training sees them, in batches of at most `batch_size`."""
-    data.train.set_epoch(0)
+    """The first `count` training images of epoch 0 over all ranks, as training sees them, in batches of at most
+    `batch_size`."""
+    whole = copy.copy(data.train)
+    whole.order = dataclasses.replace(whole.order, rank=0, world_size=1)
+    whole.set_epoch(0)
     images, labels, found = [], [], 0
-    for some, targets in data.train:
+    for some, targets in whole:
         images.append(some[: count - found])
         labels.append(targets[: count - found])
         found += len(labels[-1])

@@ -21,7 +21,14 @@ from hiddennet.train.ranks import Ranks
 HERE = Path(__file__).resolve().parent
 
 
-@pytest.mark.parametrize("method", [(), ("method.name=iterand", "method.period=2", "method.rate=0.5")])
+METHODS = [
+    (),
+    ("method.name=iterand", "method.period=2", "method.rate=0.5"),
+    ("method.name=peek_a_boo", "method.pruner=snip", "method.adaptivity_rate=0.1"),
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=["edge_popup", "iterand", "peek_a_boo"])
 def test_two_processes_learn_the_same_and_what_one_learns(write, make, tmp_path, method):
     document = yaml.parse(config.dump(make("train.accumulate=2", "data.limit=205", *method)))
     path = write(document, "small.yml")

@@ -34,6 +34,9 @@ KINDS = {
     "global_edge_popup": ("method={name: global_edge_popup, density: 0.3, period: 1}",),
     "imp": ("method={name: imp, rounds: 2, rewind_step: 2}", "train.epochs=1"),
     "imp of the learning rate": ("method={name: imp, rounds: 2, rewind: learning_rate}", "train.epochs=1"),
+    "prune_at_init": ("method={name: prune_at_init, pruner: snip, density: 0.4, shots: 1, prune_epoch: 1}",),
+    "peek_a_boo": ("method={name: peek_a_boo, density: 0.4, iterations: 3, adaptivity_rate: 0.1, psg: {}}",),
+    "peek_a_boo ternary": ("method={name: peek_a_boo, density: 0.4, pruner: grasp, learn: ternary}",),
     "sampled draw": ("method={name: sampled, evaluation: draw}", "train.accumulate=2"),
 }
 TIMES = ("images_per_second", "seconds", "peak_memory_bytes")
