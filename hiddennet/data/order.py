@@ -6,6 +6,7 @@ the images themselves.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,6 +52,10 @@ class Order:
                 f"world_size: expected at most one rank an image, got {self.world_size} ranks for "
                 f"{self.num_images} images; use fewer ranks or more images"
             )
+
+    def whole(self) -> Order:
+        """The order of all ranks' images together, in batches of one rank's size."""
+        return dataclasses.replace(self, rank=0, world_size=1)
 
     @property
     def num_batches(self) -> int:

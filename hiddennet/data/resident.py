@@ -6,6 +6,7 @@ beside the network: see ``streaming``.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -56,6 +57,12 @@ class ResidentLoader:
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order and augmentation of the next pass."""
         self.epoch = epoch
+
+    def whole(self) -> ResidentLoader:
+        """The loader of all ranks' images, in batches of one rank's size."""
+        found = copy.copy(self)
+        found.order = self.order.whole()
+        return found
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         device, side = self.images.device, self.images.shape[-1]

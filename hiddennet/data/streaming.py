@@ -6,6 +6,7 @@ number of workers. Not for sets that fit on the device: see ``resident``.
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from collections.abc import Iterator, Sequence
@@ -137,6 +138,14 @@ class StreamingLoader:
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order and augmentation of the next pass."""
         self._batches.epoch = epoch
+
+    def whole(self) -> StreamingLoader:
+        """The loader of all ranks' images, in batches of one rank's size; it reads them in this process."""
+        found = copy.copy(self)
+        found.order = self.order.whole()
+        found._batches = _Batches(found.order)
+        found._loader = DataLoader(self._loader.dataset, batch_sampler=found._batches)
+        return found
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for images, labels in self._loader:

@@ -6,8 +6,6 @@ et al. 2022, ICLR) and Rare Gems (arXiv 2202.12002) compare them.
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -96,8 +94,7 @@ class PruneSection(DrawnSection):
 def sample(data: Data, count: int, batch_size: int) -> list[tuple[Tensor, Tensor]]:
     """The first `count` training images of epoch 0 over all ranks, as training sees them, in batches of at most
     `batch_size`."""
-    whole = copy.copy(data.train)
-    whole.order = dataclasses.replace(whole.order, rank=0, world_size=1)
+    whole = data.train.whole()
     whole.set_epoch(0)
     images, labels, found = [], [], 0
     for some, targets in whole:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hiddennet import ops
 
+
 def strike(
     scores: Sequence[Tensor],
     planes: Sequence[Tensor],

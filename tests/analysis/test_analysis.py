@@ -11,7 +11,7 @@ from torch import nn
 
 import hiddennet as hn
 from hiddennet import models, ops
-from hiddennet.analysis import layer_report, table, total
+from hiddennet.analysis import layer_report, table, total, training_cost
 from hiddennet.analysis.paths import layers_of
 from hiddennet.nn import HiddenMixin
 from hiddennet.nn.expose import expose
@@ -194,3 +194,19 @@ def test_the_table_has_a_line_a_layer_and_a_total():
     lines = table(reports).splitlines()
     assert [line.split()[0] for line in lines] == ["layer", *(r.name for r in reports), "total"]
     assert f"{reports[0].density:.4%}" in lines[1] and len({len(line) for line in lines}) == 1
+
+
+def test_the_cost_of_a_training_step_by_hand():
+    model = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(48, 5))
+    mask = torch.zeros(3, 2, 3, 3, dtype=torch.bool)
+    mask[:2] = True
+    hn.hide(model, rule=hn.Fixed(mask), include="0")
+    reports = layer_report(model, (2, 4, 4))
+    conv, kept, linear = 54 * 16, 36 * 16, 48 * 5
+    cost = training_cost(reports, input_bits=8, gradient_bits=16)
+    assert cost.multiply_adds == 3 * (conv + linear)
+    assert cost.kept_multiply_adds == 3 * (kept + linear)
+    assert cost.dense_bit_operations == 3 * 1024 * (conv + linear)
+    assert cost.bit_operations == (2048 + 128) * conv + 3072 * linear
+    assert cost.kept_bit_operations == (2048 + 128) * kept + 3072 * linear
+    assert training_cost(reports).bit_operations == cost.dense_bit_operations

@@ -83,3 +83,9 @@ def test_the_ranks_batches_make_up_the_batch_of_one_process():
 def test_impossible_orders_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         make(**{"num_images": 10, "batch_size": 2, **arguments})
+
+
+def test_the_whole_of_a_share_is_the_order_of_one_process():
+    share, alone = Order(23, 4, True, 7, rank=2, world_size=3), Order(23, 4, True, 7)
+    assert share.whole() == alone
+    assert torch.equal(share.whole().epoch(5), alone.epoch(5))

@@ -219,3 +219,14 @@ def test_folders_without_images_or_of_unknown_classes_are_refused(folder, tmp_pa
     with pytest.raises(FileNotFoundError, match=r"expected the folder .*test or .*val, got none"):
         (empty / "val").rmdir()
         build(empty)
+
+
+def test_the_whole_of_a_share_is_what_one_process_reads(folder):
+    share = build(folder[0], rank=1, world_size=2, batch_size=4, workers=2).train
+    alone = build(folder[0], batch_size=4).train
+    whole = share.whole()
+    for loader in (whole, alone):
+        loader.set_epoch(3)
+    assert len(share) < len(whole) == len(alone)
+    for (images, labels), (others, targets) in zip(whole, alone, strict=True):
+        assert torch.equal(images, others) and torch.equal(labels, targets)

@@ -11,7 +11,7 @@ import pytest
 
 from hiddennet import artifact, cli
 from hiddennet.analysis import layer_report, total
-from hiddennet.report import command
+from hiddennet.report import command, costs, runs
 from hiddennet.train.folder import RunFolder
 from tests.report.conftest import stage
 
@@ -111,3 +111,19 @@ def test_the_page_lies_in_the_folder_it_is_about(fake, tmp_path, capsys):
     folder: RunFolder = fake(0.5)
     assert command.main([str(folder.path), "--layers", "none"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(folder.path / "report" / "report.html")
+
+
+def test_flips_and_the_cost_of_training_are_told(real, tmp_path):
+    model, data = {"name": "digits_conv", "width": 0.1}, {"limit": 100}
+    signs = real(model=model, data=data, train={"epochs": 2}, method={"name": "peek_a_boo", "iterations": 2, "psg": {}})
+    sparse = real(model=model, data=data, method={"name": "prune_at_init", "iterations": 2})
+    path = command.report([str(signs.path), str(sparse.path)], tmp_path / "report", axis="epoch")
+    text = "".join(read(path).text)
+    assert (tmp_path / "report" / "flips_epoch.png").read_bytes().startswith(PNG)
+    assert "Training cost" in text and "8 x 16 bits" in text and "32 x 32 bits" in text
+    few, exact = (costs.cost_of(run) for run in runs.read_all([str(signs.path), str(sparse.path)])[0])
+    if few.bit_operations > exact.bit_operations:
+        few, exact = exact, few
+    assert exact.bit_operations == exact.dense_bit_operations == few.dense_bit_operations
+    assert few.bit_operations * 3 * 1024 == few.dense_bit_operations * (2 * 1024 + 8 * 16)
+    assert few.kept_bit_operations < few.bit_operations and f"{few.kept_bit_operations:.4g}" in text
