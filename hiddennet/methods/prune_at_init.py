@@ -210,6 +210,11 @@ class PruneAtInit(Method):
             invert=section.invert,
             shuffle=section.shuffle,
             seed=self.seed,
+            start={
+                f"{name}.weight": ops.unpack_mask(layer.mask_bits, layer.weight_shape)
+                for name, layer in hidden_layers(model).items()
+                if name not in self.unpruned
+            },
         )
 
 

@@ -52,10 +52,13 @@ def test_layers_left_out(begun):
 def test_shots_fall_where_they_should(begun):
     run = begun(pruner="synflow", density=0.2, iterations=2, shots=2, prune_epoch=4, train={"epochs": 6})
     assert run.notes == []
-    densities = []
+    densities, before = [], hn.masks(run.model)
     for epoch in range(6):
         run.method.on_epoch_start(run.model, epoch)
         densities.append(round(hn.density(run.model), 2))
+        now = hn.masks(run.model)
+        assert all(bool((before[name] | ~now[name]).all()) for name in now)
+        before = now
     assert densities == [1.0, 1.0, 0.6, 0.6, 0.2, 0.2]
     assert [run.method.is_result(epoch) for epoch in range(6)] == [False] * 4 + [True] * 2
 
