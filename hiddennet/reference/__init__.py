@@ -1,5 +1,6 @@
 """The oracles: every op in plain PyTorch, the same meaning, no cleverness. Tests hold the fast code against these."""
 
+from hiddennet.reference import psg
 from hiddennet.reference.code_weight_gradient import code_sums, code_weight_gradient
 from hiddennet.reference.masked_weight import masked_weight, masked_weight_backward, rule_mask
 from hiddennet.reference.quantize import code_range, quantize_codes, threshold_gradient
@@ -28,6 +29,7 @@ __all__ = [
     "normals",
     "pack_mask",
     "picked",
+    "psg",
     "quantize_codes",
     "redrawn_weight",
     "rerandomize",
