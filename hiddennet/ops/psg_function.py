@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hiddennet.ops.checks import is_channels_last
+from hiddennet.ops.checks import dense, is_channels_last
 from hiddennet.ops.code_gradient import LINEAR, Geometry, input_codes, weight_gradient
 from hiddennet.ops.masked_weight import DTYPE_CODES, _masked_weight, _masked_weight_backward, layout_of
 from hiddennet.ops.psg_config import PSGConfig
@@ -74,7 +74,7 @@ def _gradients(
     """(dX if a weight is given, dW before the mask if a shape is, the gradient of the bias)."""
     config, signed, geometry, _, dtype = ctx.settings
     x, codes, delta = saved
-    dy = dy.to(dtype)
+    dy = dense(dy.to(dtype))
     dx = grad = grad_bias = None
     if weight is not None:
         dx = _input_gradient(ctx, dy, weight, geometry).to(ctx.input_dtype)
