@@ -39,6 +39,7 @@ MODULES = {
     "strike_out": "bench.ops.bench_strike_out",
     "score_step": "bench.ops.bench_score_step",
     "bop_step": "bench.ops.bench_bop_step",
+    "quantize_codes": "bench.ops.bench_quantize_codes",
     "code_weight_gradient": "bench.ops.bench_code_weight_gradient",
     "accuracy": "bench.accuracy",
 }

@@ -1,9 +1,9 @@
 """Peek-a-Boo's original PSG convolution, written anew from its description, to be timed against.
 
-Not for training: `hiddennet` is. Faithful where time goes. A forward multiplies a float mask with the weight, convolves,
-then quantises input and weight (each asks the host whether all is zero) and convolves them, too; that second output is
-thrown away, in evaluation as well. A backward makes the input's gradient and two weight gradients, the exact one and that
-of the quantised tensors, and mixes them; with `sparsify` the exact one is multiplied away.
+Not for training: `hiddennet` is. Faithful where time goes. A forward multiplies a float mask with the weight,
+convolves, then quantises input and weight (each asks the host whether all is zero) and convolves them, too; that second
+output is thrown away, in evaluation as well. A backward makes the input's gradient and two weight gradients, the exact
+one and that of the quantised tensors, and mixes them; with `sparsify` the exact one is multiplied away.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A training step of Peek-a-Boo with PSG, beside the same step with exact gradients and beside the original's sequence.
 
 CIFAR ResNet-18, batch 32, random images: forward, cross-entropy, backward, Bop on the masked convolutions (3 of 10
-weights are left) and SGD on the rest. All sides start from the same weights and masks and are shown equal first: losses,
-and weight gradients as far as two codes next to each other allow. What autograd saves for the backward is counted
-beside what it saves of a network without masks.
+weights are left) and SGD on the rest. All sides start from the same weights and masks and are shown equal first:
+losses, and weight gradients as far as two codes next to each other allow. What autograd saves for the backward is
+counted beside what it saves of a network without masks.
 
 python -m bench.step_psg [--device cpu|cuda] [--json PATH] [--quick]
 """

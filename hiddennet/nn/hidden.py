@@ -25,7 +25,7 @@ class HiddenMixin(WeightState):
         weight: Parameter when the source is Stored, else None.
         source, rule: their descriptions.
         plan: name of a plan of hiddennet.ops.PLANS, or None for the fastest known (convolutions).
-        psg: in training, the weight's gradient is PSG's (hiddennet.psg sets it); of no state dict.
+        psg: in training, the weight's gradient is PSG's, whatever the plan (hiddennet.psg sets it); of no state dict.
         input_signed: whether PSG's codes of the input are signed.
     """
 

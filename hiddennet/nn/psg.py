@@ -67,15 +67,15 @@ def _with_negative_inputs(model: nn.Module, layers: dict[str, nn.Module], exampl
     least: dict[str, Tensor] = {}
 
     def look(name: str):
-        def hook(module, inputs) -> None:
-            x = inputs[0].detach()
+        def hook(module, inputs, named) -> None:
+            x = (inputs[0] if inputs else named["input"]).detach()
             low = x.amin() if x.numel() else x.new_zeros(())
             least[name] = torch.minimum(least[name], low) if name in least else low
 
         return hook
 
     modes = {m: m.training for m in model.modules()}
-    hooks = [layer.register_forward_pre_hook(look(name)) for name, layer in layers.items()]
+    hooks = [layer.register_forward_pre_hook(look(name), with_kwargs=True) for name, layer in layers.items()]
     try:
         model.eval()
         model(*(example if isinstance(example, (tuple, list)) else (example,)))

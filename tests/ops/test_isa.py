@@ -66,6 +66,15 @@ for n, c, size, o, k, dtype in ((3, 33, 7, 25, 3, torch.uint8), (40, 3, 12, 9, 7
         g = torch.randint(low, low + 1 if low < -9 else 9, (n, o, size, size)).to(torch.int16)
         one = torch.ones(1)
         for t in ops.code_weight_gradient(x, g, one, one, (o, c, k, k), padding=k // 2): add(t)
+from hiddennet.ops.quantize import centred_codes, range_of
+for shape in ((3, 33, 9, 11), (2, 64, 16, 16), (5, 70)):
+    for t in (torch.randn(shape), torch.randn(shape).bfloat16()):
+        for bits, signed, over in ((8, False, "sample_mean"), (7, True, "tensor"), (16, True, "tensor")):
+            for turned in (False, True)[: len(shape) // 2]:
+                for part in centred_codes(t, range_of(t, over), bits, signed, turned): add(part)
+        g = t.float()
+        torch.ops.hiddennet.threshold_gradient_(g, None, g.abs().amax().view(1), 0.2, False)
+        add(g)
 print(digest.hexdigest())
 """
 
