@@ -1,7 +1,7 @@
 """The oracles: every op in plain PyTorch, the same meaning, no cleverness. Tests hold the fast code against these."""
 
-from hiddennet.reference.bop_step import bop_step
 from hiddennet.reference import psg
+from hiddennet.reference.bop_step import bop_step
 from hiddennet.reference.code_weight_gradient import code_sums, code_weight_gradient
 from hiddennet.reference.masked_weight import masked_weight, masked_weight_backward, rule_mask
 from hiddennet.reference.quantize import code_range, quantize_codes, threshold_gradient
