@@ -209,6 +209,7 @@ TEST(shapes_and_codes) {
       {3, 17, 10, {3, 3}, {1, 1}},                        // an odd row: images are one
       {11, 35, 12, {1, 1}, {1, 1}},                       // linear
       {2, 20, 66, {6, 7}, {1, 1}, {2, 2}},                // more rows than the kernel's tile
+      {2, 20, 68, {6, 7}, {1, 1}, {2, 2}},                // the same, four channels at once
       {2, 3, 9, {13, 14}, {7, 7}, {2, 2}, {3, 3}},        // a first layer
       {2, 2, 9, {4, 3}, {3, 3}, {1, 1}, {4, 4}, {3, 3}},  // gathered taps, most of them outside
       {1, 16, 5, {9, 7}, {5, 5}, {1, 1}, {4, 4}, {2, 2}},
@@ -268,6 +269,27 @@ TEST(rows_longer_than_an_int32) {
   c.gradient_fill = Fill::kLowest;
   const Data data = make_data(c);
   check_cpu(c, data, expected(c, data));
+}
+
+// Codes that four channels at once could not be read from.
+TEST(any_alignment) {
+  const CodeCase c = make_case({1, 16, 8, {5, 4}, {3, 3}, {1, 1}, {1, 1}}, 4);
+  const Data data = make_data(c);
+  const std::vector<float> want = expected(c, data);
+  for (const size_t shift : {size_t(1), size_t(2)}) {
+    const auto shifted = [&](CodeType t, std::vector<int32_t> codes) {
+      codes.insert(codes.begin(), shift, 77);
+      return stored(t, codes);
+    };
+    Buffer<uint8_t> input(shifted(c.input_type, data.input)), gradient(shifted(c.gradient_type, data.gradient));
+    CHECK_EQ(run(c, data,
+                 [&](CodeWeightGradientParams p) {
+                   p.input = input.data() + shift * bytes_of(c.input_type);
+                   p.gradient = gradient.data() + shift * bytes_of(c.gradient_type);
+                   CHECK_EQ(cuda::code_weight_gradient(p, nullptr), 0);
+                 }),
+             want);
+  }
 }
 
 // One chunk of the depth, and as many as there are.

@@ -15,9 +15,16 @@ using Int8 = Codes<int8_t, 1, true>;
 using Int16 = Codes<int16_t, 2, true>;
 using Uint16 = Codes<int32_t, 2, false>;  // as the contract holds them
 
+constexpr int kVector = 4;  // channels read at once
+
+// Four channels at once where all of them lie so.
 template <class X, class G>
 int launch_sums(const CodeGemm& g, unsigned blocks, void* stream) {
-  return launch(code_sums_kernel<X, G>, dim3(blocks), dim3(kCodeThreads), sizeof(CodeShared<X, G>), stream, g);
+  const bool vectors = g.rows % kVector == 0 && g.channels % kVector == 0 &&
+                       is_aligned<kVector * sizeof(typename X::Type)>(g.p.input) &&
+                       is_aligned<kVector * sizeof(typename G::Type)>(g.p.gradient);
+  return launch(vectors ? code_sums_kernel<X, G, kVector> : code_sums_kernel<X, G, 1>, dim3(blocks), dim3(kCodeThreads),
+                sizeof(CodeShared<X, G>), stream, g);
 }
 
 template <class X>

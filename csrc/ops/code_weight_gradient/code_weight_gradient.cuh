@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "../../base/launch.cuh"
+#include "../../base/memory.cuh"
 #include "../../base/mma.cuh"
 #include "code_weight_gradient.h"
 
@@ -23,7 +24,6 @@ constexpr int64_t kMostPixels = 32768;            // 32768 * 255 * 255 < 2^31
 constexpr int kColumnTiles = kCodeColumns / 8;
 static_assert(kMostPixels * 255 * 255 < (int64_t(1) << 31), "an int32 holds a block's sums");
 static_assert(kMostPixels % kStepPixels == 0 && kStepPixels % 32 == 0, "steps are whole");
-static_assert(kCodeThreads % kCodeRows == 0 && kCodeThreads % kCodeColumns == 0, "a thread stays in its row or column");
 
 struct CodeGemm {
   CodeWeightGradientParams p;
@@ -46,11 +46,12 @@ struct Codes {
   static constexpr bool kSigned = kIsSigned;
 };
 
-template <class T>
-__device__ __forceinline__ uint32_t code_word(const T (&code)[4], int part) {
+// One byte of the codes of four neighbouring pixels, one channel of kChannels.
+template <class T, int kChannels>
+__device__ __forceinline__ uint32_t code_word(const Vec<T, kChannels> (&code)[4], int channel, int part) {
   uint32_t word = 0;
 #pragma unroll
-  for (int i = 0; i < 4; ++i) word |= (uint32_t(int32_t(code[i])) >> (8 * part) & 255u) << (8 * i);
+  for (int i = 0; i < 4; ++i) word |= (uint32_t(int32_t(code[i][channel])) >> (8 * part) & 255u) << (8 * i);
   return word;
 }
 
@@ -70,28 +71,36 @@ __device__ __forceinline__ CodePixel code_pixel(const CodeGemm& g, int32_t pixel
           x * s.stride_width - s.padding_width};
 }
 
-// Thread t gathers row t % kCodeRows: neighbouring threads read neighbouring channels of a pixel.
-template <class G, class Shared>
+// A thread gathers kChannels neighbouring rows, four pixels at a time; neighbouring threads read neighbouring channels of
+// a pixel.
+template <class G, int kChannels, class Shared>
 __device__ __forceinline__ void load_gradient(const CodeGemm& g, int32_t group, int32_t first_row, int32_t first,
                                               Shared* s) {
+  constexpr int kOwners = kCodeRows / kChannels;
+  static_assert(kCodeThreads % kOwners == 0, "a thread stays in its rows");
   const auto* const codes = static_cast<const typename G::Type*>(g.p.gradient);
-  const int row = int(threadIdx.x) % kCodeRows;
+  const int row = int(threadIdx.x) % kOwners * kChannels;
   const bool mine = first_row + row < g.rows;
   const int32_t channel = group * g.rows + first_row + row;
-  for (int word = int(threadIdx.x) / kCodeRows; word < kStepWords; word += kCodeThreads / kCodeRows) {
-    typename G::Type code[4];
+  for (int word = int(threadIdx.x) / kOwners; word < kStepWords; word += kCodeThreads / kOwners) {
+    Vec<typename G::Type, kChannels> code[4] = {};
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int at = 4 * word + i;
-      const bool inside = mine && s->pixel[at].image >= 0;
-      code[i] = inside ? codes[int64_t(first + at) * g.p.shape.out_channels + channel] : typename G::Type(0);
+      if (!mine || s->pixel[at].image < 0) continue;
+      code[i] = load_vec_readonly<kChannels>(codes + int64_t(first + at) * g.p.shape.out_channels + channel);
     }
 #pragma unroll
-    for (int part = 0; part < G::kParts; ++part) s->gradient[part][row * kRowWords + word] = code_word(code, part);
+    for (int part = 0; part < G::kParts; ++part) {
+#pragma unroll
+      for (int c = 0; c < kChannels; ++c) {
+        s->gradient[part][(row + c) * kRowWords + word] = code_word<typename G::Type, kChannels>(code, c, part);
+      }
+    }
   }
 }
 
-// Column (tap, channel) of the block, as thread t % kCodeColumns gathers it.
+// The first of a thread's columns (tap, channel); they are of one tap.
 struct CodeColumn {
   int32_t y, x;     // of the tap, in pixels of the input
   int32_t channel;  // negative past the last column
@@ -105,24 +114,32 @@ __device__ __forceinline__ CodeColumn code_column(const CodeGemm& g, int32_t gro
           group * g.channels + column - tap * g.channels};
 }
 
-template <class X, class Shared>
+template <class X, int kChannels, class Shared>
 __device__ __forceinline__ void load_input(const CodeGemm& g, const CodeColumn& c, Shared* s) {
+  constexpr int kOwners = kCodeColumns / kChannels;
+  static_assert(kCodeThreads % kOwners == 0, "a thread stays in its columns");
   const auto* const codes = static_cast<const typename X::Type*>(g.p.input);
   const ConvShape& shape = g.p.shape;
-  const int column = int(threadIdx.x) % kCodeColumns;
-  for (int word = int(threadIdx.x) / kCodeColumns; word < kStepWords; word += kCodeThreads / kCodeColumns) {
-    typename X::Type code[4];
+  const int column = int(threadIdx.x) % kOwners * kChannels;
+  for (int word = int(threadIdx.x) / kOwners; word < kStepWords; word += kCodeThreads / kOwners) {
+    Vec<typename X::Type, kChannels> code[4] = {};
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const CodePixel at = s->pixel[4 * word + i];
       const int32_t y = at.y + c.y, x = at.x + c.x;
       const bool inside = at.image >= 0 && c.channel >= 0 && uint32_t(y) < uint32_t(shape.in_height) &&
                           uint32_t(x) < uint32_t(shape.in_width);
+      if (!inside) continue;
       const int64_t pixel = int64_t(at.image) + int64_t(y) * shape.in_width + x;
-      code[i] = inside ? codes[pixel * shape.in_channels + c.channel] : typename X::Type(0);
+      code[i] = load_vec_readonly<kChannels>(codes + pixel * shape.in_channels + c.channel);
     }
 #pragma unroll
-    for (int part = 0; part < X::kParts; ++part) s->input[part][column * kRowWords + word] = code_word(code, part);
+    for (int part = 0; part < X::kParts; ++part) {
+#pragma unroll
+      for (int e = 0; e < kChannels; ++e) {
+        s->input[part][(column + e) * kRowWords + word] = code_word<typename X::Type, kChannels>(code, e, part);
+      }
+    }
   }
 }
 
@@ -195,8 +212,9 @@ __device__ __forceinline__ void add_sums(const CodeGemm& g, int32_t group, int32
   }
 }
 
-// Blocks: column tiles fastest, then row tiles, chunks of the depth, groups.
-template <class X, class G>
+// Blocks: column tiles fastest, then row tiles, chunks of the depth, groups. kChannels: read at once; they divide the
+// channels of a group, of input and output, and what is read is aligned.
+template <class X, class G, int kChannels>
 __global__ void __launch_bounds__(kCodeThreads) code_sums_kernel(const __grid_constant__ CodeGemm g) {
   using Shared = CodeShared<X, G>;
   HN_DYNAMIC_SHARED(Shared, s);
@@ -206,14 +224,15 @@ __global__ void __launch_bounds__(kCodeThreads) code_sums_kernel(const __grid_co
   const int32_t begin = chunk * g.chunk_pixels;
   const int32_t end = g.pixels - begin < g.chunk_pixels ? g.pixels : begin + g.chunk_pixels;
   const int warp_row = int(threadIdx.x) / 32 * 16;
-  const CodeColumn column = code_column(g, group, first_column + int(threadIdx.x) % kCodeColumns);
+  const CodeColumn column =
+      code_column(g, group, first_column + int(threadIdx.x) % (kCodeColumns / kChannels) * kChannels);
   CodeSums<X, G> sums = {};
 #pragma unroll 1
   for (int32_t first = begin; first < end; first += kStepPixels) {
     if (threadIdx.x < kStepPixels) s->pixel[threadIdx.x] = code_pixel(g, first + int32_t(threadIdx.x), end);
     __syncthreads();  // also: every warp is done with the step before
-    load_gradient<G>(g, group, first_row, first, s);
-    load_input<X>(g, column, s);
+    load_gradient<G, kChannels>(g, group, first_row, first, s);
+    load_input<X, kChannels>(g, column, s);
     __syncthreads();
     multiply_step<X, G>(*s, warp_row, sums);
   }
