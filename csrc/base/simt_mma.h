@@ -37,6 +37,32 @@ inline void mma_m16n8k16(MmaD& d, const MmaA& a, const MmaB& b, simt::Site site 
   for (int i = 0; i < 4; ++i) d.value[i] = float(sum[i]);
 }
 
+template <bool kSignedA, bool kSignedB>
+inline void mma_m16n8k32(MmaSums& d, const MmaA& a, const MmaB& b, simt::Site site = simt::Site::here()) {
+  struct Fragments {
+    MmaA a;
+    MmaB b;
+  };
+  const simt::Meeting& m = simt::meet(0xffffffffu, "mma_m16n8k32", Fragments{a, b}, site);
+  const auto byte = [](uint32_t word, int i, bool is_signed) {
+    const uint8_t u = uint8_t(word >> (8 * i));
+    return is_signed ? int32_t(int8_t(u)) : int32_t(u);
+  };
+  const int lane = simt::lane(), column = lane % 4 * 2;
+  uint32_t sum[4] = {uint32_t(d.value[0]), uint32_t(d.value[1]), uint32_t(d.value[2]), uint32_t(d.value[3])};
+  for (int t = 0; t < 4; ++t) {  // columns 4t .. 4t+3 and 4t+16 .. 4t+19 of A
+    const MmaA mine = simt::brought<Fragments>(m, lane / 4 * 4 + t).a;
+    for (int n = 0; n < 2; ++n) {
+      const MmaB other = simt::brought<Fragments>(m, (column + n) * 4 + t).b;
+      for (int i = 0; i < 16; ++i) {  // row half, k half, byte
+        const int row = i & 1, k = i >> 1 & 1, at = i >> 2;
+        sum[2 * row + n] += uint32_t(byte(mine.word[row + 2 * k], at, kSignedA) * byte(other.word[k], at, kSignedB));
+      }
+    }
+  }
+  for (int i = 0; i < 4; ++i) d.value[i] = int32_t(sum[i]);
+}
+
 namespace detail {
 template <int kMatrices>
 void load_matrices(uint32_t (&word)[kMatrices], const void* row, bool transposed, const char* op, simt::Site site) {

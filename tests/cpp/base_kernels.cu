@@ -33,6 +33,11 @@ int launch_all(void* p) {
   error |= launch(chained_scan_kernel, 1, 32, 0, nullptr, u, u, static_cast<uint64_t*>(p), u);
   error |= launch(release_kernel, 1, 32, 0, nullptr, u, u, u);
   error |= launch(mma_kernel, 1, 32, 0, nullptr, h, h, f, 16);
+  auto* const b = static_cast<uint8_t*>(p);
+  error |= launch(mma_bytes_kernel<false, false>, 1, 32, 0, nullptr, b, b, i, 32);
+  error |= launch(mma_bytes_kernel<false, true>, 1, 32, 0, nullptr, b, b, i, 32);
+  error |= launch(mma_bytes_kernel<true, false>, 1, 32, 0, nullptr, b, b, i, 32);
+  error |= launch(mma_bytes_kernel<true, true>, 1, 32, 0, nullptr, b, b, i, 32);
   error |= launch(mma_ldmatrix_kernel, 1, 32, 0, nullptr, h, h, f, true);
   error |= launch(ldmatrix_kernel, 1, 32, 0, nullptr, h, u, u);
   error |= launch(pack_kernel, 1, 32, 0, nullptr, f, u, 1);

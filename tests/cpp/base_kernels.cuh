@@ -175,6 +175,32 @@ __global__ void mma_kernel(const uint16_t* a, const uint16_t* b, float* d, int k
   for (int i = 0; i < 4; ++i) d[mma_d_row(lane, i) * 8 + mma_d_col(lane, i)] = acc.value[i];
 }
 
+// The same of bytes: A is [16][k], B is [k][8], k a multiple of 32.
+template <bool kSignedA, bool kSignedB>
+__global__ void mma_bytes_kernel(const uint8_t* a, const uint8_t* b, int32_t* d, int k) {
+  const int lane = lane_index();
+  MmaSums acc;
+  for (int i = 0; i < 4; ++i) acc.value[i] = d[mma_d_row(lane, i) * 8 + mma_d_col(lane, i)];
+  for (int k0 = 0; k0 < k; k0 += 32) {
+    MmaA fa = {};
+    MmaB fb = {};
+    for (int w = 0; w < 4; ++w) {
+      for (int i = 0; i < 4; ++i) {
+        const uint8_t byte = a[mma_bytes_a_row(lane, w) * k + k0 + mma_bytes_a_col(lane, w) + i];
+        fa.word[w] |= uint32_t(byte) << (8 * i);
+      }
+    }
+    for (int w = 0; w < 2; ++w) {
+      for (int i = 0; i < 4; ++i) {
+        const uint8_t byte = b[(k0 + mma_bytes_b_row(lane, w) + i) * 8 + mma_b_col(lane)];
+        fb.word[w] |= uint32_t(byte) << (8 * i);
+      }
+    }
+    mma_m16n8k32<kSignedA, kSignedB>(acc, fa, fb);
+  }
+  for (int i = 0; i < 4; ++i) d[mma_d_row(lane, i) * 8 + mma_d_col(lane, i)] = acc.value[i];
+}
+
 using EightHalves = Vec<uint16_t, 8>;
 
 // The same for k = 16 through shared memory and ldmatrix. `k_major`: B lies as [n][k], else as

@@ -65,6 +65,48 @@ TEST(mma_of_fractions_is_close) {
   for (size_t i = 0; i < 128; ++i) CHECK(std::abs(got[i] - expected[i]) < 1e-5f);
 }
 
+template <bool kSignedA, bool kSignedB>
+void check_bytes(const std::vector<uint8_t>& a, const std::vector<uint8_t>& b, int k) {
+  std::vector<int32_t> expected(128, 5);
+  for (int r = 0; r < 16; ++r) {
+    for (int c = 0; c < 8; ++c) {
+      for (int i = 0; i < k; ++i) {
+        const uint8_t x = a[size_t(r * k + i)], y = b[size_t(i * 8 + c)];
+        expected[size_t(r * 8 + c)] += (kSignedA ? int(int8_t(x)) : int(x)) * (kSignedB ? int(int8_t(y)) : int(y));
+      }
+    }
+  }
+  const auto got = same_in_every_order([&] {
+    Buffer<uint8_t> da(a), db(b);
+    Buffer<int32_t> d(std::vector<int32_t>(128, 5));
+    CHECK_EQ(launch(mma_bytes_kernel<kSignedA, kSignedB>, 1, 32, 0, nullptr, da.data(), db.data(), d.data(), k), 0);
+    return d.read();
+  });
+  CHECK_EQ(got, expected);
+}
+
+TEST(mma_of_bytes_is_a_matrix_product) {
+  Random random(13);
+  for (int k : {0, 32, 96}) {
+    std::vector<uint8_t> a(size_t(16 * k)), b(size_t(8 * k));
+    for (uint8_t& x : a) x = uint8_t(random.bits());
+    for (uint8_t& x : b) x = uint8_t(random.bits());
+    check_bytes<false, false>(a, b, k);
+    check_bytes<false, true>(a, b, k);
+    check_bytes<true, false>(a, b, k);
+    check_bytes<true, true>(a, b, k);
+  }
+}
+
+TEST(mma_of_bytes_moves_each_element_to_its_place) {
+  for (size_t at = 0; at < 16 * 32; at += 3) {  // a single one in A against distinct numbers in B
+    std::vector<uint8_t> a(512, 0), b(256);
+    a[at] = 1;
+    for (size_t e = 0; e < 256; ++e) b[e] = uint8_t(e);
+    check_bytes<true, false>(a, b, 32);
+  }
+}
+
 TEST(ldmatrix_feeds_mma_from_either_layout_of_b) {
   const auto a = small_integers(256, 3), b = small_integers(128, 4);
   std::vector<uint16_t> k_major(128);

@@ -47,16 +47,31 @@ template <Part kPart, class T>
 HN_INLINE void input_row_body(const T* row, int64_t left, int32_t channels, int32_t first_x, const CodeBlocks* b,
                               uint32_t* to) {
   const T* const none = no_codes<T>();
-  const int32_t step = b->s.stride_width, width = b->s.in_width, out = b->s.out_width, pixel = b->pixel_in;
-  for (int32_t q = 0; q < b->row_pairs; ++q, to += kLanes) {
+  const int32_t step = b->s.stride_width;
+  const int64_t pixel = b->pixel_in;
+  // the output's pixels [first, end) read inside the row
+  const int64_t width = row == nullptr ? 0 : std::min<int64_t>(b->s.in_width, left);
+  const int32_t first = first_x < 0 ? (-first_x + step - 1) / step : 0;
+  const int32_t end =
+      width > first_x ? int32_t(std::min<int64_t>(b->s.out_width, (width - 1 - first_x) / step + 1)) : 0;
+  const auto any = [&](int32_t q) {
     const T* both[2];
     for (int e = 0; e < 2; ++e) {
-      const int32_t o = 2 * q + e, x = first_x + o * step;
-      const bool inside = row != nullptr && o < out && x >= 0 && x < width && x < left;
-      both[e] = inside ? row + int64_t(x) * pixel : none;
+      const int32_t o = 2 * q + e;
+      both[e] = o >= first && o < end ? row + (int64_t(first_x) + int64_t(o) * step) * pixel : none;
     }
-    pair_body<kPart, kLanes>(both[0], both[1], channels, to);
+    pair_body<kPart, kLanes>(both[0], both[1], channels, to + int64_t(q) * kLanes);
+  };
+  int32_t q = 0;
+  const int32_t last = channels >= kLanes ? end / 2 : 0;
+  for (; q < (first + 1) / 2 && q < b->row_pairs; ++q) any(q);
+  if (q < last) {
+    const T* from = row + (int64_t(first_x) + int64_t(2) * q * step) * pixel;
+    for (; q < last; ++q, from += 2 * step * pixel) {
+      pair_body<kPart, kLanes>(from, from + step * pixel, kLanes, to + int64_t(q) * kLanes);
+    }
   }
+  for (; q < b->row_pairs; ++q) any(q);
 }
 
 // One row of up to four tiles of output channels, which share the lines they read; `left` as above.

@@ -152,11 +152,17 @@ HN_TILE_512(tile_avx512, HN_TARGET_AVX512, HN_DOT_AVX512)
 HN_TILE_512(tile_vnni, HN_TARGET_VNNI, HN_DOT_VNNI)
 #undef HN_TILE_512
 
-HN_TARGET_AVX512 inline void scale_vector_avx512(const int64_t* sums, double scale, float* values) {
-  for (int half = 0; half < 2; ++half) {
-    const __m512d s = _mm512_cvtepi64_pd(_mm512_loadu_si512(sums + 8 * half));
-    _mm256_storeu_ps(values + 8 * half, _mm512_cvtpd_ps(_mm512_mul_pd(s, _mm512_set1_pd(scale))));
-  }
+HN_TARGET_AVX512 inline void scale_vector_avx512(const int64_t* sums, double scale, int32_t count, float* to,
+                                                 uint32_t* largest) {
+  const __m512d factor = _mm512_set1_pd(scale);
+  const __m256 low = _mm512_cvtpd_ps(_mm512_mul_pd(_mm512_cvtepi64_pd(_mm512_loadu_si512(sums)), factor));
+  const __m256 high = _mm512_cvtpd_ps(_mm512_mul_pd(_mm512_cvtepi64_pd(_mm512_loadu_si512(sums + 8)), factor));
+  const __m512 values = _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
+  const __mmask16 mask = __mmask16((1u << count) - 1u);
+  const __m512i magnitude = _mm512_and_si512(_mm512_castps_si512(values), _mm512_set1_epi32(0x7fffffff));
+  const __m512i most = _mm512_loadu_si512(largest);
+  _mm512_storeu_si512(largest, _mm512_mask_max_epu32(most, mask, most, magnitude));
+  _mm512_mask_storeu_ps(to, mask, values);
 }
 
 #undef HN_DOT_AVX512
@@ -183,12 +189,21 @@ inline TileFunction tile_function(int32_t vectors) {
   return vectors == 1 ? tile_function<1>() : (vectors == 2 ? tile_function<2>() : tile_function<3>());
 }
 
-// kLanes sums as gradients.
-inline void scale_vector(const int64_t* sums, double scale, float* values) {
+HN_INLINE void scale_vector_body(const int64_t* sums, double scale, int32_t count, float* to, uint32_t* largest) {
+  for (int32_t c = 0; c < count; ++c) {
+    to[c] = scaled_sum(sums[c], scale);
+    largest[c] = largest[c] > magnitude_bits(to[c]) ? largest[c] : magnitude_bits(to[c]);
+  }
+}
+
+HN_DISPATCH(scale_vector_narrow, scale_vector_body)
+
+// The first `count` of kLanes sums as gradients; largest: [kLanes] magnitudes so far.
+inline void scale_vector(const int64_t* sums, double scale, int32_t count, float* to, uint32_t* largest) {
 #if defined(HN_X86)
-  if (isa() == Isa::kAvx2 && wide()) return scale_vector_avx512(sums, scale, values);
+  if (isa() == Isa::kAvx2 && wide()) return scale_vector_avx512(sums, scale, count, to, largest);
 #endif
-  for (int c = 0; c < kLanes; ++c) values[c] = scaled_sum(sums[c], scale);
+  scale_vector_narrow(sums, scale, count, to, largest);
 }
 
 }  // namespace cpu

@@ -39,6 +39,12 @@ struct Workspace {
   Aligned<int64_t> sums;  // [tasks][kTileSums]
 };
 
+void raise_to(uint32_t value, std::atomic<uint32_t>* largest) {
+  uint32_t before = largest->load();
+  while (before < value && !largest->compare_exchange_weak(before, value)) {
+  }
+}
+
 // A tile of sums: a group of vectors, eight output channels, one vertical tap.
 struct Task {
   int32_t first, vectors;  // of the vectors (column vector, horizontal tap), taps fastest
@@ -64,40 +70,33 @@ class Writer {
   Writer(const CodeWeightGradientParams& p, const CodeBlocks& b, int32_t group)
       : p_(p), b_(b), group_(group), scale_(code_scale(*p.input_delta, *p.gradient_delta)) {}
 
-  // Writes a tile; returns the largest magnitude.
-  uint32_t write(const Task& t, const int64_t* sums) const {
+  // Writes a tile. largest: [kLanes] magnitudes so far.
+  void write(const Task& t, const int64_t* sums, uint32_t* largest) const {
     const int32_t taps = p_.shape.kernel_height * p_.shape.kernel_width;
     const int64_t per_filter = int64_t(b_.in_channels) * taps;
-    uint32_t largest = 0;
     for (int32_t r = 0; r < std::min(kTileRows, b_.rows - t.tile * kTileRows); ++r) {
       float* const filter = p_.dw + (int64_t(group_) * b_.rows + t.tile * kTileRows + r) * per_filter;
       for (int32_t v = 0; v < t.vectors; ++v) {
         const int32_t column = (t.first + v) / b_.taps_x * kLanes, kx = (t.first + v) % b_.taps_x;
         const int32_t count = std::min(kLanes, b_.columns - column);
-        const int32_t tap = t.ky * b_.taps_x + kx;
+        // (tap, channel); gathered taps are in the column
+        const int32_t first = (t.ky * b_.taps_x + kx) * b_.in_channels + column;
+        const int64_t* const from = sums + (r * kTileVectors + v) * kLanes;
+        if (p_.channels_last || taps == 1) {
+          scale_vector(from, scale_, count, filter + first, largest);
+          continue;
+        }
         float values[kLanes];
-        largest = std::max(largest, scaled(sums + (r * kTileVectors + v) * kLanes, count, values));
-        if (p_.channels_last) {
-          std::copy(values, values + count, filter + int64_t(tap) * b_.in_channels + column);
-        } else {
-          for (int32_t c = 0; c < count; ++c) {
-            const int32_t at = tap * b_.in_channels + column + c;  // (tap, channel); gathered taps are in the column
-            filter[int64_t(at % b_.in_channels) * taps + at / b_.in_channels] = values[c];
-          }
+        scale_vector(from, scale_, count, values, largest);
+        for (int32_t c = 0; c < count; ++c) {
+          const int32_t tap = (first + c) / b_.in_channels, channel = (first + c) % b_.in_channels;
+          filter[int64_t(channel) * taps + tap] = values[c];
         }
       }
     }
-    return largest;
   }
 
  private:
-  uint32_t scaled(const int64_t* sums, int32_t count, float* values) const {
-    scale_vector(sums, scale_, values);
-    uint32_t largest = 0;
-    for (int32_t c = 0; c < count; ++c) largest = std::max(largest, magnitude_bits(values[c]));
-    return largest;
-  }
-
   const CodeWeightGradientParams& p_;
   const CodeBlocks& b_;
   int32_t group_;
@@ -159,17 +158,15 @@ class GroupProduct {
     parallel_for(0, b_.tasks(), std::max<int64_t>(1, kMultiplyGrain / std::max<int64_t>(work, 1)),
                  [&](int64_t begin, int64_t end) {
                    alignas(64) int64_t own[kTileSums];
-                   uint32_t most = 0;
+                   uint32_t most[kLanes] = {};
                    for (int64_t at = begin; at < end; ++at) {
                      const Task t = task_of(b_, at);
                      int64_t* const sum = kept ? sums + at * kTileSums : own;
                      if (first) std::fill(sum, sum + kTileSums, int64_t(0));
                      tile_function(t.vectors)(tile_args(d, t, shift, w), sum);
-                     if (last) most = std::max(most, writer_.write(t, sum));
+                     if (last) writer_.write(t, sum, most);
                    }
-                   uint32_t before = largest->load();
-                   while (before < most && !largest->compare_exchange_weak(before, most)) {
-                   }
+                   raise_to(*std::max_element(most, most + kLanes), largest);
                  });
   }
 
@@ -201,10 +198,7 @@ void run_groups(const CodeWeightGradientParams& p) {
   parallel_for(0, p.groups, 1, [&](int64_t begin, int64_t end) {  // one group: its blocks are shared out instead
     Workspace w;
     for (int64_t group = begin; group < end; ++group) {
-      const uint32_t most = GroupProduct<X, G>(p, b, int32_t(group)).run(&w);
-      uint32_t before = largest.load();
-      while (before < most && !largest.compare_exchange_weak(before, most)) {
-      }
+      raise_to(GroupProduct<X, G>(p, b, int32_t(group)).run(&w), &largest);
     }
   });
   *p.largest = bits_float(largest);
