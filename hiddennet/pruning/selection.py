@@ -91,6 +91,5 @@ def inverted(scores: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
     inverse = [i.clamp(-1e300, 1e300) for i in inverse]
     beyond = 2.0 * max(float(i.abs().max()) for i in inverse) + 1.0
     return [
-        torch.where(s == 0, torch.where(m, beyond, -beyond), i)
-        for s, m, i in zip(doubles, masks, inverse, strict=True)
+        torch.where(s == 0, torch.where(m, beyond, -beyond), i) for s, m, i in zip(doubles, masks, inverse, strict=True)
     ]

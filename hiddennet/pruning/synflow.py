@@ -27,7 +27,12 @@ class Flow:
     """The scores in one floating type: static magnitudes, one forward and one backward to the pruned weights only."""
 
     def __init__(
-        self, model: nn.Module, targets: Sequence[Target], input_shape: Sequence[int], dtype: torch.dtype, train_mode: bool
+        self,
+        model: nn.Module,
+        targets: Sequence[Target],
+        input_shape: Sequence[int],
+        dtype: torch.dtype,
+        train_mode: bool,
     ):
         self.probe = Probe(model, targets, dtype, absolute=True, train_mode=train_mode)
         self.names = [t.name for t in targets]
