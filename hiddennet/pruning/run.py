@@ -22,6 +22,7 @@ from hiddennet.pruning.scores import Grasp, Loss, Magnitude, Random, Snip, as_ba
 from hiddennet.pruning.selection import inverted, strike
 from hiddennet.pruning.synflow import TINY, Synflow
 from hiddennet.pruning.synflow_graph import whole_schedule
+from hiddennet.pruning.synflow_mixed import settle
 from hiddennet.pruning.targets import Target, find_targets
 
 METHODS = ("magnitude", "random", "snip", "grasp", "synflow")
@@ -127,31 +128,34 @@ class _Loop:
         if s.invert:
             strike(inverted(scores, self.masks()), self.planes, self.full, counts, scope=s.scope)
             return scores
-        before = [p.clone() for p in self.planes] if self._may_underflow() else None
+        mixed = self._is_mixed()
+        before = [plane.clone() for plane in self.planes] if mixed else []
         low = strike(scores, self.planes, self.full, counts, scope=s.scope, nested=self.nested, by=self._order)
-        if before is not None and low is not None and bool((low.abs() < TINY).any()):
-            for plane, old in zip(self.planes, before, strict=True):
-                plane.copy_(old)
-            scores = self.scorer.precise(self.planes)
-            self._check_finite(scores)
-            strike(scores, self.planes, self.full, counts, scope=s.scope, by=self._order)
+        if not mixed or low is None:
+            return scores
+        if not bool((low < TINY).any()):
+            settle(self.scorer.mixed, scores, self.planes, low, counts, s.scope)
+            return scores
+        for plane, old in zip(self.planes, before, strict=True):
+            plane.copy_(old)
+        scores = self.scorer.precise(self.planes)
+        strike(scores, self.planes, self.full, counts, scope=s.scope, by=self._order)
         return scores
 
     @property
     def _order(self) -> str:
         return "magnitude" if self.settings.method == "synflow" else "value"
 
-    def _may_underflow(self) -> bool:
-        return isinstance(self.scorer, Synflow) and self.scorer.may_be_precise
+    def _is_mixed(self) -> bool:
+        return isinstance(self.scorer, Synflow) and self.scorer.last is self.scorer.mixed
 
     def _scored(self) -> list[Tensor]:
         if not isinstance(self.scorer, Synflow):
             scores = self.scorer.scores(self.masks())
-            self._check_finite(scores)
-            return scores
-        scores = self.scorer.scores(self.planes)
-        if self.scorer.may_be_precise and self._not_finite(scores):
-            scores = self.scorer.precise(self.planes)
+        else:
+            scores = self.scorer.scores(self.planes)
+            if self._is_mixed() and (self.settings.invert or self._not_finite(scores)):
+                scores = self.scorer.precise(self.planes)
         self._check_finite(scores)
         return scores
 
@@ -284,7 +288,8 @@ def prune(
         start: masks to go on from: those of an earlier shot, see shot_densities().
         biases: prune the layers' biases too.
         train_mode: run the model in training mode.
-        dtype: float32 or float64. None: float64 for snip and grasp; for synflow float32 where its scaling is exact.
+        dtype: float32 or float64. None: the order of float64; float32 may end far from it, as synflow
+            magnifies what differs.
 
     Returns:
         name -> bool of the parameter's shape, contiguous, on its device; in module order.
