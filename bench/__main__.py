@@ -37,6 +37,7 @@ MODULES = {
     "rerandomize": "bench.ops.bench_rerandomize",
     "strike_out": "bench.ops.bench_strike_out",
     "score_step": "bench.ops.bench_score_step",
+    "pruning": "bench.pruning",
     "accuracy": "bench.accuracy",
 }
 

@@ -128,7 +128,11 @@ class _Kinds:
             if len(node.args) == 2 and not node.kwargs and all(self.scaled.get(a, False) for a in node.args):
                 return True
             raise NotHomogeneous(f"{node} adds something that does not scale with the input")
-        if node.target in (torch.cat, torch.concat, torch.stack) and node.args and len(values) == len(set(node.args[0])):
+        if (
+            node.target in (torch.cat, torch.concat, torch.stack)
+            and node.args
+            and len(values) == len(set(node.args[0]))
+        ):
             return True
         if node.target is F.pad and not any(node.args[3:]) and not node.kwargs.get("value"):
             return self._of_first(node, values)
@@ -195,7 +199,9 @@ def scaled_graph(
     return root, cuts, zeroed
 
 
-def _cut_points(nodes: list[fx.Node], scaled: Mapping[fx.Node, bool], modules: Mapping[str, nn.Module]) -> list[fx.Node]:
+def _cut_points(
+    nodes: list[fx.Node], scaled: Mapping[fx.Node, bool], modules: Mapping[str, nn.Module]
+) -> list[fx.Node]:
     """Nodes after which nothing else that scales is still needed, each after a new layer with weights."""
     order = {node: i for i, node in enumerate(nodes)}
     last_use = {node: max((order[user] for user in node.users), default=-1) for node in nodes}

@@ -49,7 +49,9 @@ class Probe:
                 self.fixed[name] = self.cast(tensor, absolute)
         self._weights: dict[str, Tensor] = {}
         self._layers: dict[str, HiddenMixin] = {
-            (f"{name}.weight" if name else "weight"): m for name, m in model.named_modules() if isinstance(m, HiddenMixin)
+            (f"{name}.weight" if name else "weight"): m
+            for name, m in model.named_modules()
+            if isinstance(m, HiddenMixin)
         }
         self._others = [m for m in model.modules() if _of_this_package(m) and not isinstance(m, HiddenMixin)]
         unpruned = [name for name in self._layers if name not in given]

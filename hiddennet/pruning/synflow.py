@@ -27,7 +27,12 @@ class Flow:
     """The scores in one floating type: static magnitudes, one forward and one backward to the pruned weights only."""
 
     def __init__(
-        self, model: nn.Module, targets: Sequence[Target], input_shape: Sequence[int], dtype: torch.dtype, train_mode: bool
+        self,
+        model: nn.Module,
+        targets: Sequence[Target],
+        input_shape: Sequence[int],
+        dtype: torch.dtype,
+        train_mode: bool,
     ):
         self.probe = Probe(model, targets, dtype, absolute=True, train_mode=train_mode)
         self.names = [t.name for t in targets]
@@ -100,15 +105,23 @@ class Synflow:
         from hiddennet.pruning.synflow_mixed import MixedFlow  # which is a Flow
 
         self._how = (model, targets, tuple(input_shape))
-        self._train_mode = train_mode
-        self.flow = Flow(*self._how, dtype or torch.float64, train_mode)
+        self._dtype, self._train_mode = dtype or torch.float64, train_mode
+        self._flow: Flow | None = None
         self.mixed: MixedFlow | None = None
-        if dtype is None and sum(t.shape.numel() for t in targets) >= MANY_WEIGHTS:
-            if self.flow.reason:
-                log.info("synflow: all scores are computed in float64, unscaled: %s", self.flow.reason)
-            elif self.flow.probe.device.type == "cpu":
-                self.mixed = MixedFlow(*self._how, train_mode)
-        self.last = self.flow
+        many = dtype is None and sum(t.shape.numel() for t in targets) >= MANY_WEIGHTS
+        if many and targets[0].value().device.type == "cpu":
+            self.mixed = MixedFlow(*self._how, train_mode)
+        self.last = self.mixed or self.flow
+        if many and self.last.reason:
+            log.info("synflow: all scores are computed in float64, unscaled: %s", self.last.reason)
+            self.mixed, self.last = None, self.flow
+
+    @property
+    def flow(self) -> Flow:
+        """All scores in one floating type; made when first wanted."""
+        if self._flow is None:
+            self._flow = Flow(*self._how, self._dtype, self._train_mode)
+        return self._flow
 
     def scores(self, planes: Sequence[Tensor]) -> list[Tensor]:
         """The scores, over 2^exponent(): float32 where they are mixed."""

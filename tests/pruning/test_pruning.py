@@ -54,11 +54,20 @@ class Wide(nn.Module):
 NETS = {
     "small": (Net, (3, 6, 6)),
     "chain": (lambda: _chain(5), (3, 8, 8)),
-    "past float32": (lambda: _chain(40), (3, 8, 8)),
+    "past float32": (lambda: _chain(36), (3, 8, 8)),
     "wide": (Wide, (3, 12, 12)),
-    "resnet20": (lambda: models.build("resnet20", num_classes=10, width=0.5), (3, 16, 16)),
+    "resnet20": (lambda: models.build("resnet20", num_classes=10, width=0.25), (3, 8, 8)),
     "conv2": (lambda: models.build("conv2", num_classes=10, width=0.1, image_size=8), (3, 8, 8)),
-    "mobilenet": (lambda: models.build("mobilenet_v2", num_classes=10, width=0.2), (3, 32, 32)),
+    "grouped": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 6, 3, groups=3, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(6, 8, 3, bias=False),
+            nn.Flatten(),
+            nn.Linear(128, 5),
+        ),
+        (3, 8, 8),
+    ),
 }
 
 
@@ -86,27 +95,22 @@ def test_others_are_plain_float64(method, scope):
 
 
 def test_synflow_of_a_large_network_is_plain_float64():
-    """Some filters die on the way, which float32 alone would not follow."""
+    """270 thousand weights, of which the schedule leaves one in twenty."""
     net = models.build("resnet20", num_classes=10)
-    found = prune(net, "synflow", 0.05, iterations=12, input_shape=(3, 32, 32))
-    want = oracle.prune(net, list(found), "synflow", densities(0.05, 12), input_shape=(3, 32, 32))
+    found = prune(net, "synflow", 0.05, iterations=10, input_shape=(3, 16, 16))
+    want = oracle.prune(net, list(found), "synflow", densities(0.05, 10), input_shape=(3, 16, 16))
     different = sum(int((found[key] != want[key]).sum()) for key in want)
     assert different <= 1e-5 * sum(mask.numel() for mask in want.values())
 
 
 def test_sums_of_layers_are_equal_and_fall():
     """Without shifts, the scores of each layer add up to R, which falls; also where R leaves float64's range."""
-    for depth in (4, 400):
-        sums = [
-            [math.log(float(s.sum())) if depth == 4 else float(s.sum()) for s in step.scores.values()]
-            for step in steps(_chain(depth), "synflow", 0.5, iterations=3, input_shape=(3, 8, 8))
-            if depth == 4
-        ]
-        if depth == 4:
-            for each in sums:
-                assert each == pytest.approx([each[0]] * len(each), rel=1e-12)
-            assert sums[0][0] > sums[1][0] > sums[2][0]
-    deep = prune(_chain(400), "synflow", 0.5, iterations=2, input_shape=(3, 8, 8))
+    found = list(steps(_chain(4), "synflow", 0.5, iterations=3, input_shape=(3, 8, 8)))
+    sums = [[float(s.sum()) for s in step.scores.values()] for step in found]
+    for each in sums:
+        assert each == pytest.approx([each[0]] * len(each), rel=1e-12)
+    assert sums[0][0] > sums[1][0] > sums[2][0]
+    deep = prune(_chain(350, 4), "synflow", 0.5, iterations=2, input_shape=(3, 8, 8))
     kept = sum(int(mask.sum()) for mask in deep.values()) / sum(mask.numel() for mask in deep.values())
     assert kept == pytest.approx(0.5, abs=1e-4)
 
@@ -149,8 +153,11 @@ def test_invert_and_shuffle():
     weights = {name: p.detach().abs() for name, p in net.named_parameters() if name in masks}
     kept = max(float(weights[name][mask].max()) for name, mask in masks.items() if bool(mask.any()))
     assert kept < min(float(weights[name][~mask].min()) for name, mask in masks.items() if not bool(mask.all()))
-    inverted = prune(net, "synflow", 0.4, iterations=4, invert=True, input_shape=(3, 12, 12))
-    assert 0.3 < sum(int(m.sum()) for m in inverted.values()) / sum(m.numel() for m in inverted.values()) <= 0.4 + 1e-3
+    inverted = prune(net, "synflow", 0.9, invert=True, input_shape=(3, 12, 12))
+    scores = next(steps(net, "synflow", 0.9, input_shape=(3, 12, 12))).scores
+    cut = min(float(scores[name][~mask].min()) for name, mask in inverted.items() if not bool(mask.all()))
+    assert max(float(scores[name][mask].max()) for name, mask in inverted.items() if bool(mask.any())) < cut
+    assert sum(int((~m).sum()) for m in inverted.values()) == int(0.1 * sum(m.numel() for m in inverted.values()))
     plain = prune(net, "magnitude", 0.4)
     shuffled = prune(net, "magnitude", 0.4, shuffle=True, seed=3)
     assert [int(m.sum()) for m in shuffled.values()] == [int(m.sum()) for m in plain.values()]
@@ -281,7 +288,6 @@ def test_hidden_layers_are_pruned_as_their_sources(method):
 
 def test_hidden_layers_left_out_compute_as_they_do():
     net = hn.hide(Net(), rule=hn.TopK(0.4), include=["c2"], source=hn.Stored())
-    effective = hn.nn.expose
     twin = Net()
     twin.load_state_dict({k: v for k, v in net.state_dict().items() if k in twin.state_dict()}, strict=False)
     with torch.no_grad():
@@ -289,7 +295,6 @@ def test_hidden_layers_left_out_compute_as_they_do():
         twin.c2.weight.copy_(net.c2.effective_weight())
     found, want = (prune(n, "snip", 0.3, batches=_seeded(), exclude="c2") for n in (net, twin))
     assert all(torch.equal(found[name], want[name]) for name in want)
-    assert effective is not None
 
 
 def _seeded():
@@ -303,7 +308,7 @@ def test_layers_with_another_backward_are_pruned_by_the_true_one():
     class Coarse(nn.Conv2d):
         def forward(self, x):
             exact = super().forward(x)
-            return exact + (exact.sign() - exact).detach() * 0 + exact.detach() - exact  # no gradient at all
+            return exact.detach() + 0.5 * (exact - exact.detach())
 
     Coarse.__module__ = "hiddennet.nn.coarse"
     net, twin = Net(), Net()
