@@ -1,6 +1,6 @@
 """Pruning at initialisation: masks from magnitudes, chance, SNIP, GraSP or SynFlow, for any model of torch's layers.
 
-masks = prune(model, "synflow", 0.3, iterations=100, input_shape=(3, 32, 32)); then hide(model, masks) trains what is left.
+prune() finds the masks, report() counts what they leave, hide() makes layers of them that any optimiser trains.
 """
 
 from hiddennet.pruning.report import MaskReport, report, table

@@ -107,7 +107,7 @@ class Synflow:
         self._how = (model, targets, tuple(input_shape))
         self._dtype, self._train_mode = dtype or torch.float64, train_mode
         self._flow: Flow | None = None
-        self.mixed: MixedFlow | None = None
+        self.mixed: Flow | None = None
         many = dtype is None and sum(t.shape.numel() for t in targets) >= MANY_WEIGHTS
         if many and targets[0].value().device.type == "cpu":
             self.mixed = MixedFlow(*self._how, train_mode)

@@ -19,29 +19,45 @@ from hiddennet.pruning.synflow import Flow
 from hiddennet.pruning.targets import Target
 
 MARGIN = 2.0**-14  # relative, around the threshold: about a hundred times the rounding error of a float32 score
-Use = tuple[Tensor, Tensor]  # inputs [positions, row], gradients [positions, rows]: float64
+FEW_POSITIONS = 64  # up to which products are faster with positions as rows: the weight is then read along its rows
+Use = tuple[Tensor, Tensor, bool]  # inputs [positions, row], gradients [positions, rows]: float64; both transposed?
+
+
+class _Wide:
+    """A float64 copy of a weight in one piece of memory that all layers use in turn, while a cache holds it."""
+
+    def __init__(self, weights: Sequence[Tensor]):
+        self.memory = torch.empty(max((w.numel() for w in weights), default=0), dtype=torch.float64)
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        return self.memory[: weight.numel()].view(weight.shape).copy_(weight)
 
 
 class _Rows(torch.autograd.Function):
     """inputs [P, J] @ weight [O, J]^T in float64, of a float32 weight; its gradient in float32.
 
-    Both products read the weight along its rows: with few positions it is the weight that takes the time.
+    turned: inputs [J, P], and the product is [O, P].
     """
 
     @staticmethod
-    def forward(ctx, inputs: Tensor, weight: Tensor, uses: list[Use]) -> Tensor:
+    def forward(ctx, inputs: Tensor, weight: Tensor, uses: list[Use], wide: _Wide, turned: bool) -> Tensor:
         ctx.save_for_backward(inputs, weight)
-        ctx.uses = uses
-        return inputs @ weight.double().t()
+        ctx.uses, ctx.wide, ctx.turned = uses, wide, turned
+        return wide(weight) @ inputs if turned else inputs @ wide(weight).t()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: Tensor):
         inputs, weight = ctx.saved_tensors
         gradient = gradient.contiguous()
-        ctx.uses.append((inputs, gradient))
-        of_inputs = gradient @ weight.double() if ctx.needs_input_grad[0] else None
-        return of_inputs, gradient.float().t() @ inputs.float(), None
+        ctx.uses.append((inputs, gradient, ctx.turned))
+        of_inputs = None
+        if ctx.needs_input_grad[0]:
+            wide = ctx.wide(weight)
+            of_inputs = wide.t() @ gradient if ctx.turned else gradient @ wide
+        left, right = gradient.float(), inputs.float()
+        of_weight = left @ right.t() if ctx.turned else left.t() @ right
+        return of_inputs, of_weight, None, None, None
 
 
 def is_mixed(target: Target) -> bool:
@@ -65,7 +81,10 @@ class MixedFlow(Flow):
         for i, (target, uses) in enumerate(zip(targets, self.uses, strict=True)):
             if uses is not None:
                 self.magnitudes[i] = target.value().abs().float().contiguous()
-                self.probe.forwards[target.layer_name] = _forward_of(self.probe, target, uses)
+        wide = _Wide([m for m, uses in zip(self.magnitudes, self.uses, strict=True) if uses is not None])
+        for target, uses in zip(targets, self.uses, strict=True):
+            if uses is not None:
+                self.probe.forwards[target.layer_name] = _forward_of(self.probe, target, uses, wide)
 
     def scores(self, planes: Sequence[Tensor]) -> list[Tensor]:
         """As of Flow, float32; exact() tells single ones in float64."""
@@ -82,28 +101,36 @@ class MixedFlow(Flow):
             return found.flatten()[indices]
         row = found[0].numel()
         rows, columns = indices // row, indices % row
-        slopes = sum((gradient[:, rows] * inputs[:, columns]).sum(dim=0) for inputs, gradient in uses)
+        slopes = torch.zeros(indices.numel(), dtype=torch.float64)
+        for inputs, gradient, turned in uses:
+            if turned:
+                slopes += (gradient[rows] * inputs[columns]).sum(dim=1)
+            else:
+                slopes += (gradient[:, rows] * inputs[:, columns]).sum(dim=0)
         return slopes * self.magnitudes[layer].flatten()[indices].double()
 
 
-def _forward_of(probe: Probe, target: Target, uses: list[Use]) -> Callable[[Tensor], Tensor]:
+def _forward_of(probe: Probe, target: Target, uses: list[Use], wide: _Wide) -> Callable[[Tensor], Tensor]:
     layer, name = target.layer, target.name
 
     def linear(x: Tensor) -> Tensor:
-        out = _Rows.apply(x.reshape(-1, x.shape[-1]), probe.weight(name), uses)
+        out = _Rows.apply(x.reshape(-1, x.shape[-1]), probe.weight(name), uses, wide, False)
         return out.view(*x.shape[:-1], out.shape[-1])
 
     def convolution(x: Tensor) -> Tensor:
-        patches = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-        weight = probe.weight(name)
-        out = _Rows.apply(patches[0].t().contiguous(), weight.flatten(1), uses)
+        patches = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)[0]
+        weight = probe.weight(name).flatten(1)
+        if patches.shape[1] > FEW_POSITIONS:
+            out = _Rows.apply(patches, weight, uses, wide, True)
+        else:
+            out = _Rows.apply(patches.t().contiguous(), weight, uses, wide, False).t().contiguous()
         size = [
             (n + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
             for n, pad, dilation, kernel, stride in zip(
                 x.shape[2:], layer.padding, layer.dilation, layer.kernel_size, layer.stride, strict=True
             )
         ]
-        return out.t().contiguous().view(1, -1, *size)
+        return out.view(1, -1, *size)
 
     return linear if isinstance(layer, nn.Linear) else convolution
 

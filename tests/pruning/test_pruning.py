@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 import math
 
@@ -16,6 +17,8 @@ from hiddennet import models
 from hiddennet.pruning import densities, prune, shot_densities, steps, synflow
 from hiddennet.reference import pruning as oracle
 from tests.pruning.net import Net
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def _batches(shape=(3, 6, 6), classes=5, sizes=(4, 4)):
@@ -127,8 +130,7 @@ def test_masks_are_nested(method):
 def test_snip_brings_weights_back():
     """Pruned weights have scores too."""
     masks = [step.masks for step in steps(Net(), "snip", 0.1, iterations=5, batches=_batches())]
-    assert any(bool((new > old).any()) for a, b in zip(masks, masks[1:], strict=False)
-               for old, new in zip(a.values(), b.values(), strict=True))  # fmt: skip
+    assert any(bool((b[name] > a[name]).any()) for a, b in itertools.pairwise(masks) for name in a)
 
 
 @pytest.mark.parametrize("density", [1.0, 0.73, 0.5, 0.01])
@@ -241,8 +243,9 @@ def _used(net: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("method", ["magnitude", "random", "snip", "grasp", "synflow"])
 def test_the_model_stays_as_it_was(method, train_mode):
     for net in (_used(Net()), hn.hide(_used(Net())), hn.hide(Net(), exclude="c2", rule=hn.TopK(0.5, scope="global"))):
+        batches = _batches()
         before, state = _state(net), torch.get_rng_state()
-        prune(net, method, 0.3, iterations=2, batches=_batches(), train_mode=train_mode, exclude="c2")
+        prune(net, method, 0.3, iterations=2, batches=batches, train_mode=train_mode, exclude="c2")
         _assert_as_it_was(net, before)
         assert torch.equal(state, torch.get_rng_state())
 
@@ -334,7 +337,7 @@ def test_what_is_not_scaled_is_said(monkeypatch, caplog):
         assert all(torch.equal(found[key], want[key]) for key in want)
 
 
-NET, DATA = Net(), _batches()
+NET = Net()
 OVERFLOWING = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
 for _p in OVERFLOWING.parameters():
     _p.data.fill_(torch.inf)
@@ -348,7 +351,7 @@ for _p in OVERFLOWING.parameters():
         (lambda: prune(NET, "magnitude", math.nan), ValueError, r"a density in \(0, 1\], got nan"),
         (lambda: prune(NET, "magnitude", "half"), TypeError, "density to be a number, got str"),
         (lambda: prune(NET, "flip", 0.5), ValueError, "method to be 'magnitude' or .*, got 'flip'"),
-        (lambda: prune(NET, "magnitude", 0.5, schedule="cosine"), ValueError, "'exponential' or 'linear', got 'cosine'"),
+        (lambda: prune(NET, "magnitude", 0.5, schedule="cosine"), ValueError, "'exponential' or 'linear'"),
         (lambda: prune(NET, "magnitude", 0.5, scope="net"), ValueError, "'global' or 'layer', got 'net'"),
         (lambda: prune(NET, "magnitude", 0.5, iterations=0), ValueError, "iterations of 1 or more, got 0"),
         (lambda: prune(NET, "magnitude", 0.5, seed=-1), ValueError, "seed in"),
@@ -361,10 +364,10 @@ for _p in OVERFLOWING.parameters():
         (lambda: prune(NET, "magnitude", 0.5, exclude="c9"), ValueError, "exclude to name .*, got 'c9'; there are c1"),
         (lambda: prune(lambda x: x, "magnitude", 0.5), TypeError, "an nn.Module, got function"),
         (lambda: prune(nn.LazyLinear(3), "magnitude", 0.5), ValueError, "to have values, got none"),
-        (lambda: prune(OVERFLOWING, "magnitude", 0.5), ValueError, r"finite scores, .* in 0.weight \(and in 1 others\)"),
+        (lambda: prune(OVERFLOWING, "magnitude", 0.5), ValueError, r"finite scores, .* in 0.weight \(and in 1 o"),
         (lambda: prune(OVERFLOWING, "synflow", 0.5, input_shape=(3,)), ValueError, "finite scores, .* in 0.weight"),
-        (lambda: prune(NET, "magnitude", 0.5, classifier_density=0.5), ValueError, "scope='layer' with classifier_dens"),
-        (lambda: prune(NET, "magnitude", 0.5, scope="layer", classifier_density=2.0), ValueError, "classifier_density in"),
+        (lambda: prune(NET, "magnitude", 0.5, classifier_density=0.5), ValueError, "scope='layer' with"),
+        (lambda: prune(NET, "magnitude", 0.5, scope="layer", classifier_density=2.0), ValueError, "got 2.0"),
         (lambda: prune(NET, "magnitude", 0.5, scope="layer", classifier_density=0.5, num_classes=7), ValueError,
          "a classifier of 7 rows"),
         (lambda: prune(NET, "magnitude", 0.5, start={}), ValueError, "start to hold a mask of each of c1.weight"),
