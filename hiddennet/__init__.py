@@ -50,6 +50,7 @@ __all__ = [
     "nn",
     "ops",
     "optim",
+    "pruning",
     "redraw",
     "refresh",
     "select",
@@ -57,11 +58,11 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    """export, load and analysis are imported when first used."""
-    if name == "analysis":
+    """export, load, analysis and pruning are imported when first used."""
+    if name in ("analysis", "pruning"):
         import importlib
 
-        return importlib.import_module("hiddennet.analysis")
+        return importlib.import_module(f"hiddennet.{name}")
     if name in ("export", "load"):
         from hiddennet import artifact
 
