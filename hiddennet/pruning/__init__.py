@@ -3,8 +3,9 @@
 prune() finds the masks, report() counts what they leave, hide() makes layers of them that any optimiser trains.
 """
 
+from hiddennet.pruning.loop import METHODS
 from hiddennet.pruning.report import MaskReport, report, table
-from hiddennet.pruning.run import METHODS, Step, prune, steps
+from hiddennet.pruning.run import Step, prune, steps
 from hiddennet.pruning.schedule import SCHEDULES, densities, shot_densities
 from hiddennet.pruning.sparse import hide
 

@@ -15,12 +15,12 @@ from hiddennet.pruning.selection import strike
 from hiddennet.pruning.synflow import TINY, Synflow, log
 
 if TYPE_CHECKING:
-    from hiddennet.pruning.run import _Loop
+    from hiddennet.pruning.loop import Loop
 
 WARMUP = 3  # runs before the capture: libraries choose their algorithms and allocate
 
 
-def whole_schedule(loop: _Loop) -> bool:
+def whole_schedule(loop: Loop) -> bool:
     """Run all iterations of SynFlow on the loop's GPU; return whether its planes now hold the result.
 
     They do not, and are as before, where another method was asked for, where scores cannot be scaled into float32's
