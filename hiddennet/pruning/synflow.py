@@ -36,7 +36,7 @@ class Flow:
     ):
         self.probe = Probe(model, targets, dtype, absolute=True, train_mode=train_mode)
         self.names = [t.name for t in targets]
-        self.magnitudes = self.probe.values(targets)
+        self.magnitudes = self._magnitudes(targets)
         self.input = torch.ones(1, *input_shape, dtype=dtype, device=self.probe.device)
         self.graph: nn.Module | None = None
         self.cuts: list[Renormalise] = []
@@ -51,6 +51,9 @@ class Flow:
         else:
             for name in zeroed:
                 self.probe.fixed[name].zero_()
+
+    def _magnitudes(self, targets: Sequence[Target]) -> list[Tensor]:
+        return self.probe.values(targets)
 
     def masked(self, planes: Sequence[Tensor]) -> list[Tensor]:
         """|W| where the planes say so, +0 elsewhere."""

@@ -63,7 +63,7 @@ class _Rows(torch.autograd.Function):
 def is_mixed(target: Target) -> bool:
     """Whether a parameter's layer is one that is computed in this way."""
     layer = target.layer
-    if target.kind != "weight":
+    if target.kind != "weight" or target.value().dtype == torch.float64:  # which float32 does not hold
         return False
     if isinstance(layer, nn.Conv2d):
         return layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
@@ -76,15 +76,18 @@ class MixedFlow(Flow):
     def __init__(
         self, model: nn.Module, targets: Sequence[Target], input_shape: Sequence[int], train_mode: bool
     ) -> None:
-        super().__init__(model, targets, input_shape, torch.float64, train_mode)
         self.uses: list[list[Use] | None] = [[] if is_mixed(t) else None for t in targets]
-        for i, (target, uses) in enumerate(zip(targets, self.uses, strict=True)):
-            if uses is not None:
-                self.magnitudes[i] = target.value().abs().float().contiguous()
+        super().__init__(model, targets, input_shape, torch.float64, train_mode)
         wide = _Wide([m for m, uses in zip(self.magnitudes, self.uses, strict=True) if uses is not None])
         for target, uses in zip(targets, self.uses, strict=True):
             if uses is not None:
                 self.probe.forwards[target.layer_name] = _forward_of(self.probe, target, uses, wide)
+
+    def _magnitudes(self, targets: Sequence[Target]) -> list[Tensor]:
+        return [
+            self.probe.cast(t.value(), True) if uses is None else t.value().abs().float().contiguous()
+            for t, uses in zip(targets, self.uses, strict=True)
+        ]
 
     def scores(self, planes: Sequence[Tensor]) -> list[Tensor]:
         """As of Flow, float32; exact() tells single ones in float64."""
