@@ -55,6 +55,7 @@ __all__ = [
     "nn",
     "ops",
     "optim",
+    "pruning",
     "psg",
     "redraw",
     "refresh",
@@ -63,11 +64,11 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    """export, load and analysis are imported when first used."""
-    if name == "analysis":
+    """export, load, analysis and pruning are imported when first used."""
+    if name in ("analysis", "pruning"):
         import importlib
 
-        return importlib.import_module("hiddennet.analysis")
+        return importlib.import_module(f"hiddennet.{name}")
     if name in ("export", "load"):
         from hiddennet import artifact
 

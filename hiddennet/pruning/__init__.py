@@ -1,10 +1,11 @@
 """Pruning at initialisation: masks from magnitudes, chance, SNIP, GraSP or SynFlow, for any model of torch's layers.
 
-masks = prune(model, "synflow", 0.3, iterations=100, input_shape=(3, 32, 32)); hide(model, masks), and train what is left.
+prune() finds the masks, report() counts what they leave, hide() makes layers of them that any optimiser trains.
 """
 
+from hiddennet.pruning.loop import METHODS
 from hiddennet.pruning.report import MaskReport, report, table
-from hiddennet.pruning.run import METHODS, Step, prune, steps
+from hiddennet.pruning.run import Step, prune, steps
 from hiddennet.pruning.schedule import SCHEDULES, densities, shot_densities
 from hiddennet.pruning.sparse import hide
 

@@ -58,6 +58,7 @@ class Probe:
         for name, weight in _revealed(model, unpruned).items():
             self._weights[name] = self.cast(weight, absolute)
         self._absolute = absolute
+        self.forwards: dict[str, Callable[[Tensor], Tensor]] = {}  # of layers, in place of their own
 
     def cast(self, tensor: Tensor, absolute: bool = False) -> Tensor:
         """A copy of its own; numbers that are not whole in the probe's type."""
@@ -93,9 +94,12 @@ class Probe:
                 for layer in self._others:
                     plain = nn.Linear if isinstance(layer, nn.Linear) else nn.Conv2d
                     layer.__dict__["forward"] = plain.forward.__get__(layer)
+                for name, forward in self.forwards.items():
+                    self.model.get_submodule(name).__dict__["forward"] = forward
                 yield
             finally:
-                for layer in (*self._layers.values(), *self._others):
+                changed = (self.model.get_submodule(name) for name in self.forwards)
+                for layer in (*self._layers.values(), *self._others, *changed):
                     layer.__dict__.pop("forward", None)
                 self.model._forward_pre_hooks = hooks
                 for module, training in flags:
@@ -106,13 +110,16 @@ class Probe:
             return lambda x: F.linear(x, self._weights[name], layer.bias)
         return lambda x: layer._conv_forward(x, self._weights[name], layer.bias)
 
+    def weight(self, name: str) -> Tensor:
+        """The parameter of this name in the call that runs."""
+        return self._weights[name]
+
     def __call__(self, weights: Mapping[str, Tensor], x: Tensor, graph: nn.Module | None = None) -> Tensor:
         """The model's output on x, inside still(); graph: its modules in another order of calls."""
         runner = self.model if graph is None else graph
         tensors = {**self.fixed, **weights}
+        self._weights.update(weights)
         for name in self._layers:
-            if name in weights:
-                self._weights[name] = weights[name]
             tensors.pop(name, None)
         if graph is not None:
             known = {n for n, _ in (*graph.named_parameters(), *graph.named_buffers())}

@@ -20,11 +20,12 @@ def strike(
     scope: str,
     nested: bool = False,
     by: str = "value",
+    captured: bool = False,
 ) -> Tensor | None:
     """Write into the planes which scores are above the counts[g]-th smallest, over all layers or layer by layer.
 
     Scores of entries pruned before are ranked like the others. Planes of a ranking whose count is 0 stay as they are.
-    Neither waits for a device, with float32 scores and without `nested`.
+    Neither waits for a device, with float32 scores and without `nested`, or with `captured`.
 
     Args:
         scores: float32 or float64, one tensor a layer; finite.
@@ -33,9 +34,10 @@ def strike(
         counts: one for the network, or with scope "layer" one a layer.
         nested: entries whose flag is 0 score exactly 0, and none is negative: they need not be looked at again.
         by: "value" or "magnitude", the order of ops.strike_out_.
+        captured: rank float64 scores, all within float32's range, by their first 48 bits, on the device alone.
 
     Returns:
-        float32 [rankings that were pruned]: the thresholds; None if none was, or the scores are float64.
+        float32 [rankings that were pruned]: the thresholds; None if none was, or float64 scores are not `captured`.
     """
     if scope == "layer":
         chosen = [i for i, count in enumerate(counts) if count > 0]
@@ -46,6 +48,8 @@ def strike(
     if not chosen:
         return None
     scores, planes, full = ([each[i] for i in chosen] for each in (scores, planes, full))
+    if captured and scores[0].dtype == torch.float64:
+        return _strike_double_captured(scores, planes, full, going, scope, by)
     if scores[0].dtype == torch.float64:
         groups = [[i] for i in range(len(chosen))] if scope == "layer" else [list(range(len(chosen)))]
         for group, count in zip(groups, going, strict=True):
@@ -81,6 +85,25 @@ def _strike_double(
     for s, t, plane in zip(scores, tied, planes, strict=True):
         stays = ops.unpack_mask(plane, s.shape) | (t & (s > exact))
         plane.copy_(ops.pack_mask(stays))
+
+
+def _strike_double_captured(
+    scores: Sequence[Tensor], planes: Sequence[Tensor], full: Sequence[Tensor], counts: list[int], scope: str, by: str
+) -> Tensor:
+    """Two rankings of float32 keys: the scores rounded; then, of those that tie, what rounding took from them."""
+    scores = [s.abs() for s in scores] if by == "magnitude" else list(scores)
+    rounded = [s.float() for s in scores]
+    for plane, ones in zip(planes, full, strict=True):
+        plane.copy_(ones)
+    thresholds = ops.strike_out_(rounded, planes, counts, scope=scope, by="value")
+    keys = []
+    for s, r, threshold in zip(scores, rounded, thresholds.expand(len(scores)), strict=True):
+        rest = (s - r.double()).float()
+        keys.append(torch.where(r == threshold, rest, torch.where(r < threshold, -torch.inf, torch.inf)))
+    for plane, ones in zip(planes, full, strict=True):
+        plane.copy_(ones)
+    ops.strike_out_(keys, planes, counts, scope=scope, by="value")
+    return thresholds
 
 
 def inverted(scores: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:

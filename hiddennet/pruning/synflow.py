@@ -1,7 +1,7 @@
 """SynFlow's scores |W dR/dW|, R the sum of the outputs for ones, all numbers by their magnitude. Tanaka et al. 2020.
 
-R leaves float32's range in deep networks, so the activations are divided by powers of two on the way (cuts.py), which
-changes no score but by one power of two. Where that is not exact the scores are computed in float64.
+R leaves float32's range in deep networks, and in very deep ones float64's, so the activations are divided by powers of
+two on the way (cuts.py), which changes no score but by one power of two. Where that would not be exact they are not.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hiddennet.pruning.targets import Target
 
 log = logging.getLogger("hiddennet.pruning")
 
-FEW_WEIGHTS = 100_000  # one weight of fewer is more than the 1e-5 that float32 may move
+MANY_WEIGHTS = 100_000  # from which on float64 throughout is felt
 TINY = 2.0**-100  # a threshold below it, of scores whose sum is about 1, may have tied what underflowed
 
 
@@ -36,7 +36,7 @@ class Flow:
     ):
         self.probe = Probe(model, targets, dtype, absolute=True, train_mode=train_mode)
         self.names = [t.name for t in targets]
-        self.magnitudes = self.probe.values(targets)
+        self.magnitudes = self._magnitudes(targets)
         self.input = torch.ones(1, *input_shape, dtype=dtype, device=self.probe.device)
         self.graph: nn.Module | None = None
         self.cuts: list[Renormalise] = []
@@ -51,6 +51,9 @@ class Flow:
         else:
             for name in zeroed:
                 self.probe.fixed[name].zero_()
+
+    def _magnitudes(self, targets: Sequence[Target]) -> list[Tensor]:
+        return self.probe.values(targets)
 
     def masked(self, planes: Sequence[Tensor]) -> list[Tensor]:
         """|W| where the planes say so, +0 elsewhere."""
@@ -87,18 +90,11 @@ def _product(gradient: Tensor | None, weight: Tensor) -> Tensor:
     return gradient.contiguous() * weight
 
 
-def in_float32(flow: Flow, dtype: torch.dtype | None, weights: int) -> bool:
-    """Whether the schedule runs in float32: if asked for, or if that is exact and the network is not tiny."""
-    if dtype is not None:
-        return dtype == torch.float32
-    return flow.graph is not None and weights >= FEW_WEIGHTS
-
-
 class Synflow:
-    """Scores for each iteration; float64 where float32 will not do.
+    """Scores for each iteration.
 
     Args:
-        dtype: float32 or float64, or None for float32 where that is exact (a note in the log says where it is not).
+        dtype: float32 or float64, or None for the order of float64 at less cost where it can be had (synflow_mixed.py).
     """
 
     def __init__(
@@ -109,34 +105,37 @@ class Synflow:
         dtype: torch.dtype | None = None,
         train_mode: bool = False,
     ):
+        from hiddennet.pruning.synflow_mixed import MixedFlow  # which is a Flow
+
         self._how = (model, targets, tuple(input_shape))
-        self._train_mode = train_mode
-        self._fixed_dtype = dtype is not None
-        weights = sum(t.shape.numel() for t in targets)
-        self.flow = Flow(*self._how, torch.float32, train_mode)
-        if not in_float32(self.flow, dtype, weights):
-            if self.flow.reason and dtype is None and weights >= FEW_WEIGHTS:
-                log.info("synflow: scores are computed in float64: %s", self.flow.reason)
-            self.flow = Flow(*self._how, torch.float64, train_mode)
-        self._precise: Flow | None = self.flow if self.flow.probe.dtype == torch.float64 else None
+        self._dtype, self._train_mode = dtype or torch.float64, train_mode
+        self._flow: Flow | None = None
+        self.mixed: Flow | None = None
+        many = dtype is None and sum(t.shape.numel() for t in targets) >= MANY_WEIGHTS
+        if many and targets[0].value().device.type == "cpu":
+            self.mixed = MixedFlow(*self._how, train_mode)
+        self.last = self.mixed or self.flow
+        if many and self.last.reason:
+            log.info("synflow: all scores are computed in float64, unscaled: %s", self.last.reason)
+            self.mixed, self.last = None, self.flow
+
+    @property
+    def flow(self) -> Flow:
+        """All scores in one floating type; made when first wanted."""
+        if self._flow is None:
+            self._flow = Flow(*self._how, self._dtype, self._train_mode)
+        return self._flow
 
     def scores(self, planes: Sequence[Tensor]) -> list[Tensor]:
-        """The scores, over 2^exponent()."""
+        """The scores, over 2^exponent(): float32 where they are mixed."""
+        self.last = self.mixed or self.flow
+        return self.last.scores(planes)
+
+    def precise(self, planes: Sequence[Tensor]) -> list[Tensor]:
+        """The same, all in float64."""
+        log.info("synflow: all scores of an iteration are computed in float64: float32 cannot hold them")
         self.last = self.flow
         return self.flow.scores(planes)
 
     def exponent(self) -> int:
         return self.last.exponent()
-
-    @property
-    def may_be_precise(self) -> bool:
-        """Whether scores that float32 could not hold may be computed again."""
-        return not self._fixed_dtype and self.last.probe.dtype == torch.float32
-
-    def precise(self, planes: Sequence[Tensor]) -> list[Tensor]:
-        """The scores in float64."""
-        if self._precise is None:
-            log.info("synflow: some scores are computed in float64: float32 cannot hold them")
-            self._precise = Flow(*self._how, torch.float64, self._train_mode)
-        self.last = self._precise
-        return self.last.scores(planes)

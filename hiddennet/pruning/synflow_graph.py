@@ -15,36 +15,31 @@ from hiddennet.pruning.selection import strike
 from hiddennet.pruning.synflow import TINY, Synflow, log
 
 if TYPE_CHECKING:
-    from hiddennet.pruning.run import _Loop
+    from hiddennet.pruning.loop import Loop
 
 WARMUP = 3  # runs before the capture: libraries choose their algorithms and allocate
 
 
-def _captures(loop: _Loop) -> bool:
-    return isinstance(loop.scorer, Synflow) and loop.scorer.may_be_precise and not loop.settings.invert
+def whole_schedule(loop: Loop) -> bool:
+    """Run all iterations of SynFlow on the loop's GPU; return whether its planes now hold the result.
 
-
-def whole_schedule(loop: _Loop) -> bool:
-    """Run all iterations of a float32 SynFlow on its GPU; return whether the loop's planes now hold the result.
-
-    They do not, and are as before, where another method was asked for, or where the end shows scores that float32
-    could not hold: the loop then runs them one by one.
+    They do not, and are as before, where another method was asked for, where scores cannot be scaled into float32's
+    range, or where the end shows some that leave it: the loop then runs the iterations one by one.
     """
     scorer = loop.scorer
-    if not isinstance(scorer, Synflow):
-        return False
-    scorer.last = scorer.flow
-    if not _captures(loop):
+    if not isinstance(scorer, Synflow) or scorer.flow.reason or loop.settings.invert:
         return False
     start = [plane.clone() for plane in loop.planes]
     planes = [plane.clone() for plane in loop.planes]
     lowest = torch.full((len(loop.counts),), torch.inf, device=loop.device)
     largest = torch.zeros(len(loop.counts), device=loop.device)
 
+    scope = loop.settings.scope
+
     def iterate(iteration: int) -> None:
         scores = scorer.flow.scores(planes)
-        largest[iteration] = torch.stack([s.abs().amax() for s in scores]).amax()
-        low = strike(scores, planes, loop.full, loop.counts[iteration], scope=loop.settings.scope, by="magnitude")
+        largest[iteration] = torch.stack([s.abs().amax() for s in scores]).amax().float()
+        low = strike(scores, planes, loop.full, loop.counts[iteration], scope=scope, by="magnitude", captured=True)
         if low is not None:
             lowest[iteration] = low.amin()
 
@@ -60,7 +55,7 @@ def whole_schedule(loop: _Loop) -> bool:
     with torch.cuda.device(loop.device), torch.no_grad():
         replay(everything, lambda: (rewind(), iterate(0)))
     if not _held(lowest, largest):
-        log.info("synflow: the captured schedule is run again step by step: float32 did not hold its scores")
+        log.info("synflow: the captured schedule is run again step by step: float32 does not hold its scores")
         return False
     for plane, found in zip(loop.planes, planes, strict=True):
         plane.copy_(found)

@@ -1,4 +1,4 @@
-"""Which parameters of a model are pruned: weights of its convolutions and linear layers, and biases if asked for."""
+"""Which parameters of a model are pruned: the weights of convolutions and linear layers, and biases if asked for."""
 
 from __future__ import annotations
 
