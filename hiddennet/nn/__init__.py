@@ -9,6 +9,7 @@ from hiddennet.nn.psg import PSGConv2d, PSGLinear, psg
 from hiddennet.nn.redraw import redraw
 from hiddennet.nn.rules import All, Fixed, KthValue, Rounded, Sampled, Threshold, TopK
 from hiddennet.nn.sources import Activated, Flipped, Generated, Redrawn, Stored
+from hiddennet.nn.wiring import Wiring
 
 __all__ = [
     "Activated",
@@ -29,6 +30,7 @@ __all__ = [
     "Stored",
     "Threshold",
     "TopK",
+    "Wiring",
     "density",
     "hidden_layers",
     "hide",

@@ -1,0 +1,26 @@
+"""Networks that are wirings: static, discrete-time and continuous-time graphs (Wortsman et al., NeurIPS 2019)."""
+
+from __future__ import annotations
+
+from .base import SmallGraph
+from .config import ContinuousConfig, DiscreteConfig, GraphConfig, StaticConfig
+from .continuous import ContinuousGraph
+from .discrete import DiscreteGraph
+from .ode import NotConverged
+from .original import from_original, original_name, to_original
+from .static import StaticGraph
+
+__all__ = [
+    "ContinuousConfig",
+    "ContinuousGraph",
+    "DiscreteConfig",
+    "DiscreteGraph",
+    "GraphConfig",
+    "NotConverged",
+    "SmallGraph",
+    "StaticConfig",
+    "StaticGraph",
+    "from_original",
+    "original_name",
+    "to_original",
+]

@@ -1,0 +1,139 @@
+"""What the small graphs share: stem, node operations, head, and what is known of their edges."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hiddennet.nn.edges import original_random_edges
+from hiddennet.nn.wiring import Wiring
+
+from .config import GraphConfig
+
+EPS = 1e-5  # of instance norms
+
+
+class SmallGraph(nn.Module):
+    """A stem, a graph of channels, and a classifier of its output nodes. Wortsman et al. 2019, appendix ("small scale").
+
+    Modules: `downsample` (stem: image / 4), `conv` (3x3 depthwise, one a node), `graph` (Wiring over all nodes), `norm`
+    (instance norm), `fc`. Images [batch, in_channels, H, W], H and W at least 16, to logits [batch, num_classes].
+    """
+
+    graph: Wiring
+
+    def __init__(self, config: GraphConfig, nodes: int, inputs: int) -> None:
+        super().__init__()
+        self.config, self.nodes, self.inputs = config, nodes, inputs
+        stem = config.stem_channels
+        self.downsample = nn.Sequential(
+            nn.Conv2d(config.in_channels, stem, 3, stride=2, padding=1),
+            nn.BatchNorm2d(stem),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(stem, stem, 3, stride=2, padding=1, groups=stem),
+            nn.Conv2d(stem, inputs, 1),
+            nn.BatchNorm2d(inputs),
+        )
+        self.conv = nn.Conv2d(nodes, nodes, 3, padding=1, groups=nodes, bias=False)
+
+    def _wire(self, usable: Tensor | None, *, static: bool) -> Wiring:
+        """The edges over all nodes; the original's static random graph forbids some, its others none."""
+        config, shape = self.config, (self.nodes, self.nodes)
+        options = {"edges": config.edges} if config.edges is not None else {"density": config.density}
+
+        def original() -> Tensor:
+            count = Wiring(self.nodes, self.nodes, kind="dnw", compat=True, **options).edges
+            channels = (self.inputs, config.outputs) if static else (None, None)
+            pruned = self.nodes**2 - count
+            return original_random_edges(shape, pruned, in_channels=channels[0], out_channels=channels[1])
+
+        chosen = original if config.kind == "random" and config.compat else None
+        return Wiring(
+            self.nodes,
+            self.nodes,
+            kind=config.kind,
+            usable=usable,
+            drop=config.drop,
+            chosen=chosen,
+            seed=config.seed,
+            compat=config.compat,
+            **options,
+        )
+
+    def _head(self, outputs: Tensor) -> Tensor:
+        """Output nodes' maps [batch, outputs, h, w] to logits."""
+        top, left = (max(0, side // 2 - 1) for side in outputs.shape[2:])
+        if self.config.window == "original":
+            top, left = top - 1, left - 1
+        return self.fc(outputs[:, :, top : top + 2, left : left + 2].mean(dim=(2, 3)))
+
+    def _stem(self, images: Tensor) -> Tensor:
+        wanted = self.config.in_channels
+        if images.dim() != 4 or images.shape[1] != wanted or min(images.shape[2:]) < 16:
+            raise ValueError(
+                f"{type(self).__name__}: expected images [batch, {wanted}, H, W] of at least 16 x 16 pixels, "
+                f"got {tuple(images.shape)}"
+            )
+        return self.downsample(images)
+
+    def _filter(self, block: Tensor, start: int) -> Tensor:
+        """The depthwise convolutions of the nodes from `start` on, of block [batch, n, h, w] (already rectified)."""
+        n = block.shape[1]
+        return F.conv2d(block, self.conv.weight[start : start + n], padding=1, groups=n)
+
+    def reached(self) -> Tensor:
+        """Which nodes a change of the input can reach over kept edges by the end: bool [nodes]."""
+        raise NotImplementedError
+
+    def check_paths(self) -> None:
+        """Raises ValueError when no path of kept edges leads from the input nodes to an output node."""
+        if bool(self.reached()[-self.config.outputs :].any()):
+            return
+        raise ValueError(
+            f"{type(self).__name__}: expected a path from its {self.inputs} input nodes to its {self.config.outputs} "
+            f"output nodes, got none over the {int(self.graph.running().count_nonzero())} edges of wiring 'graph' "
+            f"(kind {self.config.kind!r}); keep more edges, or draw them with another seed"
+        )
+
+    def _check_fixed(self) -> None:
+        if self.config.kind == "random" and not self.config.compat:  # other kinds can still find a path
+            self.check_paths()
+
+    @torch.no_grad()
+    def counts(self) -> dict[str, int]:
+        """Parameters: "stored"; "edges" kept, of which "running" are ones the graph runs; "sending" nodes with a
+        running edge; "effective": kept edges and all other parameters but the instance norms'."""
+        stored = sum(p.numel() for p in self.parameters())
+        norm = sum(p.numel() for p in self.norm.parameters())
+        mask, running = self.graph.mask(), self.graph.running()
+        edges = int(mask.count_nonzero())
+        return {
+            "stored": stored,
+            "edges": edges,
+            "running": int(running.count_nonzero()),
+            "sending": int(running.any(dim=0).count_nonzero()),
+            "effective": stored - norm - self.graph.weight.numel() + edges,
+        }
+
+
+def walk(mask: Tensor, inputs: int, steps: int | None) -> Tensor:
+    """Nodes at the end of a walk of exactly `steps` edges from the first `inputs` nodes (None: of any number):
+    bool [nodes], of mask [destinations, sources]."""
+    edges = mask.float()
+    now = torch.zeros(mask.shape[1], device=mask.device)
+    now[:inputs] = 1.0
+    if steps is not None:
+        for _ in range(steps):
+            now = (edges @ now > 0).float()
+        return now > 0
+    while True:
+        after = ((edges @ now + now) > 0).float()
+        if torch.equal(after, now):
+            return now > 0
+        now = after
+
+
+def instance_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Instance norm with a scale and a shift a channel; of each map's own statistics, in evaluation too."""
+    return F.instance_norm(x, None, None, weight, bias, use_input_stats=True, eps=EPS)

@@ -1,0 +1,79 @@
+"""StaticGraph: an acyclic wiring, run block by block."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+import torch
+from torch import Tensor, nn
+
+from hiddennet.nn.pull import PullBuffer, slices
+
+from .base import EPS, SmallGraph, instance_norm, walk
+from .config import StaticConfig
+
+Spans = tuple[tuple[int, int, int, int], ...]
+
+
+class StaticGraph(SmallGraph):
+    """Blocks of nodes whose edges lead to later blocks; the last nodes are read out as sums, without an operation.
+
+    Node u of block i sends z_u = conv_u(ReLU(InstanceNorm_i(I_u))) over its edges; I_v sums what v receives. With
+    compat, edges are kept at positions that are never run, too, and the original's last lateral step is done.
+
+    Modules beside SmallGraph's: `norm`, one instance norm a block. Nodes that send nothing (the outputs, unless
+    `lateral`) have parameters of no use, so that the tensors are the original's.
+
+    Raises ValueError: see StaticConfig and hiddennet.nn.Wiring.
+    """
+
+    config: StaticConfig
+
+    def __init__(self, config: StaticConfig | None = None) -> None:
+        config = StaticConfig() if config is None else config
+        super().__init__(config, sum(config.blocks), config.blocks[0])
+        self.lateral = config.lateral or config.compat
+        self.bounds = (0, *accumulate(config.blocks))
+        self.graph = self._wire(self._usable(), static=True)
+        self.fc = nn.Linear(config.outputs, config.num_classes)
+        self.norm = nn.ModuleList(nn.InstanceNorm2d(n, eps=EPS, affine=True) for n in config.blocks)
+        self._check_fixed()
+
+    @property
+    def _senders(self) -> tuple[tuple[int, int], ...]:
+        """First and last + 1 node of each block that sends."""
+        end = self.nodes if self.lateral else self.nodes - self.config.outputs
+        pairs = zip(self.bounds[:-1], self.bounds[1:], strict=True)
+        return tuple((a, min(b, end)) for a, b in pairs if a < end)
+
+    def _spans(self) -> Spans:
+        """Rows and columns of the weight that each pull uses, after each block of senders."""
+        senders, first_output = self._senders, self.nodes - self.config.outputs
+        spans = [(a, b, 0, a) for a, b in senders[1:]]
+        spans.append((first_output, self.nodes, senders[-1][0] if self.lateral else 0, senders[-1][1]))
+        return tuple(spans)
+
+    def _usable(self) -> Tensor:
+        usable = torch.zeros(self.nodes, self.nodes, dtype=torch.bool)
+        for a, b, c, d in self._spans():
+            usable[a:b, c:d] = True
+        return usable
+
+    def reached(self) -> Tensor:
+        return walk(self.graph.running(), self.inputs, None)
+
+    def forward(self, images: Tensor) -> Tensor:
+        received = self._stem(images)
+        senders, spans = self._senders, self._spans()
+        weights = slices(self.graph.effective_weight(), spans)
+        buffer = None
+        for i, ((start, stop), weight) in enumerate(zip(senders, weights, strict=True)):
+            norm, n = self.norm[i], stop - start
+            sent = self._filter(instance_norm(received, norm.weight[:n], norm.bias[:n]).relu_(), start)
+            buffer = PullBuffer(senders[-1][1], sent) if buffer is None else buffer
+            last = i == len(senders) - 1
+            pulled = buffer.pull(sent, weight, first=spans[i][2], last=last)
+            if last and self.lateral:
+                pulled = pulled + received[:, -self.config.outputs :]
+            received = pulled
+        return self._head(received)

@@ -1,0 +1,78 @@
+"""Which edges of a wiring are kept: the largest of a graph or of each destination, and random ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hiddennet import ops
+from hiddennet.ops.generate_weight import InitScale, fill
+
+
+def ranked(weight: Tensor, usable: Tensor | None) -> tuple[Tensor, str]:
+    """What the top edges are chosen by, and how it is ordered: the weights' magnitudes, unusable edges below all."""
+    weight = weight.detach()
+    if usable is None:
+        return weight, "magnitude"
+    return torch.where(usable, weight.abs(), -1.0), "value"
+
+
+def largest(weight: Tensor, k: int, usable: Tensor | None) -> Tensor:
+    """Exactly the k largest magnitudes among the usable: bool of the weight's shape; of equal ones the lower index is
+    pruned first.
+
+    float64 is ranked as it is (float32 would make ties) by a stable sort, any other type by the selection kernels.
+    """
+    scores, by = ranked(weight, usable)
+    if scores.dtype != torch.float64:
+        return ops.topk_mask(scores.float().contiguous(), k, by=by)
+    values = scores.abs() if by == "magnitude" else scores
+    mask = torch.ones(scores.numel(), dtype=torch.bool, device=scores.device)
+    mask[values.flatten().sort(stable=True).indices[: scores.numel() - k]] = False
+    return mask.view(scores.shape)
+
+
+def largest_of_each(weight: Tensor, k: int, usable: Tensor | None) -> Tensor:
+    """The k largest magnitudes of each row: bool of the weight's shape; all usable ones of a row that has fewer."""
+    scores, _ = ranked(weight, usable)
+    values = scores.abs() if usable is None else scores
+    order = values.sort(dim=1, stable=True).indices
+    mask = torch.ones_like(values, dtype=torch.bool).scatter_(1, order[:, : values.shape[1] - k], False)
+    return mask if usable is None else mask & usable
+
+
+def random_edges(shape: tuple[int, int], k: int, usable: Tensor | None, seed: int, layer: int = 0) -> Tensor:
+    """k edges, uniform among the usable ones: bool [n_destinations, n_sources], a function of (seed, layer) alone."""
+    uniform = fill(torch.empty(shape), InitScale("uniform", 1.0), seed=seed, layer=layer, redraw=0)
+    if usable is not None:
+        uniform = torch.where(usable.cpu(), uniform, -2.0)
+    return ops.topk_mask(uniform, k, by="value")
+
+
+def original_random_edges(
+    shape: tuple[int, int],
+    pruned: int,
+    *,
+    in_channels: int | None = None,
+    out_channels: int | None = None,
+    uniform: Tensor | None = None,
+) -> Tensor:
+    """The original's random graph: bool [n_destinations, n_sources], from torch's generator.
+
+    Args:
+        shape: (n_destinations, n_sources).
+        pruned: how many of the smallest draws are no edges.
+        in_channels, out_channels: input nodes and the width it takes blocks to be of: edges of a block into its own
+            and into earlier blocks are forbidden. None: none are. That width is the number of output nodes, whatever
+            the blocks really are.
+        uniform: draws in [0, 1) of `shape` in place of torch.rand's.
+
+    Forbidden edges are the first to be pruned: with more than `pruned` of them, fewer edges are left than asked for.
+    """
+    drawn = torch.rand(shape) if uniform is None else uniform.clone()
+    if in_channels is not None and out_channels is not None:
+        for block, start in enumerate(range(in_channels, shape[1], out_channels), start=1):
+            drawn[: block * out_channels, start : start + out_channels] = 0
+    order = drawn.flatten().sort(stable=True).indices
+    drawn.view(-1)[order[:pruned]] = 0
+    return drawn > 0

@@ -1,0 +1,199 @@
+"""Small wirings against what the original computed: logits, losses, gradients and kept edges, in float64."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hiddennet.models.dnw import (
+    ContinuousConfig,
+    ContinuousGraph,
+    DiscreteConfig,
+    DiscreteGraph,
+    StaticConfig,
+    StaticGraph,
+    from_original,
+    original_name,
+    to_original,
+)
+
+GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden" / "dnw.npz"
+pytestmark = pytest.mark.skipif(not GOLDEN.exists(), reason="the golden values lie beside a development checkout alone")
+TINY = {"num_classes": 3, "stem_channels": 2, "density": 0.4, "compat": True}
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(GOLDEN) as found:
+        return {key: found[key] for key in found.files}
+
+
+def array(golden, key):
+    if key not in golden:
+        pytest.skip(f"{key} is kept aside, for acceptance checks")
+    return torch.as_tensor(golden[key])
+
+
+def filled(model, golden, prefix):
+    """The model in float64 with a golden state dict."""
+    if not any(key.startswith(prefix) for key in golden):
+        pytest.skip(f"{prefix}* is kept aside, for acceptance checks")
+    state = {key.removeprefix(prefix): torch.as_tensor(golden[key]) for key in golden if key.startswith(prefix)}
+    model = model.double()
+    model.load_state_dict(from_original(model, state))
+    written = to_original(model)
+    assert written.keys() == state.keys()
+    assert all(torch.equal(written[key], state[key]) for key in state)
+    return model
+
+
+def check_training(model, golden, prefix, *, logits=1e-10, gradients=1e-9):
+    images, target = array(golden, "B/x"), array(golden, "B/target")
+    found = model.train()(images)
+    torch.testing.assert_close(found, array(golden, f"{prefix}/logits_train"), rtol=0, atol=logits)
+    loss = F.cross_entropy(found, target)
+    torch.testing.assert_close(loss, array(golden, f"{prefix}/loss"), rtol=0, atol=logits)
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        want = array(golden, f"{prefix}/grad/{original_name(model, name)}").view_as(parameter)
+        torch.testing.assert_close(parameter.grad, want, rtol=0, atol=gradients, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_static(golden):
+    config = StaticConfig(blocks=(4, 6, 6), nodes=16, outputs=5, **TINY)
+    model = filled(StaticGraph(config), golden, "B/param/")
+    weight = model.graph.effective_weight().detach()
+    assert torch.equal(weight, array(golden, "B/weff"))
+    assert torch.equal(model.graph.mask(), array(golden, "B/weff") != 0)
+    check_training(model, golden, "B")
+    want = array(golden, "B/logits_eval_after_one_train_fwd")
+    torch.testing.assert_close(model.eval()(array(golden, "B/x")), want, rtol=0, atol=1e-10)
+
+
+def test_static_swaps_edges_as_it_trains(golden):
+    if "B/traj_losses" not in golden:
+        pytest.skip("B/traj_* is kept aside, for acceptance checks")
+    model = filled(StaticGraph(StaticConfig(blocks=(4, 6, 6), outputs=5, **TINY)), golden, "B/param/").train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9, weight_decay=1e-2)
+    losses = array(golden, "B/traj_losses")
+    for step in range(12):
+        images = torch.as_tensor(np.random.RandomState(100 + step).standard_normal((4, 3, 16, 16)))
+        target = torch.tensor([step % 3, (step + 1) % 3, (step + 2) % 3, step % 3])
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(images), target)
+        torch.testing.assert_close(loss, losses[step], rtol=0, atol=1e-9)
+        loss.backward()
+        optimizer.step()
+
+
+def test_static_swap_counts_of_the_specification(golden):
+    model = filled(StaticGraph(StaticConfig(blocks=(4, 6, 6), outputs=5, **TINY)), golden, "B/param/").train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9, weight_decay=1e-2)
+    masks = []
+    for step in range(12):
+        images = torch.as_tensor(np.random.RandomState(100 + step).standard_normal((4, 3, 16, 16)))
+        target = torch.tensor([step % 3, (step + 1) % 3, (step + 2) % 3, step % 3])
+        masks.append(model.graph.mask())
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), target).backward()
+        optimizer.step()
+    changed = [int((a ^ b).sum()) for a, b in zip(masks[:-1], masks[1:], strict=True)]
+    assert changed == [2, 6, 14, 8, 12, 10, 6, 8, 8, 4, 8]
+
+
+def test_discrete(golden):
+    config = DiscreteConfig(nodes=10, inputs=4, outputs=3, steps=3, **TINY)
+    model = filled(DiscreteGraph(config), golden, "C/param/")
+    check_training(model, golden, "C")
+
+
+def continuous(golden, **options):
+    config = ContinuousConfig(nodes=10, inputs=4, outputs=3, **{**TINY, **options})
+    return filled(ContinuousGraph(config), golden, "D/param/")
+
+
+# The original takes some of its solver's numbers in float32, which its own gradients are known to
+@pytest.mark.parametrize("prefix", ["D/inplace", "D/outofplace", "D/outofplace_tol1e-8"])
+def test_continuous(golden, prefix):
+    options = {"compat": prefix == "D/inplace", "solver": "original"}
+    model = continuous(golden, tolerance=1e-8 if "tol" in prefix else 1e-3, **options)
+    assert torch.equal(model.graph.effective_weight().detach(), array(golden, "D/weff"))
+    check_training(model, golden, prefix)
+    assert model.evaluations == int(array(golden, f"{prefix}/nfe")) == len(array(golden, f"{prefix}/t_evals"))
+
+
+@pytest.mark.parametrize("prefix", ["D/inplace", "D/outofplace"])
+def test_continuous_states(golden, prefix):
+    model = continuous(golden, compat=prefix == "D/inplace", solver="original")
+    start, end = array(golden, f"{prefix}/ode_in"), array(golden, f"{prefix}/ode_out")
+    torch.testing.assert_close(model.solve(start).detach(), end, rtol=0, atol=1e-10)
+
+
+def test_torchdiffeq_solves_the_same_equation(golden):
+    pytest.importorskip("torchdiffeq", reason="the extra hiddennet[ode] is not installed")
+    model = continuous(golden, compat=False, tolerance=1e-8)
+    found = model.train()(array(golden, "B/x"))
+    torch.testing.assert_close(found, array(golden, "D/outofplace_tol1e-8/logits_train"), rtol=0, atol=1e-6)
+
+
+def fill(model, seed):
+    """The golden values' own recipe of parameters, in the original's order of names."""
+
+    def order(names):
+        own = ("downsample", "conv", "graph", "norm", "fc") if isinstance(model, DiscreteGraph) else ()
+        own = own or ("downsample", "conv", "graph", "fc", "norm")
+        return sorted(names, key=lambda item: own.index(item[0].split(".")[0]))
+
+    drawn = np.random.RandomState(seed)
+    with torch.no_grad():
+        for name, p in order(model.named_parameters()):
+            shape = tuple(p.shape) + ((1, 1) if name == "graph.weight" else ())
+            v = torch.as_tensor(drawn.uniform(-1, 1, shape)).view(p.shape)
+            scale = name.startswith("downsample") and len(shape) == 1 and name.endswith("weight")
+            if "norm" in name or scale:
+                p.copy_(1 + 0.3 * v if name.endswith("weight") else 0.2 * v)
+            else:
+                p.copy_(v * math.sqrt(3 / math.prod(shape[1:])) if len(shape) > 1 else 0.1 * v)
+        for name, b in order(model.named_buffers()):
+            if name.endswith("running_mean"):
+                b.copy_(torch.as_tensor(0.1 * drawn.uniform(-1, 1, b.shape)))
+            elif name.endswith("running_var"):
+                b.copy_(torch.as_tensor(1 + 0.5 * drawn.uniform(-1, 1, b.shape)))
+    return model
+
+
+FULL = {
+    "static": (StaticGraph, StaticConfig, 21),
+    "discrete": (DiscreteGraph, DiscreteConfig, 22),
+    "continuous": (ContinuousGraph, ContinuousConfig, 23),
+}
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_full_size(golden, name):
+    made, config, seed = FULL[name]
+    if f"E/{name}/logits" not in golden:
+        pytest.skip(f"E/{name}/* is kept aside, for acceptance checks")
+    model = fill(made(config(compat=True)).double(), seed).train()
+    found = model(torch.as_tensor(np.random.RandomState(31).standard_normal((2, 3, 32, 32))))
+    torch.testing.assert_close(found, array(golden, f"E/{name}/logits"), rtol=0, atol=1e-10)
+    loss = F.cross_entropy(found, torch.tensor([3, 7]))
+    loss.backward()
+    torch.testing.assert_close(loss, array(golden, f"E/{name}/loss"), rtol=0, atol=1e-10)
+    assert model.counts()["edges"] == int(array(golden, f"E/{name}/kept"))
+    gradients = {original_name(model, key): p.grad for key, p in model.named_parameters()}
+    names = golden[f"E/{name}/param_names"].tolist()
+    assert sorted(names) == sorted(gradients)
+    l2 = torch.stack([gradients[key].norm() for key in names])
+    total = torch.stack([gradients[key].sum() for key in names])
+    torch.testing.assert_close(l2, array(golden, f"E/{name}/grad_l2"), rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(total, array(golden, f"E/{name}/grad_sum"), rtol=1e-9, atol=1e-9)
+    edges = gradients[original_name(model, "graph.weight")]
+    assert int(edges.count_nonzero()) == int(array(golden, f"E/{name}/graph_grad_nonzero"))
+    for row in (300, 750):
+        torch.testing.assert_close(edges[row], array(golden, f"E/{name}/graph_grad_row{row}"), rtol=0, atol=1e-10)
