@@ -248,7 +248,14 @@ class Wiring(nn.Module):
         if torch.compiler.is_compiling():
             return self._make()
         weight = self.weight
-        key = (weight.data_ptr(), weight._version, weight.device, weight.dtype, _steps, torch.is_inference_mode_enabled())
+        key = (
+            weight.data_ptr(),
+            weight._version,
+            weight.device,
+            weight.dtype,
+            _steps,
+            torch.is_inference_mode_enabled(),
+        )
         if self.chosen is not None:
             key += (self.chosen.data_ptr(), self.chosen._version)
         if self._made is None or self._made_for != key:

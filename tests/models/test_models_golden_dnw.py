@@ -117,7 +117,6 @@ def continuous(golden, **options):
     return filled(ContinuousGraph(config), golden, "D/param/")
 
 
-# The original takes some of its solver's numbers in float32, which its own gradients are known to
 @pytest.mark.parametrize("prefix", ["D/inplace", "D/outofplace", "D/outofplace_tol1e-8"])
 def test_continuous(golden, prefix):
     options = {"compat": prefix == "D/inplace", "solver": "original"}

@@ -37,7 +37,8 @@ MIDDLE = (
     -1776094331 / 19743644256 / 2,
     11237099 / 235043384 / 2,
 )
-EXPONENT = float(torch.tensor(0.2, dtype=torch.float32))  # the original's fifth root is in float32
+# the original's step control holds these in float32
+EXPONENT, SAFETY, SHRINK = (float(torch.tensor(x, dtype=torch.float32)) for x in (0.2, 0.9, 0.2))
 
 
 class NotConverged(RuntimeError):
@@ -56,23 +57,23 @@ def dopri5(function: Function, y: Tensor, *, tolerance: float, max_steps: int) -
     slope, y = function(t, y)
     step = _first_step(function, y, slope, tolerance).to(torch.float64)
     for _ in range(max_steps):
-        if not float(t + step) > float(t):
-            raise NotConverged(_gave_up(tolerance, f"a step of {float(step):.3g} at t = {float(t):.4g}"))
+        if not (t + step).item() > t.item():
+            raise NotConverged(_gave_up(tolerance, f"a step of {step.item():.3g} at t = {t.item():.4g}"))
         short = step.to(y.dtype)
         after, slopes = _stages(function, t, y, slope, step, short)
-        error = short * _sum(slopes, ERROR)
+        error = _sum(short, slopes, ERROR)
         scale = tolerance + tolerance * torch.maximum(y.abs(), after.abs())
         ratio = ((error / scale) ** 2).mean()
-        size = float(ratio)
+        size = ratio.item()
         if not math.isfinite(size):
-            raise NotConverged(_gave_up(tolerance, f"an error that is no number at t = {float(t):.4g}"))
+            raise NotConverged(_gave_up(tolerance, f"an error that is no number at t = {t.item():.4g}"))
         if size <= 1:
-            if float(t + step) >= 1:
-                middle = y + short * _sum(slopes, MIDDLE)
+            if (t + step).item() >= 1:
+                middle = y + _sum(short, slopes, MIDDLE)
                 return _interpolate(y, middle, after, slopes[0], slopes[-1], t, step)
             t, y, slope = t + step, after, slopes[-1]
         step = _next_step(step, ratio, size)
-    raise NotConverged(_gave_up(tolerance, f"t = {float(t):.4g} after {max_steps} steps"))
+    raise NotConverged(_gave_up(tolerance, f"t = {t.item():.4g} after {max_steps} steps"))
 
 
 def _gave_up(tolerance: float, got: str) -> str:
@@ -82,11 +83,12 @@ def _gave_up(tolerance: float, got: str) -> str:
     )
 
 
-def _sum(slopes: Sequence[Tensor], factors: Sequence[float]) -> Tensor:
-    total = slopes[0] * factors[0]
+def _sum(step: Tensor, slopes: Sequence[Tensor], factors: Sequence[float]) -> Tensor:
+    """step x (the slopes weighted by factors), each product rounded by itself as the original's are."""
+    total = slopes[0] * (step * factors[0])
     for slope, factor in zip(slopes[1:], factors[1:], strict=True):
         if factor:
-            total = torch.add(total, slope, alpha=factor)
+            total = total + slope * (step * factor)
     return total
 
 
@@ -97,13 +99,13 @@ def _rms(x: Tensor) -> Tensor:
 def _first_step(function: Function, y: Tensor, slope: Tensor, tolerance: float) -> Tensor:
     scale = tolerance + y.abs() * tolerance
     d0, d1 = _rms(y / scale), _rms(slope / scale)
-    guess = y.new_tensor(1e-6) if float(d0) < 1e-5 or float(d1) < 1e-5 else 0.01 * d0 / d1
+    guess = y.new_tensor(1e-6) if d0.item() < 1e-5 or d1.item() < 1e-5 else 0.01 * d0 / d1
     second, _ = function(guess.to(torch.float64), y + guess * slope)
     d2 = _rms((second - slope) / scale) / guess
-    if float(d1) <= 1e-15 and float(d2) <= 1e-15:
+    if d1.item() <= 1e-15 and d2.item() <= 1e-15:
         finer = torch.maximum(y.new_tensor(1e-6), guess * 1e-3)
     else:
-        finer = (0.01 / (d1 if float(d1) >= float(d2) else d2)) ** (1 / 5)
+        finer = (0.01 / (d1 if d1.item() >= d2.item() else d2)) ** (1 / 5)
     return torch.minimum(100 * guess, finer)
 
 
@@ -112,7 +114,7 @@ def _stages(
 ) -> tuple[Tensor, list[Tensor]]:
     slopes, state = [slope], y
     for node, row in zip(NODES, STAGES, strict=True):
-        following, state = function(t + node * step, y + short * _sum(slopes, row))
+        following, state = function(t + node * step, y + _sum(short, slopes, row))
         slopes.append(following)
     return state, slopes
 
@@ -120,13 +122,11 @@ def _stages(
 def _next_step(step: Tensor, ratio: Tensor, size: float) -> Tensor:
     if size == 0:
         return step * 10
-    most = 1.0 if size < 1 else 5.0
-    return step / ((ratio.sqrt().to(step.dtype) ** EXPONENT) / 0.9).clamp(min=0.1, max=most)
+    most = 1.0 if size < 1 else 1 / SHRINK
+    return step / ((ratio.sqrt().to(step.dtype) ** EXPONENT) / SAFETY).clamp(min=0.1, max=most)
 
 
-def _interpolate(
-    y0: Tensor, middle: Tensor, y1: Tensor, f0: Tensor, f1: Tensor, t: Tensor, step: Tensor
-) -> Tensor:
+def _interpolate(y0: Tensor, middle: Tensor, y1: Tensor, f0: Tensor, f1: Tensor, t: Tensor, step: Tensor) -> Tensor:
     """The quartic through both ends, their slopes and the middle, at time 1."""
     short = step.to(y0.dtype)
     x = ((1.0 - t) / ((t + step) - t)).to(y0.dtype)
