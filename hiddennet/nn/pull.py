@@ -1,4 +1,4 @@
-"""Pull form: each block of nodes sums its incoming edges over one buffer of all earlier nodes, which is never copied."""
+"""Pull form: each block of nodes sums its incoming edges over one buffer of all earlier nodes, never copied."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 
 class PullBuffer:
-    """The outputs of a graph's source nodes for one forward: node-major, [nodes, batch x pixels], filled block by block.
+    """The outputs of a graph's source nodes for one forward: node-major, [nodes, batch x pixels], block by block.
 
     Autograd sees the blocks alone: gradients of all sources are summed in a second buffer, from the last pull to the
     first, each of which hands on the gradient of the block it brought. So every pull must bring the block made of what

@@ -15,7 +15,7 @@ EPS = 1e-5  # of instance norms
 
 
 class SmallGraph(nn.Module):
-    """A stem, a graph of channels, and a classifier of its output nodes. Wortsman et al. 2019, appendix ("small scale").
+    """A stem, a graph of channels, and a classifier of its output nodes. Wortsman et al. 2019, small scale.
 
     Modules: `downsample` (stem: image / 4), `conv` (3x3 depthwise, one a node), `graph` (Wiring over all nodes), `norm`
     (instance norm), `fc`. Images [batch, in_channels, H, W], H and W at least 16, to logits [batch, num_classes].

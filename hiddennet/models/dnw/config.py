@@ -15,7 +15,8 @@ class GraphConfig:
     Args:
         inputs: nodes that hold the stem's channels, the first ones.
         outputs: nodes that are read out, the last ones.
-        density, edges: kept edges, as a fraction of all nodes x nodes positions or, where `edges` is given, their number.
+        density, edges: kept edges, as a fraction of all nodes x nodes positions or, where `edges` is given, their
+            number.
         kind: of graph, see hiddennet.nn.Wiring; drop: of targeted dropout.
         num_classes, in_channels: logits and image channels.
         stem_channels: channels of the stem's first two convolutions.

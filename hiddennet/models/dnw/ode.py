@@ -88,7 +88,7 @@ def _sum(step: Tensor, slopes: Sequence[Tensor], factors: Sequence[float]) -> Te
     total = slopes[0] * (step * factors[0])
     for slope, factor in zip(slopes[1:], factors[1:], strict=True):
         if factor:
-            total = total + slope * (step * factor)
+            total = torch.addcmul(total, slope, step * factor)
     return total
 
 
