@@ -26,7 +26,7 @@ WIRED_PLANS = {
     "dense": "torch's 1x1 convolution by the dense weight (oneDNN, cuDNN)",
 }
 # Densities up to which the list is faster. CPU: measured, LADDER.md. CUDA: predicted, not run on a GPU yet.
-SPARSE_UP_TO = {"cpu": 0.4, "cuda": 0.02, "meta": 0.4}
+SPARSE_UP_TO = {"cpu": 0.35, "cuda": 0.02, "meta": 0.35}
 
 
 @torch.library.register_fake("hiddennet::edge_starts")

@@ -28,18 +28,17 @@ __global__ void __launch_bounds__(kWiredThreads) wired_sum_kernel(const __grid_c
   const int32_t row = int32_t(blockIdx.x) % g.row_blocks * kWiredWarps + int32_t(threadIdx.x) / 32;
   if (row >= edges.n_destinations) return;
   const int64_t first = int64_t(blockIdx.x) / g.row_blocks * kWiredTile + lane;
+  const auto image = [&](int j) { return int32_t(first + 32 * j) / g.p.pixels; };
+  const auto pixel = [&](int j) { return int32_t(first + 32 * j) % g.p.pixels; };
+  const auto to = [&](int j) { return g.p.y + image(j) * g.p.y_image + int64_t(row) * g.p.pixels + pixel(j); };
   const float* from[kWiredColumns];
-  float* to[kWiredColumns];
   float sum[kWiredColumns];
   bool mine[kWiredColumns];
 #pragma unroll
   for (int j = 0; j < kWiredColumns; ++j) {
     mine[j] = first + 32 * j < g.columns;
-    const int32_t column = mine[j] ? int32_t(first + 32 * j) : 0;
-    const int32_t image = column / g.p.pixels, pixel = column % g.p.pixels;
-    from[j] = g.p.x + image * g.p.x_image + pixel;
-    to[j] = g.p.y + image * g.p.y_image + int64_t(row) * g.p.pixels + pixel;
-    sum[j] = g.p.accumulate && mine[j] ? *to[j] : 0.0f;
+    from[j] = mine[j] ? g.p.x + image(j) * g.p.x_image + pixel(j) : g.p.x;
+    sum[j] = g.p.accumulate && mine[j] ? *to(j) : 0.0f;
   }
   const int32_t begin = within(edges.starts[row], edges.n_edges), end = within(edges.starts[row + 1], edges.n_edges);
   for (int32_t at = begin; at < end; at += 32) {
@@ -67,7 +66,7 @@ __global__ void __launch_bounds__(kWiredThreads) wired_sum_kernel(const __grid_c
   }
 #pragma unroll
   for (int j = 0; j < kWiredColumns; ++j) {
-    if (mine[j]) *to[j] = sum[j];
+    if (mine[j]) *to(j) = sum[j];
   }
 }
 

@@ -42,6 +42,14 @@ inline void wired_rows_scalar(const Edges& g, const WiredTile& t) {
 
 #if defined(HN_X86)
 
+// The next edge's source comes from the second level while this one is added: maps are far apart.
+template <int kLines>
+HN_INLINE void prefetch_map(const float* x) {
+  _Pragma("GCC unroll 16") for (int line = 0; line < kLines; ++line) {
+    _mm_prefetch(reinterpret_cast<const char*>(x + 16 * line), _MM_HINT_T0);
+  }
+}
+
 // kVectors sums of 8 pixels stay in registers over all edges of a destination; the last has 1 to 8.
 template <int kVectors>
 HN_TARGET_FMA inline void wired_rows_avx2(const Edges& g, const WiredTile& t) {
@@ -59,6 +67,7 @@ HN_TARGET_FMA inline void wired_rows_avx2(const Edges& g, const WiredTile& t) {
     for (int32_t e = t.starts[r]; e < t.starts[r + 1]; ++e) {
       const float* const x = t.x + g.sources[e] * t.x_map;
       const __m256 w = _mm256_broadcast_ss(g.values + e);
+      prefetch_map<(kVectors + 1) / 2>(t.x + g.sources[e + 1 < t.starts[r + 1] ? e + 1 : e] * t.x_map);
       _Pragma("GCC unroll 16") for (int v = 0; v < kLast; ++v) {
         sum[v] = _mm256_fmadd_ps(w, _mm256_loadu_ps(x + 8 * v), sum[v]);
       }
@@ -85,6 +94,7 @@ HN_TARGET_AVX512 inline void wired_rows_avx512(const Edges& g, const WiredTile& 
     for (int32_t e = t.starts[r]; e < t.starts[r + 1]; ++e) {
       const float* const x = t.x + g.sources[e] * t.x_map;
       const __m512 w = _mm512_set1_ps(g.values[e]);
+      prefetch_map<kVectors>(t.x + g.sources[e + 1 < t.starts[r + 1] ? e + 1 : e] * t.x_map);
       _Pragma("GCC unroll 16") for (int v = 0; v < kLast; ++v) {
         sum[v] = _mm512_fmadd_ps(w, _mm512_loadu_ps(x + 16 * v), sum[v]);
       }
