@@ -41,6 +41,7 @@ MODULES = {
     "bop_step": "bench.ops.bench_bop_step",
     "quantize_codes": "bench.ops.bench_quantize_codes",
     "code_weight_gradient": "bench.ops.bench_code_weight_gradient",
+    "wired_sum": "bench.ops.bench_wired_sum",
     "pruning": "bench.pruning",
     "accuracy": "bench.accuracy",
 }

@@ -49,4 +49,8 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
   m.def(
       "code_weight_gradient(Tensor input, Tensor gradient, Tensor input_delta, Tensor gradient_delta, int[] "
       "shape, " HN_CONV ", int groups, bool channels_last) -> (Tensor, Tensor)");
+  m.def("edge_starts(Tensor weight) -> Tensor");
+  m.def("pack_edges(Tensor weight, Tensor starts, int n_edges) -> (Tensor, Tensor)");
+  m.def("wired_sum(Tensor x, Tensor starts, Tensor sources, Tensor values) -> Tensor");
+  m.def("wired_sum_(Tensor(a!) out, Tensor x, Tensor starts, Tensor sources, Tensor values, bool accumulate) -> ()");
 }

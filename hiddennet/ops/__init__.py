@@ -16,11 +16,14 @@ from hiddennet.ops.score_step import score_step_
 from hiddennet.ops.source import WeightSource
 from hiddennet.ops.strike_out import count_flags, strike_out_
 from hiddennet.ops.topk_mask import rule_mask, topk_mask, topk_mask_global, topk_select
+from hiddennet.ops.wired_sum import WIRED_PLANS, Edges, default_wired_plan, pack_edges, wired_sum, wired_sum_
 
 __all__ = [
     "INITS",
     "MAX_NOTED_REDRAW",
     "PLANS",
+    "WIRED_PLANS",
+    "Edges",
     "InitScale",
     "PSGConfig",
     "Rule",
@@ -29,11 +32,13 @@ __all__ = [
     "code_weight_gradient",
     "count_flags",
     "default_plan",
+    "default_wired_plan",
     "generate_weight",
     "init_scale",
     "masked_conv2d",
     "masked_linear",
     "masked_weight",
+    "pack_edges",
     "pack_mask",
     "psg_conv2d",
     "psg_linear",
@@ -50,4 +55,6 @@ __all__ = [
     "topk_select",
     "topk_weight",
     "unpack_mask",
+    "wired_sum",
+    "wired_sum_",
 ]

@@ -17,6 +17,7 @@ from hiddennet.reference.topk import (
     topk_mask_global,
     unpack_mask,
 )
+from hiddennet.reference.wired_sum import dense_weight, wired_sum
 
 __all__ = [
     "bernoulli_logits",
@@ -25,6 +26,7 @@ __all__ = [
     "code_range",
     "code_sums",
     "code_weight_gradient",
+    "dense_weight",
     "generate",
     "laplaces",
     "masked_weight",
@@ -47,4 +49,5 @@ __all__ = [
     "topk_mask_global",
     "uniforms",
     "unpack_mask",
+    "wired_sum",
 ]
