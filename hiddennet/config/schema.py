@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from hiddennet import data, methods, models
 from hiddennet.config.errors import nearest, one_of
+from hiddennet.config.graph import GraphSection
 from hiddennet.methods.recipe import (
     OPTIMIZERS,
     SCHEDULES,
@@ -48,6 +49,7 @@ class ModelSection(Section):
     """model: the network that is hidden in."""
 
     title: ClassVar[str] = "model"
+    sections: ClassVar[dict[str, object]] = {"graph": GraphSection}
     name: Annotated[str, _known(models.names)] = Field(description="the network's name")
     width: Number = Field(1.0, gt=0.0, description="factor on every layer's channels; above 0, 1 = the paper's")
     batch_norm: Literal["affine", "non_affine", "none"] = Field(
@@ -71,6 +73,7 @@ class ModelSection(Section):
     dropout: Annotated[Number, Field(ge=0.0, lt=1.0)] | None = Field(
         None, description="fraction of lstm_lm's units that training leaves out; null: 0.65"
     )
+    graph: GraphSection | None = Field(None, description="nodes of the graph networks, dnw_*; null: as published")
     first_layer: Literal["dense"] | None = Field(None, description="dense: the first layer is not hidden")
     last_layer: Literal["dense"] | None = Field(None, description="dense: the classifier is not hidden")
 
@@ -194,7 +197,7 @@ class Config(Section):
             found.append(
                 f"train.accumulate: expected at most data.batch_size ({data.batch_size}), got {train.accumulate}"
             )
-        found += self._text()
+        found += self._text() + self._graph()
         return found + recipe_mistakes("", optimizer, schedule, train.epochs, "train.epochs", data.validation)
 
     def _text(self) -> list[str]:
@@ -205,4 +208,23 @@ class Config(Section):
             return [f"model.name: expected {kind} with data.name={self.data.name}, got {name!r}"]
         if text and self.train.accumulate > 1:
             return [f"train.accumulate: expected 1 with a text, got {self.train.accumulate}"]
+        return []
+
+    def _graph(self) -> list[str]:
+        """What is wrong between a graph network, its keys and the method."""
+        model, method = self.model, self.method
+        if model.name not in models.GRAPHS:
+            if model.graph is not None:
+                return [
+                    f"model.graph: expected null with {model.name}, got a map; it is for {', '.join(models.GRAPHS)}"
+                ]
+            return []
+        able = [name for name, kind in methods.METHODS.items() if kind.takes_graphs]
+        if method.name not in able:
+            return [f"method.name: expected {one_of(able)} with model.name={model.name}, got {method.name!r}"]
+        given = {} if model.graph is None else model.graph.given()
+        try:
+            models.dnw.config_of(model.name, given, width=model.width)
+        except ValueError as error:
+            return [str(error)]
         return []

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hiddennet.methods.base import Method, MethodSection
 from hiddennet.methods.dense import Dense
+from hiddennet.methods.dnw import Dnw
 from hiddennet.methods.edge_popup import EdgePopup
 from hiddennet.methods.fine_tune import FineTune
 from hiddennet.methods.gem_miner import GemMiner
@@ -40,6 +41,7 @@ METHODS: dict[str, type[Method]] = {
         PeekABoo,
         FineTune,
         MagnitudeTopK,
+        Dnw,
     )
 }
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from hiddennet.methods.recipe import Stage
 from hiddennet.methods.section import Section
-from hiddennet.nn import density, hidden_layers
+from hiddennet.nn import density, hides
 
 if TYPE_CHECKING:
     from hiddennet.config import Config
@@ -67,6 +67,7 @@ class Method:
 
     name: ClassVar[str]
     Section: ClassVar[type[MethodSection]]
+    takes_graphs: ClassVar[bool] = False  # whether it trains graph networks (models.GRAPHS)
 
     def __init__(self, config: Config):
         self.config = config
@@ -147,4 +148,4 @@ class Method:
 
     def density(self, model: nn.Module) -> float:
         """The revealed fraction of the hidden weights; 1 for a network that hides none."""
-        return density(model) if hidden_layers(model) else 1.0
+        return density(model) if hides(model) else 1.0

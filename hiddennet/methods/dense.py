@@ -26,6 +26,7 @@ class Dense(Method):
 
     name = "dense"
     Section = DenseSection
+    takes_graphs = True
 
     def build(self, model: nn.Module) -> nn.Module:
         draw_weights(model, self.section, self.seed)

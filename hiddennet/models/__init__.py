@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from . import dnw
 from .prunable import PeekABooLayers, peek_a_boo_layers, prunable
-from .registry import TEXT, build, names
+from .registry import GRAPHS, TEXT, build, names
 from .resnet import ResNet
 from .small import SmallNet
 
-__all__ = ["TEXT", "PeekABooLayers", "ResNet", "SmallNet", "build", "dnw", "names", "peek_a_boo_layers", "prunable"]
+__all__ = [
+    "GRAPHS",
+    "TEXT",
+    "PeekABooLayers",
+    "ResNet",
+    "SmallNet",
+    "build",
+    "dnw",
+    "names",
+    "peek_a_boo_layers",
+    "prunable",
+]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from torch import nn
 
+from . import dnw
 from .layers import BATCH_NORMS
 from .lstm import LstmLm
 from .mnist import LeNet5, RamanujanNet
@@ -35,6 +37,7 @@ class Request:
     stem_scaled: bool
     layers: int | None
     dropout: float | None
+    graph: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Entry:
 _COMMON = ("num_classes", "in_channels", "width", "bias")
 _SIZED = (*_COMMON, "image_size")
 _NORMED = (*_COMMON, "batch_norm")
+_GRAPH = ("num_classes", "in_channels", "image_size", "width", "graph")
 TEXT = ("lstm_lm",)  # models of words, not of images
 
 
@@ -123,6 +127,7 @@ def _registry() -> dict[str, Entry]:
         "wide_resnet28_2": Entry(3, 32, partial(WideResNet, 4, 2), _NORMED),
         "wide_resnet28_10": Entry(3, 32, partial(WideResNet, 4, 10, plain_skip=True, last_momentum=0.9), _NORMED),
         "mobilenet_v2": Entry(3, 32, MobileNetV2, _NORMED),
+        **{name: Entry(3, size, partial(dnw.make, name), _GRAPH) for name, size in dnw.IMAGE_SIZES.items()},
         "lstm_lm": Entry(
             1, 35, LstmLm, ("num_classes", "width", "bias", "layers", "dropout"), {"layers": 2, "dropout": 0.65}
         ),
@@ -130,6 +135,7 @@ def _registry() -> dict[str, Entry]:
 
 
 _ENTRIES = _registry()
+GRAPHS = tuple(dnw.NETWORKS)  # models whose channels are the nodes of a wiring
 
 
 def names() -> list[str]:
@@ -150,6 +156,7 @@ def build(
     stem_scaled: bool = True,
     layers: int | None = None,
     dropout: float | None = None,
+    graph: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Makes the model ``name`` with PyTorch's default initialisation of its weights.
 
@@ -172,6 +179,8 @@ def build(
         layers, dropout: of ``lstm_lm`` (2 and 0.65), refused elsewhere. Its num_classes are the words
             of the vocabulary, it has 1500 units times ``width``, biases where ``bias`` is true, and no
             use for in_channels and image_size.
+        graph: of the ``dnw_*`` networks: fields of their config objects (hiddennet.models.dnw), by name; the kind of
+            graph is "complete" where it does not say. Refused elsewhere.
 
     The model carries ``first_layer`` and ``last_layer`` (names of modules, to keep them dense) and
     ``architecture``, the arguments that make it again: ``build(**model.architecture)``.
@@ -194,6 +203,7 @@ def build(
         stem_scaled=stem_scaled,
         layers=entry.defaults.get("layers") if layers is None else layers,
         dropout=entry.defaults.get("dropout") if dropout is None else dropout,
+        graph=None if graph is None else dict(graph),
     )
     _check(request, entry)
     model = entry.make(**{key: getattr(request, key) for key in entry.takes})
@@ -213,7 +223,13 @@ def _check(request: Request, entry: Entry) -> None:
     for key in ("bias", "conv_bias", "stem_scaled"):
         if not isinstance(getattr(request, key), bool):
             raise ValueError(f"{key}: expected true or false, got {getattr(request, key)!r}")
-    for key, usual in (("conv_bias", False), ("stem_scaled", True), ("layers", None), ("dropout", None)):
+    for key, usual in (
+        ("conv_bias", False),
+        ("stem_scaled", True),
+        ("layers", None),
+        ("dropout", None),
+        ("graph", None),
+    ):
         value = getattr(request, key)
         if value is not usual and key not in entry.takes:
             takers = ", ".join(sorted(name for name, other in _ENTRIES.items() if key in other.takes))

@@ -4,7 +4,7 @@ from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.hide import hide
 from hiddennet.nn.latent import Latent, latent
 from hiddennet.nn.layers import HiddenConv2d, HiddenLinear
-from hiddennet.nn.network import density, hidden_layers, masks, refresh, select
+from hiddennet.nn.network import density, hidden_layers, hides, masks, refresh, select, wirings
 from hiddennet.nn.psg import PSGConv2d, PSGLinear, psg
 from hiddennet.nn.redraw import redraw
 from hiddennet.nn.rules import All, Fixed, KthValue, Rounded, Sampled, Threshold, TopK
@@ -34,10 +34,12 @@ __all__ = [
     "density",
     "hidden_layers",
     "hide",
+    "hides",
     "latent",
     "masks",
     "psg",
     "redraw",
     "refresh",
     "select",
+    "wirings",
 ]

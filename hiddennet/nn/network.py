@@ -9,11 +9,22 @@ from torch import Tensor, nn
 
 from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.rules import TopK, select_rows
+from hiddennet.nn.wiring import Wiring
 
 
 def hidden_layers(model: nn.Module) -> dict[str, HiddenMixin]:
     """The hidden layers of a model by name, in module order."""
     return {name: module for name, module in model.named_modules() if isinstance(module, HiddenMixin)}
+
+
+def wirings(model: nn.Module) -> dict[str, Wiring]:
+    """The wirings of a model by name, in module order."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Wiring)}
+
+
+def hides(model: nn.Module) -> bool:
+    """Whether a model has hidden layers or wirings: anything that can keep less than all of its weights."""
+    return any(isinstance(module, (HiddenMixin, Wiring)) for module in model.modules())
 
 
 def _groups(layers: list[HiddenMixin]) -> list[list[HiddenMixin]]:
@@ -57,19 +68,21 @@ def select_before_forward(model: nn.Module, _inputs) -> None:
 
 
 def density(model: nn.Module) -> float:
-    """The revealed fraction of all hidden layers' weights (for sampled layers the expected one)."""
-    layers = hidden_layers(model).values()
-    total = sum(layer.weight_shape.numel() for layer in layers)
+    """The revealed fraction of all hidden layers' weights (for sampled layers the expected one) and of all positions
+    of wirings, usable or not."""
+    layers, graphs = hidden_layers(model).values(), wirings(model).values()
+    total = sum(layer.weight_shape.numel() for layer in layers) + sum(graph.weight.numel() for graph in graphs)
     if total == 0:
-        raise ValueError("density: expected a model with hidden layers, got none; hide() it first")
+        raise ValueError("density: expected a model with hidden layers or wirings, got none; hide() it first")
     _ensure_selected(model)
-    return sum(layer.kept() for layer in layers) / total
+    return (sum(layer.kept() for layer in layers) + sum(graph.edges for graph in graphs)) / total
 
 
 def masks(model: nn.Module) -> dict[str, Tensor]:
-    """What each hidden layer reveals: name -> bool of the weight's shape."""
+    """What each hidden layer and each wiring reveals: name -> bool of the weight's shape."""
     _ensure_selected(model)
-    return {name: layer.mask() for name, layer in hidden_layers(model).items()}
+    found = {name: layer.mask() for name, layer in hidden_layers(model).items()}
+    return found | {name: wiring.mask() for name, wiring in wirings(model).items()}
 
 
 def _ensure_selected(model: nn.Module) -> None:

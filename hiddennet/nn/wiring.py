@@ -196,11 +196,16 @@ class Wiring(nn.Module):
         return super().train(mode)
 
     @torch.no_grad()
-    def freeze(self) -> None:
-        """Fix the k largest edges of a "fine_tune" wiring as they are now; later calls change nothing."""
+    def freeze(self, chosen: Tensor | None = None) -> None:
+        """Fix the edges of a "fine_tune" wiring: these, or the k largest as they are now if none are fixed yet."""
         if self.kind != "fine_tune":
             raise ValueError(f"Wiring: expected kind 'fine_tune' to be frozen, got {self.kind!r}")
-        if self.chosen is None:
+        if chosen is not None:
+            _check_shape("chosen", chosen, tuple(self.weight.shape))
+            self.chosen = chosen.to(self.weight.device, torch.bool)
+            self.edges = int(chosen.count_nonzero())
+            self.forget()
+        elif self.chosen is None:
             self.chosen = largest(self.weight, self.edges, self.candidates)
 
     @torch.no_grad()

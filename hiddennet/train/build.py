@@ -64,6 +64,7 @@ def build_plain(config: Config, num_classes: int, in_channels: int, image_size: 
         stem_scaled=section.stem_scaled,
         layers=section.layers,
         dropout=section.dropout,
+        graph=None if section.graph is None else section.graph.given(),
     )
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from hiddennet import artifact, data, density, methods, models
 from hiddennet.config import Config, digest
-from hiddennet.nn import hidden_layers
+from hiddennet.nn import hides
 from hiddennet.train import checkpoint, machine
 from hiddennet.train.console import table
 from hiddennet.train.engine import begin_pass
@@ -135,7 +135,7 @@ def evaluate(
         "method": header.get("method"),
         "data": name,
         "split": split,
-        "density": density(model) if hidden_layers(model) else 1.0,
+        "density": density(model) if hides(model) else 1.0,
         "scores": score(model.to(on), loader, on),
         **sizes,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .base import SmallGraph
+from .build import IMAGE_SIZES, NETWORKS, config_of, graph_keys, make, rewired
 from .config import ContinuousConfig, DiscreteConfig, GraphConfig, StaticConfig
 from .continuous import ContinuousGraph
 from .discrete import DiscreteGraph
@@ -11,6 +12,8 @@ from .original import from_original, original_name, to_original
 from .static import StaticGraph
 
 __all__ = [
+    "IMAGE_SIZES",
+    "NETWORKS",
     "ContinuousConfig",
     "ContinuousGraph",
     "DiscreteConfig",
@@ -20,7 +23,11 @@ __all__ = [
     "SmallGraph",
     "StaticConfig",
     "StaticGraph",
+    "config_of",
     "from_original",
+    "graph_keys",
+    "make",
     "original_name",
+    "rewired",
     "to_original",
 ]
