@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hiddennet.artifact.file import ArtifactError
 from hiddennet.artifact.layers import kind, shape_of
-from hiddennet.nn import hidden_layers
+from hiddennet.nn import Wiring, hidden_layers
 from hiddennet.nn.hidden import HiddenMixin
 
 
@@ -47,7 +47,7 @@ def _refuse(wanted: str, got: str) -> None:
 
 def _can_hide(module: nn.Module) -> bool:
     """Subclasses of torch's layers have a forward of their own, and are left alone by hide()."""
-    return type(module) in (nn.Conv2d, nn.Linear) or isinstance(module, HiddenMixin)
+    return type(module) in (nn.Conv2d, nn.Linear) or isinstance(module, (HiddenMixin, Wiring))
 
 
 def _dense_state(model: nn.Module, hidden: set[str]) -> dict[str, tuple[int, ...]]:
@@ -59,7 +59,7 @@ def _dense_state(model: nn.Module, hidden: set[str]) -> dict[str, tuple[int, ...
         module = model.get_submodule(owner)
         if not isinstance(value, Tensor) or (id(module) in modules and leaf == "weight"):
             continue
-        if leaf == "bias" or not isinstance(module, HiddenMixin):
+        if leaf == "bias" or not isinstance(module, (HiddenMixin, Wiring)):
             shapes[key] = tuple(value.shape)
     for name, layer in hidden_layers(model).items():
         if name not in hidden:

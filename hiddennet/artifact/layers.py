@@ -21,6 +21,7 @@ from hiddennet.artifact.file import ArtifactError
 from hiddennet.nn import Activated, All, Fixed, Flipped, Generated, Redrawn, Sampled, Stored
 from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.weights import source_weight, with_signs
+from hiddennet.nn.wiring import Wiring
 from hiddennet.ops.generate_weight import InitScale, fill
 
 STREAMS = {
@@ -84,11 +85,13 @@ class Restored:
 
 def kind(module: nn.Module) -> str:
     """The layer's kind as the header names it."""
+    if isinstance(module, Wiring):
+        return "wiring"
     return "linear" if isinstance(module, nn.Linear) else "conv2d"
 
 
-def shape_of(module: nn.Conv2d | nn.Linear) -> tuple[int, ...]:
-    """The weight's shape, OIHW or OI, of a plain or a hidden layer."""
+def shape_of(module: nn.Conv2d | nn.Linear | Wiring) -> tuple[int, ...]:
+    """The weight's shape, OIHW or OI, of a plain or a hidden layer or a wiring."""
     return tuple(module.weight_shape if isinstance(module, HiddenMixin) else module.weight.shape)
 
 
@@ -122,6 +125,40 @@ def encode(name: str, layer: HiddenMixin, mask: Tensor, streams: Streams) -> dic
         entry["weights"] = _encode_weights(weight[mask.flatten()], streams)
         entry["trainable"] = layer.weight.requires_grad
     return entry
+
+
+def encode_wiring(name: str, wiring: Wiring, mask: Tensor, streams: Streams) -> dict[str, Any]:
+    """Append a wiring's kept edges, as evaluation runs them, to the streams and return its entry."""
+    with torch.no_grad():
+        weight = wiring.eval_weight().cpu().contiguous().flatten()
+    streams.add("mask_bits", ops.pack_mask(mask.cpu()))
+    return {
+        "name": name,
+        "kind": "wiring",
+        "shape": list(wiring.weight.shape),
+        "source": {"kind": "wiring", "edges": wiring.kind},
+        "reveals": "mask",
+        "kept": int(mask.count_nonzero()),
+        "weights": _encode_weights(weight[mask.cpu().flatten()], streams),
+    }
+
+
+def decode_wiring(entry: dict[str, Any], streams: Streams) -> tuple[Tensor, Tensor]:
+    """The kept edges (bool) and the weights of a wiring: of encode_wiring."""
+    shape = tuple(entry["shape"])
+    mask = ops.unpack_mask(streams.take("mask_bits", (math.prod(shape) + 7) // 8), shape)
+    values = _decode_weights(entry["weights"], entry["kept"], streams)
+    return mask, _spread(entry, mask, values)
+
+
+def _spread(entry: dict[str, Any], mask: Tensor, values: Tensor) -> Tensor:
+    """The values at the mask's places, 0 elsewhere."""
+    count = int(mask.count_nonzero())
+    if count != entry["kept"]:
+        raise ArtifactError(
+            f"artifact: expected {entry['kept']} weights revealed in layer {entry['name']}, got {count}"
+        )
+    return torch.zeros(mask.shape).masked_scatter_(mask, values)
 
 
 def _encode_redrawn(entry: dict[str, Any], layer: HiddenMixin, mask: Tensor, streams: Streams) -> None:
@@ -208,15 +245,7 @@ def decode(entry: dict[str, Any], streams: Streams) -> Restored:
         values = _decode_flipped(entry, mask, streams)
     else:
         values = _decode_weights(entry["weights"], entry["kept"], streams)
-    weight = values.clone()
-    if mask is not None:
-        flat = mask.flatten()
-        if int(flat.count_nonzero()) != entry["kept"]:
-            raise ArtifactError(
-                f"artifact: expected {entry['kept']} weights revealed in layer {entry['name']}, "
-                f"got {int(flat.count_nonzero())}"
-            )
-        weight = torch.zeros(count).masked_scatter_(flat, values)
+    weight = values.clone() if mask is None else _spread(entry, mask, values)
     return Restored(Stored(weight.view(shape), **spec), rule, None, scores)
 
 

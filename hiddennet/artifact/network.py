@@ -8,6 +8,7 @@ weight * sigmoid(score); one evaluated by a fixed draw keeps that draw as a mask
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from typing import Any
@@ -20,8 +21,8 @@ from hiddennet import models
 from hiddennet.artifact import file
 from hiddennet.artifact.architecture import check_architecture
 from hiddennet.artifact.file import ArtifactError
-from hiddennet.artifact.layers import Restored, Streams, decode, encode
-from hiddennet.nn import Generated, hidden_layers, hide, masks
+from hiddennet.artifact.layers import Restored, Streams, decode, decode_wiring, encode, encode_wiring
+from hiddennet.nn import Generated, Wiring, hidden_layers, hide, masks, wirings
 from hiddennet.nn.expose import expose, undrawn
 from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.ops.generate_weight import InitScale
@@ -52,8 +53,9 @@ def export(model: nn.Module, path: str | os.PathLike, *, metadata: dict[str, Any
     streams = Streams()
     revealed = masks(model)
     layers = [encode(name, layer, revealed[name], streams) for name, layer in hidden_layers(model).items()]
+    layers += [encode_wiring(name, wiring, revealed[name], streams) for name, wiring in wirings(model).items()]
     state = _state(model)
-    weights = sum(layer.weight_shape.numel() for layer in hidden_layers(model).values())
+    weights = sum(math.prod(layer["shape"]) for layer in layers)
     header = {
         "model": facts.pop("model", getattr(model, "architecture", None)),
         "class": f"{type(model).__module__}.{type(model).__qualname__}",
@@ -84,7 +86,12 @@ def load(path: str | os.PathLike, model: nn.Module | None = None) -> nn.Module:
     header, tensors = file.read(path)
     try:
         streams = Streams.of(tensors)
-        layers = {entry["name"]: decode(entry, streams) for entry in header["layers"]}
+        layers, graphs = {}, {}  # in the header's order, which is the streams'
+        for entry in header["layers"]:
+            if entry["kind"] == "wiring":
+                graphs[entry["name"]] = decode_wiring(entry, streams)
+            else:
+                layers[entry["name"]] = decode(entry, streams)
         state = {key.removeprefix(_STATE): tensor for key, tensor in tensors.items()}
         if model is None:
             model = _build(header, state)
@@ -97,6 +104,8 @@ def load(path: str | os.PathLike, model: nn.Module | None = None) -> nn.Module:
             f"({type(error).__name__}: {error}); export it again"
         ) from None
     _reveal(model, layers)
+    for name, (mask, weight) in graphs.items():
+        model.get_submodule(name).fix(mask, weight)
     model.load_state_dict(state, strict=False)  # complete: check_architecture compared every key
     return model.eval()
 
@@ -129,7 +138,7 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     state = {}
     for key, value in model.state_dict().items():
         owner, _, leaf = key.rpartition(".")
-        if isinstance(model.get_submodule(owner), HiddenMixin) and leaf != "bias":
+        if isinstance(model.get_submodule(owner), (HiddenMixin, Wiring)) and leaf != "bias":
             continue
         if not isinstance(value, Tensor):
             raise TypeError(

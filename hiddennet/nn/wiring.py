@@ -209,6 +209,21 @@ class Wiring(nn.Module):
             self.chosen = largest(self.weight, self.edges, self.candidates)
 
     @torch.no_grad()
+    def fix(self, chosen: Tensor, weight: Tensor) -> None:
+        """Become a "fine_tune" wiring of these edges and weights: bool and float32 [n_destinations, n_sources]."""
+        self.kind, self.drop = "fine_tune", None
+        self.freeze(chosen)
+        self.weight.copy_(weight)
+        self.forget()
+
+    @torch.no_grad()
+    def eval_weight(self) -> Tensor:
+        """The effective weight of evaluation, detached: [n_destinations, n_sources]."""
+        if not self.training or self.kind not in _DROPOUTS:
+            return self._current(None)[0]
+        return self._make()[0]
+
+    @torch.no_grad()
     def mask(self) -> Tensor:
         """The kept edges, in evaluation: bool [n_destinations, n_sources]."""
         if self.kind == "fine_tune":
