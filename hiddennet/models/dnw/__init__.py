@@ -7,8 +7,11 @@ from .build import IMAGE_SIZES, NETWORKS, config_of, graph_keys, make, rewired
 from .config import ContinuousConfig, DiscreteConfig, GraphConfig, StaticConfig
 from .continuous import ContinuousGraph
 from .discrete import DiscreteGraph
+from .mobilenet import MobileNetGraph
+from .mobilenet_config import MobileNetConfig
 from .ode import NotConverged
 from .original import from_original, original_name, to_original
+from .stage import GraphStage
 from .static import StaticGraph
 
 __all__ = [
@@ -19,6 +22,9 @@ __all__ = [
     "DiscreteConfig",
     "DiscreteGraph",
     "GraphConfig",
+    "GraphStage",
+    "MobileNetConfig",
+    "MobileNetGraph",
     "NotConverged",
     "SmallGraph",
     "StaticConfig",
