@@ -141,7 +141,7 @@ class Dnw(Method):
     @torch.no_grad()
     def _start_from(self, model: nn.Module, where: str) -> None:
         """Fix the edges, and take the weights if the config says so, of what was trained before."""
-        state, own = read_weights(where), model.state_dict()
+        state, own = read_weights(where, "method.graph_from"), model.state_dict()
         for key, value in own.items():
             if key not in state or state[key].shape != value.shape:
                 got = f"shape {tuple(state[key].shape)}" if key in state else "none"

@@ -14,8 +14,8 @@ from hiddennet.nn.weights import source_weight
 TORCHVISION = "torchvision:"
 
 
-def read_weights(where: str) -> dict[str, Tensor]:
-    """Return the state dict that `where` names: a checkpoint, a run, an artifact, torchvision:NAME.
+def read_weights(where: str, key: str = "method.weights") -> dict[str, Tensor]:
+    """Return the state dict that `where` names: a checkpoint, a run, an artifact, torchvision:NAME. key: the config's.
 
     Raises FileNotFoundError or ValueError, saying what was expected.
     """
@@ -27,8 +27,7 @@ def read_weights(where: str) -> dict[str, Tensor]:
         path = best if best.is_file() else path / "checkpoints" / "last.pt"
     if not path.is_file():
         raise FileNotFoundError(
-            f"method.weights: expected a checkpoint, a run, an artifact or torchvision:NAME, "
-            f"got {where!r}, where there is none"
+            f"{key}: expected a checkpoint, a run, an artifact or torchvision:NAME, got {where!r}, where there is none"
         )
     if path.suffix == ".safetensors":
         from hiddennet import artifact

@@ -11,14 +11,17 @@ from torch import nn
 from .config import ContinuousConfig, DiscreteConfig, StaticConfig
 from .continuous import ContinuousGraph
 from .discrete import DiscreteGraph
+from .mobilenet import MobileNetGraph
+from .mobilenet_config import MobileNetConfig
 from .static import StaticGraph
 
 NETWORKS: dict[str, tuple[type[nn.Module], type]] = {
     "dnw_static": (StaticGraph, StaticConfig),
     "dnw_discrete": (DiscreteGraph, DiscreteConfig),
     "dnw_continuous": (ContinuousGraph, ContinuousConfig),
+    "dnw_mobilenet": (MobileNetGraph, MobileNetConfig),
 }
-IMAGE_SIZES = {"dnw_static": 32, "dnw_discrete": 32, "dnw_continuous": 32}  # as published; others do, too
+IMAGE_SIZES = dict.fromkeys(NETWORKS, 32) | {"dnw_mobilenet": 224}  # as published; others do, too
 # What models.build is told by keys of its own.
 _BUILT = ("num_classes", "in_channels", "image_size", "width")
 
@@ -61,7 +64,7 @@ def rewired(model: nn.Module, **changes: Any) -> nn.Module:
     other = type(model)(config)
     if hasattr(model, "architecture"):
         name = model.architecture["name"]
-        graph = {key: value for key, value in asdict(config).items() if key in graph_keys(name)}
+        graph = {key: _lists(value) for key, value in asdict(config).items() if key in graph_keys(name)}
         other.architecture = {**model.architecture, "graph": graph}
     return other
 
@@ -69,3 +72,8 @@ def rewired(model: nn.Module, **changes: Any) -> nn.Module:
 def _tuples(value: Any) -> Any:
     """Lists, as configs have them, as tuples."""
     return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def _lists(value: Any) -> Any:
+    """Tuples as lists, which every file format knows."""
+    return [_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
