@@ -1,4 +1,4 @@
-"""What a hidden layer with a TargetedDropout rule computes with in training: its largest weights, and a draw of others."""
+"""What a hidden layer with a TargetedDropout rule trains with: its largest weights, and a draw of the others."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import hiddennet as hn
+from hiddennet.config import ConfigError
 from hiddennet.methods import METHODS
 from hiddennet.methods.layers import plain_layers
 from hiddennet.nn.rules import kept_count
@@ -143,8 +144,8 @@ def test_targeted_dropout_learns_and_reveals_the_largest(trained):
         weight = layer.weight.detach()
         want = hn.ops.topk_mask(weight, kept_count(weight.numel(), 0.3), by="magnitude")
         assert torch.equal(masks(run.model)[key], want), key
-        dropped = layer.weight.grad == 0
-        assert 0.3 < float(dropped[~want].float().mean()) and dropped.sum() < (~want).sum(), key
+    learning = (layers["layer1.0.conv1"].weight.grad != 0).float().mean()  # the largest, and a draw of the others
+    assert float(learning) == pytest.approx(0.3 + 0.7 * 0.2, abs=0.05)
     run.model.eval()
     for key, layer in layers.items():
         assert torch.equal(layer.effective_weight() != 0, masks(run.model)[key]), key
