@@ -122,6 +122,12 @@ class TrainSection(Section):
     title: ClassVar[str] = "train"
     epochs: Count = Field(100, description="passes over the training set")
     label_smoothing: Number = Field(0.0, ge=0.0, lt=1.0, description="weight of the uniform distribution in the target")
+    mixup: Number = Field(
+        0.0,
+        ge=0.0,
+        description="alpha of mixup: images and labels of a batch are blended in a proportion of Beta(alpha, alpha), "
+        "and train accuracy counts the label of the larger part; 0: none",
+    )
     amp: Literal["bf16"] | None = Field(
         None, description="bf16: forward and backward in bfloat16 where that is safe (a GPU)"
     )
@@ -208,6 +214,8 @@ class Config(Section):
             return [f"model.name: expected {kind} with data.name={self.data.name}, got {name!r}"]
         if text and self.train.accumulate > 1:
             return [f"train.accumulate: expected 1 with a text, got {self.train.accumulate}"]
+        if text and self.train.mixup:
+            return [f"train.mixup: expected 0 with a text, whose words cannot be blended, got {self.train.mixup}"]
         return []
 
     def _graph(self) -> list[str]:

@@ -1,12 +1,13 @@
 """magnitude_topk: learned weights, revealed by their own magnitude; the hidden ones learn too.
 
 What the original's configs name DNWConv: w * topk(|w|), the gradient straight through to every
-weight (Wortsman et al. 2019, arXiv 1906.00586, eq. 4). Not the wiring over a graph of channels.
+weight (Wortsman et al. 2019, arXiv 1906.00586, eq. 4); its sparse ResNets. With `drop` it is targeted
+dropout, which the paper compares with. Not the wiring over a graph of channels.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
@@ -20,8 +21,8 @@ from hiddennet.methods.layers import (
     numbers,
     plain_layers,
 )
-from hiddennet.methods.section import Density
-from hiddennet.nn import Stored, TopK, hide
+from hiddennet.methods.section import Density, Number
+from hiddennet.nn import Stored, TargetedDropout, TopK, hide
 
 
 class MagnitudeTopKSection(DrawnSection):
@@ -29,7 +30,15 @@ class MagnitudeTopKSection(DrawnSection):
 
     title: ClassVar[str] = "method 'magnitude_topk'"
     name: Literal["magnitude_topk"]
-    density: Density = Field(0.5, description="fraction revealed; n - int((1 - density) n) of a layer's n weights")
+    density: Density = Field(
+        0.5, description="fraction revealed; n - int((1 - density) n) of a layer's n weights, 1 - density as a decimal"
+    )
+    drop: Annotated[Number, Field(ge=0.0, le=1.0)] | None = Field(
+        None,
+        description="targeted dropout: training leaves each weight that is not among the largest out with this "
+        "probability, anew at each step, and gradients reach what takes part; null: the largest alone take part, "
+        "gradients reach all",
+    )
     scope: Literal["layer", "global"] = Field(
         "layer", description="rank each layer by itself, or all hidden layers together"
     )
@@ -52,10 +61,14 @@ class MagnitudeTopK(Method):
         draw_weights(model, section, self.seed, names=dense)
         density = section.density if section.scale_fan else None
         draw_weights(model, section, self.seed, names=hidden, density=density)
+        rule = TopK(section.density, scope=section.scope, of="weights", removed="decimal")
+        if section.drop is not None:
+            rule = TargetedDropout(section.density, section.drop, self.seed, scope=section.scope)
+        gradient = "through" if section.drop is None else "masked"
         hide(
             model,
-            source=lambda name, _: Stored(trainable=True, gradient="through", layer=number[name]),
-            rule=TopK(section.density, by="magnitude", scope=section.scope, of="weights"),
+            source=lambda name, _: Stored(trainable=True, gradient=gradient, layer=number[name]),
+            rule=rule,
             exclude=lambda name, _: name in dense,
         )
         learn(model)

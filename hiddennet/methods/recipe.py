@@ -64,6 +64,11 @@ class CosineSection(ConstantSection):
 
     title: ClassVar[str] = "schedule 'cosine'"
     name: Literal["cosine"]
+    by: Literal["epoch", "iteration"] = Field(
+        "epoch",
+        description="when lr changes: before each epoch, or before each step, also in the warm-up, so that the last "
+        "falling step has 0",
+    )
     final_epochs: Count = Field(0, description="epochs at the end with the learning rate final_lr")
     final_lr: Number = Field(0.0, ge=0.0, description="learning rate of the final epochs")
 

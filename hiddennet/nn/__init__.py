@@ -7,7 +7,7 @@ from hiddennet.nn.layers import HiddenConv2d, HiddenLinear
 from hiddennet.nn.network import density, hidden_layers, hides, masks, refresh, select, wirings
 from hiddennet.nn.psg import PSGConv2d, PSGLinear, psg
 from hiddennet.nn.redraw import redraw
-from hiddennet.nn.rules import All, Fixed, KthValue, Rounded, Sampled, Threshold, TopK
+from hiddennet.nn.rules import All, Fixed, KthValue, Rounded, Sampled, TargetedDropout, Threshold, TopK
 from hiddennet.nn.sources import Activated, Flipped, Generated, Redrawn, Stored
 from hiddennet.nn.wiring import Wiring
 
@@ -28,6 +28,7 @@ __all__ = [
     "Rounded",
     "Sampled",
     "Stored",
+    "TargetedDropout",
     "Threshold",
     "TopK",
     "Wiring",

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from hiddennet import ops
 from hiddennet.nn.rounded import add_rounded_state, rounded_scores, rounded_state
-from hiddennet.nn.rules import All, Fixed, Rounded, Rule, Sampled, Threshold, TopK, select_rows
+from hiddennet.nn.rules import All, Fixed, Rounded, Rule, Sampled, TargetedDropout, Threshold, TopK, select_rows
 from hiddennet.nn.sources import Activated
+from hiddennet.nn.targeted import targeted_state
 from hiddennet.nn.weights import WeightState
 from hiddennet.ops.checks import check_choice
 from hiddennet.ops.masked_weight import effective_weight
@@ -63,9 +64,12 @@ class HiddenMixin(WeightState):
             known = not (rule.mask.is_meta or device.type == "meta")
             self._kept = int(rule.mask.count_nonzero()) if known else None
             self.rule = Fixed(None)  # the bits are kept, not the bytes
-        if isinstance(rule, Sampled):
+        if isinstance(rule, (Sampled, TargetedDropout)):
             # step 0 is the fixed draw of evaluation; training counts from 1
             self.register_buffer("draw", torch.ones(1, dtype=torch.int64, device=device))
+        if isinstance(rule, TargetedDropout):
+            every = ops.pack_mask(torch.ones(self.weight_shape.numel(), dtype=torch.bool)).to(device)
+            self.register_buffer("all_bits", every, persistent=False)
         if isinstance(rule, Rounded):
             add_rounded_state(self, rule, device)
         row = torch.zeros(4, dtype=torch.int32, device=device)
@@ -151,11 +155,16 @@ class HiddenMixin(WeightState):
         self.keep_selection(row)
         return row
 
+    def _topk_state(self) -> ops.Rule:
+        return ops.Rule(self.rule.by, self._selection_row())
+
     def rule_state(self) -> ops.Rule:
         """The rule as the ops take it, for the scores as they are now."""
         rule = self.rule
+        if isinstance(rule, TargetedDropout) and self.training:
+            return targeted_state(self, self._topk_state())
         if isinstance(rule, TopK):
-            return ops.Rule(rule.by, self._selection_row())
+            return self._topk_state()
         if isinstance(rule, Threshold):
             return ops.Rule(rule.by, self.selection)
         if isinstance(rule, Fixed):
@@ -204,6 +213,8 @@ class HiddenMixin(WeightState):
         scores = self._scores_for_ops()
         if isinstance(self.rule, Sampled):
             rule = self._fixed_draw()
+        elif isinstance(self.rule, TopK):
+            rule = self._topk_state()
         elif isinstance(self.rule, Rounded):
             rule, scores = rounded_state(self, training=False), rounded_scores(self, training=False)
         else:

@@ -17,16 +17,17 @@ EVALUATIONS = ("expectation", "draw")
 
 
 ROUNDINGS = ("naive", "probabilistic", "all_ones")
-REMOVED = ("floor", "ceil")
+REMOVED = ("floor", "ceil", "decimal")
 
 
 def kept_count(n: int, density: float, removed: str = "floor") -> int:
     """How many of n weights a density keeps: n - int((1 - density) n), edge-popup's rounding.
 
-    removed: "ceil" rounds the pruned number up, as Rare Gems' global edge-popup does.
+    removed: "ceil" rounds the pruned number up, as Rare Gems' global edge-popup does; "decimal" takes 1 - density as
+    the decimal that was written, as neural wirings do, where floats give 0.19999999999999996 for 1 - 0.8.
     """
-    pruned = (1 - density) * n
-    return n - (int(pruned) if removed == "floor" else min(n, math.ceil(pruned)))
+    pruned = (round(1 - density, 12) if removed == "decimal" else 1 - density) * n
+    return n - (min(n, math.ceil(pruned)) if removed == "ceil" else int(pruned))
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,38 @@ class KthValue(TopK):
 
     def spec(self) -> dict:
         return {"kind": "kth_value", "density": self.density}
+
+
+@dataclass(frozen=True)
+class TargetedDropout(TopK):
+    """The largest of the layer's own stored weights; in training each other weight too, unless it is dropped.
+
+    Gomez et al. 2019 (arXiv 1905.13678), as "Discovering Neural Wirings" compares with it: the candidates are all
+    weights but the largest. Gradients reach what takes part in the step (with a source Stored(trainable=True), whose
+    gradient is "masked").
+
+    Args:
+        density: kept fraction in [0, 1] in evaluation.
+        drop: probability with which a candidate is left out of a training forward, in [0, 1].
+        seed: of the draws; a draw is a function of (seed, layer, index, training step).
+        scope, removed: as in TopK.
+    """
+
+    by: str = field(default="magnitude", init=False)
+    scope: str = field(default="layer", kw_only=True)
+    of: str = field(default="weights", init=False)
+    removed: str = field(default="decimal", kw_only=True)
+    drop: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 <= self.drop <= 1.0:
+            raise ValueError(f"TargetedDropout: expected drop to be a probability in [0, 1], got {self.drop}")
+        check_seed("TargetedDropout", "seed", self.seed, 63)
+
+    def spec(self) -> dict:
+        return {"kind": "targeted_dropout", **asdict(self)}
 
 
 def select_rows(ranked: Sequence[Tensor], rules: Sequence[TopK], hint: Tensor | None) -> Tensor:

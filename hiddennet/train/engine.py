@@ -15,6 +15,7 @@ from hiddennet.config import Config
 from hiddennet.methods import Method
 from hiddennet.nn import refresh
 from hiddennet.train import machine, optimizers
+from hiddennet.train.mixup import Mixed, Mixup
 from hiddennet.train.ranks import Ranks
 from hiddennet.train.scores import Meter, Scores, TextScores
 
@@ -50,6 +51,7 @@ class Engine:
         self.channels_last = machine.use_channels_last(config.train.channels_last)
         self.autocast = machine.autocast_dtype(config.train.amp, config.train.amp_on_cpu, device)
         self.text = config.data.name in data.TEXT
+        self.mixup = Mixup(config.train.mixup, config.seed, ranks.rank) if config.train.mixup else None
         self.begin_stage(method.stages[0].optimizer)
 
     def begin_stage(self, section: Any) -> None:
@@ -93,41 +95,46 @@ class Engine:
     def _layout(self, images: Tensor) -> Tensor:
         return images.to(memory_format=torch.channels_last) if self.channels_last and not self.text else images
 
-    def step(self, images: Tensor, labels: Tensor, meter: Meter, batch_images: int) -> None:
+    def step(self, images: Tensor, labels: Tensor, meter: Meter, batch_images: int, number: int = 0) -> None:
         """One optimiser step on this rank's images of a batch of `batch_images` (of a text: columns)
         over all ranks.
 
-        The loss is the mean over the whole batch: parts and ranks may be of unequal size. No
-        synchronisation with the host.
+        The loss is the mean over the whole batch: parts and ranks may be of unequal size. number: the
+        steps of the run before this one, by which mixup draws. No synchronisation with the host.
         """
         if self.optimizer is not None:
             self.optimizer.zero_grad(set_to_none=True)
         parts = self.train_section.accumulate
-        images, labels = self._layout(images).chunk(parts), labels.chunk(parts)
-        for i, (part, targets) in enumerate(zip(images, labels, strict=True)):
+        targets: Tensor | Mixed = labels
+        if self.mixup is not None:
+            images, targets = self.mixup(images, labels, number)
+        images, targets = self._layout(images).chunk(parts), targets.chunk(parts)
+        for i, (part, wanted) in enumerate(zip(images, targets, strict=True)):
             last = i == len(images) - 1
             postponed = self.ranks.world > 1 and self.shared is not self.model and not last
             with self.shared.no_sync() if postponed else nullcontext():
-                self._part(part, targets, meter, batch_images)
+                self._part(part, wanted, meter, batch_images)
         if self.optimizer is not None:
             with trace.range("step"):
                 optimizers.step(self.optimizer, self.clip_norm)
 
-    def _part(self, images: Tensor, labels: Tensor, meter: Meter, batch_images: int) -> None:
+    def _part(self, images: Tensor, targets: Tensor | Mixed, meter: Meter, batch_images: int) -> None:
+        mixed = isinstance(targets, Mixed)
         learns = self.optimizer is not None
         with trace.range("forward"), self._cast(), torch.set_grad_enabled(learns):
             logits = self.shared(images)
-            loss_sum = self._loss_sum(logits, labels)
+            loss_sum = self._loss_sum(logits, targets.targets(logits.shape[1]) if mixed else targets)
             # ranks average their gradients, so each takes its share `world` times
             loss = loss_sum * (self.ranks.world / (batch_images * (len(images) if self.text else 1)))
         if learns:
             with trace.range("backward"):
                 loss.backward()
-        meter.add(loss_sum, logits, labels)
+        meter.add(loss_sum, logits, targets.larger if mixed else targets)
 
-    def _loss_sum(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def _loss_sum(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The summed loss of labels [n] or of probabilities [n, classes]."""
         smoothing = self.train_section.label_smoothing
-        return F.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=smoothing)
+        return F.cross_entropy(logits.float(), targets, reduction="sum", label_smoothing=smoothing)
 
     def finite(self) -> bool:
         """Whether all that learns is finite on this rank. Reads from the device."""

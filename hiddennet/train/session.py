@@ -58,7 +58,7 @@ class Session:
         self.progress = Progress(run_id)
         self.model = model
         method.steps_per_epoch, method.data, method.ranks = len(data.train), data, ranks
-        self.plan = Plan(method.stages)
+        self.plan = Plan(method.stages, len(data.train))
         self.engine = Engine(model, config, device, ranks, method)
         self.meter = Meter(device)
         self.density = method.density(model)
@@ -204,13 +204,16 @@ class Session:
             self.engine.begin_epoch()
         loader.set_epoch(progress.epoch)
         begun, before = time.perf_counter(), progress.seconds
-        done = progress.batch
+        done, by_iteration = progress.batch, self.plan.by_iteration(progress.stage)
         for index, (images, labels) in enumerate(batches(loader) if done < total else ()):
             if index < done:
                 continue  # seen before the run was stopped; the order is a function of the epoch
             self._restore_random()
+            if by_iteration:
+                at = progress.stage, progress.epoch, progress.history, index
+                self.engine.set_learning_rate(self.plan.learning_rate(*at))
             self.method.before_step(self.model, progress.step)
-            self.engine.step(images, labels, self.meter, self._batch_images(index))
+            self.engine.step(images, labels, self.meter, self._batch_images(index), progress.step)
             progress.batch, progress.step = index + 1, progress.step + 1
             self.method.after_step(self.model, progress.step)
             progress.seconds = before + time.perf_counter() - begun

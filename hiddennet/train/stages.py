@@ -12,14 +12,14 @@ from hiddennet.analysis import layer_report, total
 from hiddennet.data import Data
 from hiddennet.methods.recipe import Stage
 from hiddennet.nn import hidden_layers
-from hiddennet.train.schedules import learning_rate
+from hiddennet.train.schedules import by_iteration, learning_rate
 
 
 class Plan:
-    """A method's stages, one after the other."""
+    """A method's stages, one after the other; epochs of so many optimiser steps."""
 
-    def __init__(self, stages: Sequence[Stage]):
-        self.stages = list(stages)
+    def __init__(self, stages: Sequence[Stage], steps: int = 1):
+        self.stages, self.steps = list(stages), steps
 
     @property
     def epochs(self) -> int:
@@ -30,12 +30,20 @@ class Plan:
         """The epoch, from 0, that a stage begins with."""
         return sum(earlier.epochs for earlier in self.stages[:stage])
 
-    def learning_rate(self, stage: int, epoch: int, history: Sequence[Mapping[str, Any]]) -> float:
-        """The learning rate of an epoch of the run. history: the rows of all epochs before it."""
+    def by_iteration(self, stage: int) -> bool:
+        """Whether the stage's learning rate changes before each step."""
+        return by_iteration(self.stages[stage].schedule)
+
+    def learning_rate(self, stage: int, epoch: int, history: Sequence[Mapping[str, Any]], step: int = 0) -> float:
+        """The learning rate of an epoch of the run, of its `step`, from 0, where that makes a difference.
+
+        history: the rows of all epochs before it.
+        """
         here = self.stages[stage]
         first = self.first_epoch(stage) if here.first is None else here.first
         length = here.epochs if here.length is None else here.length
-        return learning_rate(here.schedule, here.optimizer.lr, epoch - first, length, history[first:])
+        at = here.schedule, here.optimizer.lr, epoch - first, length, history[first:]
+        return learning_rate(*at, iteration=step, iterations=self.steps)
 
     def entry(self, stage: int) -> dict[str, Any]:
         """The beginning of a stage's entry in the run's record; epochs count from 1 there."""

@@ -31,6 +31,7 @@ NETWORKS = {
     "learned_all": (TRAINED, hn.All()),
     "fine_tune": (TRAINED, hn.TopK(0.5)),
     "magnitude_topk": (hn.Stored(trainable=True, gradient="through"), hn.TopK(0.4, of="weights")),
+    "targeted_dropout": (TRAINED, hn.TargetedDropout(0.4, 0.8, seed=3)),
     "sampled_expectation": (hn.Generated("kaiming_normal"), hn.Sampled(seed=4)),
     "sampled_draw": (hn.Generated("xavier_constant"), hn.Sampled(seed=4, evaluation="draw")),
     "sampled_stored": (hn.Stored(), hn.Sampled(seed=4)),

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import hiddennet as hn
+from hiddennet.config import ConfigError
 from hiddennet.methods import METHODS
 from hiddennet.methods.layers import plain_layers
 from hiddennet.nn.rules import kept_count
@@ -131,6 +132,29 @@ def test_magnitude_topk_gradient_is_straight_through(trained):
     (layer(x) * upstream).sum().backward()
     (torch.nn.functional.conv2d(x, weight, padding=1) * upstream).sum().backward()
     torch.testing.assert_close(layer.weight.grad, weight.grad)
+
+
+def test_targeted_dropout_learns_and_reveals_the_largest(trained):
+    run = trained("magnitude_topk", density=0.3, drop=0.8)
+    layers = hn.hidden_layers(run.model)
+    losses = run.steps(30)
+    assert losses[-1] < 0.7 * losses[0]
+    assert run.method.density(run.model) == hn.density(run.model) == pytest.approx(0.3, abs=1e-3)
+    for key, layer in layers.items():
+        weight = layer.weight.detach()
+        want = hn.ops.topk_mask(weight, kept_count(weight.numel(), 0.3), by="magnitude")
+        assert torch.equal(masks(run.model)[key], want), key
+    learning = (layers["layer1.0.conv1"].weight.grad != 0).float().mean()  # the largest, and a draw of the others
+    assert float(learning) == pytest.approx(0.3 + 0.7 * 0.2, abs=0.05)
+    run.model.eval()
+    for key, layer in layers.items():
+        assert torch.equal(layer.effective_weight() != 0, masks(run.model)[key]), key
+
+
+@pytest.mark.parametrize("drop", [-0.1, 1.5])
+def test_targeted_dropout_needs_a_probability(make, drop):
+    with pytest.raises(ConfigError, match=r"method.drop: expected"):
+        make("magnitude_topk", drop=drop)
 
 
 @pytest.mark.parametrize("name", ["dense", "edge_popup", "random", "sampled", "magnitude_topk"])

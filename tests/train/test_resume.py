@@ -37,6 +37,8 @@ KINDS = {
     "prune_at_init": ("method={name: prune_at_init, pruner: snip, density: 0.4, shots: 1, prune_epoch: 1}",),
     "peek_a_boo": ("method={name: peek_a_boo, density: 0.4, iterations: 3, adaptivity_rate: 0.1, psg: {}}",),
     "peek_a_boo ternary": ("method={name: peek_a_boo, density: 0.4, pruner: grasp, learn: ternary}",),
+    "targeted dropout": ("method={name: magnitude_topk, density: 0.3, drop: 0.6}", "train.accumulate=2"),
+    "mixup by iteration": ("train.mixup=0.4", "schedule={name: cosine, by: iteration, warmup_epochs: 1}"),
     "sampled draw": ("method={name: sampled, evaluation: draw}", "train.accumulate=2"),
 }
 TIMES = ("images_per_second", "seconds", "peak_memory_bytes")

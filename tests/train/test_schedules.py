@@ -1,18 +1,22 @@
-"""Learning rates by epoch, against the original's tables and by hand."""
+"""Learning rates by epoch and by step, against the original's tables and by hand."""
 
 from __future__ import annotations
 
+import csv
 import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from hiddennet.train import experiment
+from hiddennet.train.engine import Engine
+from hiddennet.train.folder import RunFolder
 from hiddennet.train.schedules import learning_rate
 
 
 def section(name: str, warmup_epochs: int = 0, **more) -> SimpleNamespace:
-    tail = {"final_epochs": 0, "final_lr": 0.0} if name == "cosine" else {}
+    tail = {"final_epochs": 0, "final_lr": 0.0, "by": "epoch"} if name == "cosine" else {}
     return SimpleNamespace(name=name, warmup_epochs=warmup_epochs, **{**tail, **more})
 
 
@@ -42,6 +46,58 @@ def test_the_rare_gems_tables(golden, epochs, milestones):
     for name, schedule in schedules.items():
         got = [learning_rate(schedule, 0.1, epoch, epochs) for epoch in range(epochs)]
         np.testing.assert_allclose(got, values[f"J_{name}_lr_{epochs}"], rtol=1e-5, atol=1e-8)
+
+
+def test_the_tables_of_neural_wirings(golden):
+    values = np.load(golden / "dnw.npz")
+    by_epoch = {
+        "J/cosine_warm_lr_0.256_w5_e100": (section("cosine", 5), 0.256, range(100), 100),
+        "I/multistep_80_120": (
+            section("multistep", milestones=[80, 120], interval=None, gamma=0.1),
+            0.1,
+            (0, 79, 80, 119, 120, 159),
+            160,
+        ),
+    }
+    for name, (schedule, top, epochs, total) in by_epoch.items():
+        got = [learning_rate(schedule, top, epoch, total) for epoch in epochs]
+        np.testing.assert_allclose(got, values[name], rtol=1e-12, err_msg=name)
+    by_step = section("cosine", by="iteration")
+    got = [learning_rate(by_step, 0.1, e, 3, iteration=i, iterations=4) for e in range(3) for i in range(4)]
+    np.testing.assert_allclose(got, values["I/cosine_epochs3_len4_lr_used"], rtol=1e-12, atol=1e-17)
+    assert got[-1] == 0.0
+
+
+def test_cosine_by_iteration_with_warm_up_and_tail():
+    schedule = section("cosine", 1, by="iteration", final_epochs=1, final_lr=1e-5)
+    got = [learning_rate(schedule, 1.0, e, 4, iteration=i, iterations=2) for e in range(4) for i in range(2)]
+    falling = [0.5 * (1 + math.cos(math.pi * step / 4)) for step in (1, 2, 3, 4)]
+    assert got == pytest.approx([0.5, 1.0, *falling, 1e-5, 1e-5], abs=1e-15)
+
+
+def test_warm_up_alone_by_iteration():
+    schedule = section("cosine", 2, by="iteration")
+    got = [learning_rate(schedule, 1.0, e, 2, iteration=i, iterations=2) for e in range(2) for i in range(2)]
+    assert got == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_a_run_by_iteration_steps_with_the_tables_rates(make, golden, monkeypatch):
+    """Four steps an epoch, three epochs: the rate each step is taken with; the row of an epoch has its first."""
+    used, step = [], Engine.step
+
+    def record(self, *args) -> None:
+        used.append(self.optimizer.param_groups[0]["lr"])
+        step(self, *args)
+
+    monkeypatch.setattr(Engine, "step", record)
+    changes = ("schedule.name=cosine", "schedule.by=iteration", "train.epochs=3", "data.batch_size=45")
+    config = make(*changes, "optimizer.lr=0.1")
+    experiment.run(config)
+    want = np.load(golden / "dnw.npz")["I/cosine_epochs3_len4_lr_used"]
+    np.testing.assert_allclose(used, want, rtol=1e-12, atol=1e-17)
+    with open(RunFolder.of(config).metrics, newline="") as file:
+        rates = [float(row["lr"]) for row in csv.DictReader(file)]
+    np.testing.assert_allclose(rates, want[::4], rtol=1e-6)
 
 
 def test_cosine_with_a_constant_tail():
