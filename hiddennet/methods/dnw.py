@@ -174,6 +174,11 @@ class Dnw(Method):
         model.config, model.architecture = drawn.config, drawn.architecture
         self._before = _bits(twins)
 
+    def remake(self, model: nn.Module, stage: int) -> None:
+        before = self._before
+        super().remake(model, stage)
+        self._before = before
+
     def state(self) -> dict[str, Any]:
         """The masks of the epoch before, which its swaps are counted from."""
         return {"masks": self._before}

@@ -214,7 +214,7 @@ def test_sampled_logs_what_it_expects_to_keep(trained):
     assert found == {f"density/{name}": 0.5 for name in hn.hidden_layers(run.model)}
 
 
-@pytest.mark.parametrize("name", [n for n in METHODS if n not in ("dense", "fine_tune")])
+@pytest.mark.parametrize("name", [n for n in METHODS if n not in ("dense", "fine_tune", "dnw")])
 def test_exclude_must_meet_a_layer_and_leave_one(trained, name):
     period = {"period": 1} if name == "gem_miner" else {}
     with pytest.raises(ValueError, match=r"method.exclude: expected names .* got 'layer9.*'"):

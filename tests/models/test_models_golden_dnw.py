@@ -62,7 +62,9 @@ def check_training(model, golden, prefix, *, logits=1e-10, gradients=1e-9, relat
     loss.backward()
     for name, parameter in model.named_parameters():
         want = array(golden, f"{prefix}/grad/{original_name(model, name)}").view_as(parameter)
-        torch.testing.assert_close(parameter.grad, want, rtol=relative, atol=gradients, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            parameter.grad, want, rtol=relative, atol=gradients, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def test_static(golden):

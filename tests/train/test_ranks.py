@@ -24,11 +24,19 @@ HERE = Path(__file__).resolve().parent
 METHODS = [
     (),
     ("method.name=iterand", "method.period=2", "method.rate=0.5"),
+    (
+        "method.name=dnw",
+        "method.density=0.2",
+        "model.name=dnw_static",
+        "model.graph={blocks: [8, 30], outputs: 10}",
+        "model.width=1",
+        "data.image_size=16",
+    ),
     ("method.name=peek_a_boo", "method.pruner=snip", "method.adaptivity_rate=0.1"),
 ]
 
 
-@pytest.mark.parametrize("method", METHODS, ids=["edge_popup", "iterand", "peek_a_boo"])
+@pytest.mark.parametrize("method", METHODS, ids=["edge_popup", "iterand", "dnw", "peek_a_boo"])
 def test_two_processes_learn_the_same_and_what_one_learns(write, make, tmp_path, method):
     document = yaml.parse(config.dump(make("train.accumulate=2", "data.limit=205", *method)))
     path = write(document, "small.yml")

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from hiddennet import config as configs
+from hiddennet.config.load import merge, overrides_document
 from hiddennet.methods import METHODS
 from hiddennet.train import checkpoint, experiment
 from hiddennet.train.engine import Engine
@@ -39,19 +40,31 @@ KINDS = {
     "peek_a_boo ternary": ("method={name: peek_a_boo, density: 0.4, pruner: grasp, learn: ternary}",),
     "targeted dropout": ("method={name: magnitude_topk, density: 0.3, drop: 0.6}", "train.accumulate=2"),
     "mixup by iteration": ("train.mixup=0.4", "schedule={name: cosine, by: iteration, warmup_epochs: 1}"),
+    "wirings": (
+        "method={name: dnw, density: 0.2}",
+        "model={name: dnw_static, batch_norm: affine, graph: {blocks: [8, 16, 20], outputs: 10}}",
+        "data.image_size=16",
+        "model.width=1",
+    ),
+    "wirings dropped, then fixed": (
+        "method={name: dnw, density: 0.2, kind: targeted_dropout, drop: 0.5, rewind: true, fine_tune: {epochs: 1}}",
+        "model={name: dnw_discrete, graph: {nodes: 30, inputs: 8, outputs: 10, steps: 2}}",
+        "data.image_size=16",
+        "model.width=1",
+        "train.epochs=1",
+    ),
     "sampled draw": ("method={name: sampled, evaluation: draw}", "train.accumulate=2"),
 }
 TIMES = ("images_per_second", "seconds", "peak_memory_bytes")
 
 
 def small(make, kind: str, *more: str):
-    overrides = [o for o in KINDS[kind] if not o.startswith("method={")]
-    method = [o for o in KINDS[kind] if o.startswith("method={")]
-    found = make(*overrides, *more)
-    if not method:
-        return found
-    document = configs.yaml.parse(configs.dump(found))
-    document["method"] = configs.yaml.parse(method[0].removeprefix("method="))
+    document = configs.yaml.parse(configs.dump(make(*more)))
+    for override in KINDS[kind]:
+        if override.startswith("method={"):
+            document["method"] = configs.yaml.parse(override.removeprefix("method="))
+        else:
+            document = merge(document, overrides_document([override]))
     return configs.parse(document)
 
 
