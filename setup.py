@@ -122,7 +122,7 @@ setup(
     packages=[*find_packages(include=["hiddennet*"]), "hiddennet.configs"],
     package_dir={"hiddennet.configs": "configs"},  # beside the code in a checkout, inside the package when installed
     package_data={
-        "hiddennet.configs": ["*.yml", "README.md", "*/*.yml", "*/*/*.yml", "*/*/*/*.yml"],
+        "hiddennet.configs": ["*.yml", "README.md", "*/*.yml", "*/*/*.yml", "*/*/*/*.yml", "*/*/*/*/*.yml"],
         "hiddennet.report": ["*.yml", "*.css"],
     },
     ext_modules=extensions(),

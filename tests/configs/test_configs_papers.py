@@ -13,7 +13,7 @@ from hiddennet.sweep import grid
 from hiddennet.train import experiment
 from tests.configs.shipped import CONFIGS, README, config_files, name_of, points_of, sweep_files
 
-PAPERS = ("iterand", "rare_gems", "peek_a_boo")
+PAPERS = ("iterand", "rare_gems", "peek_a_boo", "dnw/sparse_resnet")
 SWEEPS = {path.stem: path for path in sweep_files() if name_of(path).startswith("papers/")}
 SINGLES = {path.stem: path for path in config_files() if name_of(path).startswith("papers/")}
 
@@ -45,7 +45,7 @@ def test_the_readme_counts_the_runs_of_each_file(paper):
 
 
 def test_sweeps_are_of_the_papers_and_are_found_by_their_names():
-    assert {path.parent.name for path in SWEEPS.values()} == set(PAPERS)
+    assert {str(path.parent.relative_to(CONFIGS / "papers")) for path in SWEEPS.values()} == set(PAPERS)
     assert all(config.find(stem) == path for stem, path in SWEEPS.items())
 
 
@@ -102,6 +102,15 @@ def test_a_point_of_iterand_trains_and_redraws(tmp_path):
     assert math.isfinite(record["stages"][0]["test_top1"])
     assert record["stages"][0]["density"] == pytest.approx(0.5, abs=1e-3)
     assert (tmp_path / point.place / "run.json").is_file()
+
+
+def test_a_sparse_resnet_trains_by_targeted_dropout(tmp_path):
+    overrides = [*TINY, "model.name=resnet18", "model.width=0.125", "data.image_size=32", "train.epochs=2"]
+    name = "resnet50-imagenet-targeted-dropout-density-0.1"
+    resolved = config.load(name, [*overrides, "schedule.warmup_epochs=1", f"runs={tmp_path}"])
+    record = experiment.run(resolved)
+    assert record["density"] == pytest.approx(0.1, abs=1e-3)
+    assert math.isfinite(record["test_top1"]) and record["selection"] == "test"
 
 
 def test_a_point_of_rare_gems_searches_and_fine_tunes(tmp_path):

@@ -27,6 +27,7 @@ CASES = {
         "source": hn.Stored(trainable=True, gradient="through"),
         "rule": hn.TopK(0.3, of="weights"),
     },
+    "targeted_dropout": {"source": hn.Stored(trainable=True), "rule": hn.TargetedDropout(0.3, 0.5, seed=2)},
     "dense": {"source": hn.Stored(trainable=True), "rule": hn.All()},
     "random_network": {"source": hn.Generated(), "rule": hn.All()},
 }
@@ -49,9 +50,8 @@ def test_forward_is_the_convolution_with_the_effective_weight(case):
 def test_backward_reaches_what_learns_and_nothing_else(case):
     conv = layer(case)
     learns = {name for name, p in conv.named_parameters() if p.requires_grad}
-    assert learns == (
-        {"weight"} if case in ("fixed", "wiring", "dense") else set() if case == "random_network" else {"scores"}
-    )
+    stored = ("fixed", "wiring", "targeted_dropout", "dense")
+    assert learns == ({"weight"} if case in stored else set() if case == "random_network" else {"scores"})
     x = torch.randn(2, 4, 8, 8, requires_grad=True)
     conv(x).square().sum().backward()
     assert bool((x.grad != 0).any())

@@ -32,12 +32,13 @@ def drawn(n: int, drop: float, *, seed: int, layer: int, step: int) -> torch.Ten
     return torch.tensor(1 - drop, dtype=torch.float32) > reference.bernoulli_units(n, seed=seed, layer=layer, step=step)
 
 
-def test_training_is_the_largest_and_a_draw_of_the_others():
+def test_training_is_the_largest_and_a_draw_of_the_others(device):
     torch.manual_seed(0)
-    weight, x, up = torch.randn(7, 30), torch.randn(5, 30), torch.randn(5, 7)
-    layer = linear(weight, hn.TargetedDropout(0.3, 0.6, 11), layer=4)
+    weight, x, up = (torch.randn(shape).to(device) for shape in ((7, 30), (5, 30), (5, 7)))
+    layer = linear(weight.cpu(), hn.TargetedDropout(0.3, 0.6, 11), layer=4).to(device)
     for step in (1, 2, 3):
-        want = largest(weight, 63) | drawn(210, 0.6, seed=11, layer=4, step=step).view(7, 30)
+        want = largest(weight.cpu(), 63) | drawn(210, 0.6, seed=11, layer=4, step=step).view(7, 30)
+        want = want.to(device)
         layer.weight.grad = None
         inputs = x.clone().requires_grad_()
         out = layer(inputs)
@@ -61,6 +62,15 @@ def test_evaluation_is_the_largest_alone():
     layer(torch.randn(2, 30))
     assert layer.draw.item() == 1
     assert torch.equal(layer.train().mask(), want)  # the mask is evaluation's in training, too
+
+
+def test_compiled_steps_draw_as_others():
+    plain, compiled = network(), network()
+    turned = torch.compile(compiled, backend="eager")
+    images = torch.randn(2, 3, 6, 6)
+    for _ in range(3):
+        assert torch.equal(plain(images), turned(images))
+    assert not torch.equal(turned(images), turned(images))
 
 
 @pytest.mark.parametrize("drop, running", [(0.0, 210), (1.0, 63)])
