@@ -144,7 +144,8 @@ def test_torchdiffeq_solves_the_same_equation(golden):
     pytest.importorskip("torchdiffeq", reason="the extra hiddennet[ode] is not installed")
     model = continuous(golden, compat=False, tolerance=1e-8)
     found = model.train()(array(golden, "B/x"))
-    torch.testing.assert_close(found, array(golden, "D/outofplace_tol1e-8/logits_train"), rtol=0, atol=1e-6)
+    # two solvers, two sequences of steps over the kinks of a ReLU: each 1e-8 off a step
+    torch.testing.assert_close(found, array(golden, "D/outofplace_tol1e-8/logits_train"), rtol=0, atol=1e-5)
 
 
 def fill(model, seed):

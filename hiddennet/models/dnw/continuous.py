@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import EPS, SmallGraph, instance_norm, walk
+from hiddennet.nn.pull import node_sum
+
+from .base import EPS, SmallGraph, instance_norm, nodes_first, walk
 from .config import ContinuousConfig
 from .ode import NotConverged, dopri5
 
@@ -37,19 +39,26 @@ class ContinuousGraph(SmallGraph):
 
     def forward(self, images: Tensor) -> Tensor:
         inputs = self._stem(images)
-        empty = inputs.new_zeros(inputs.shape[0], self.nodes - self.inputs, *inputs.shape[2:])
-        state = self.solve(torch.cat((inputs, empty), dim=1))
+        if self.config.solver == "original":
+            state = F.pad(inputs, (0, 0, 0, 0, 0, self.nodes - self.inputs))
+        else:  # a view of node-major maps
+            state = F.pad(nodes_first(inputs), (0, 0, 0, 0, 0, 0, 0, self.nodes - self.inputs)).transpose(0, 1)
+        state = self.solve(state)
         return self._head(state[:, -self.config.outputs :])
 
     def solve(self, state: Tensor) -> Tensor:
         """S(1) from S(0): [batch, nodes, h, w]."""
-        weight = self.graph.effective_weight()[:, :, None, None]
+        (weight,), (edges,) = self.graph.parts(((0, self.nodes, 0, self.nodes),))
+        original, norm = self.config.solver == "original", self.norm
         self.evaluations = 0
 
         def slope(rectified: Tensor) -> Tensor:
             self.evaluations += 1
-            received = F.conv2d(self._filter(rectified, 0), weight)
-            return instance_norm(received, self.norm.weight, self.norm.bias)
+            if original:  # as the original computes it: the last bit decides on a step's size
+                sent = F.conv2d(rectified, self.conv.weight, padding=1, groups=self.nodes)
+                return norm(F.conv2d(sent, weight[:, :, None, None]))
+            received = node_sum(self._filter(nodes_first(rectified), 0), weight, edges)
+            return instance_norm(received, norm.weight, norm.bias).transpose(0, 1)
 
         def left_alone(t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             return slope(y.relu()), y
@@ -59,7 +68,7 @@ class ContinuousGraph(SmallGraph):
             return slope(y), y
 
         config = self.config
-        if config.solver == "original":
+        if original:
             function = clamped if config.clamp else left_alone
             return dopri5(function, state, tolerance=config.tolerance, max_steps=config.max_steps)
         return _by_torchdiffeq(lambda t, y: slope(y.relu()), state, config)
