@@ -39,22 +39,26 @@ class ContinuousGraph(SmallGraph):
 
     def forward(self, images: Tensor) -> Tensor:
         inputs = self._stem(images)
-        if self.config.solver == "original":
+        if self._exact(inputs):
             state = F.pad(inputs, (0, 0, 0, 0, 0, self.nodes - self.inputs))
         else:  # a view of node-major maps
             state = F.pad(nodes_first(inputs), (0, 0, 0, 0, 0, 0, 0, self.nodes - self.inputs)).transpose(0, 1)
         state = self.solve(state)
         return self._head(state[:, -self.config.outputs :])
 
+    def _exact(self, state: Tensor) -> bool:
+        """Whether to sum in the order of the original: of a solution in float64 the last bit decides on step sizes."""
+        return self.config.solver == "original" and state.dtype == torch.float64
+
     def solve(self, state: Tensor) -> Tensor:
         """S(1) from S(0): [batch, nodes, h, w]."""
         (weight,), (edges,) = self.graph.parts(((0, self.nodes, 0, self.nodes),))
-        original, norm = self.config.solver == "original", self.norm
+        exact, norm = self._exact(state), self.norm
         self.evaluations = 0
 
         def slope(rectified: Tensor) -> Tensor:
             self.evaluations += 1
-            if original:  # as the original computes it: the last bit decides on a step's size
+            if exact:
                 sent = F.conv2d(rectified, self.conv.weight, padding=1, groups=self.nodes)
                 return norm(F.conv2d(sent, weight[:, :, None, None]))
             received = node_sum(self._filter(nodes_first(rectified), 0), weight, edges)
@@ -68,7 +72,7 @@ class ContinuousGraph(SmallGraph):
             return slope(y), y
 
         config = self.config
-        if original:
+        if config.solver == "original":
             function = clamped if config.clamp else left_alone
             return dopri5(function, state, tolerance=config.tolerance, max_steps=config.max_steps)
         return _by_torchdiffeq(lambda t, y: slope(y.relu()), state, config)
