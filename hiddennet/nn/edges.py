@@ -1,9 +1,10 @@
-"""Which edges of a wiring are kept: the largest of a graph or of each destination, and random ones."""
+"""Which edges of a wiring are kept, the largest of a graph or of each destination or random ones; their gradient."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from hiddennet import ops
 from hiddennet.ops.generate_weight import InitScale, fill
@@ -76,3 +77,20 @@ def original_random_edges(
     order = drawn.flatten().sort(stable=True).indices
     drawn.view(-1)[order[:pruned]] = 0
     return drawn > 0
+
+
+class _Reveal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, weight: Tensor, values: Tensor, factor: Tensor | None) -> Tensor:
+        ctx.factor = factor
+        return values.view_as(values)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return (gradient if ctx.factor is None else gradient * ctx.factor), None, None
+
+
+def reveal(weight: Tensor, values: Tensor, factor: Tensor | None) -> Tensor:
+    """`values`, made from the weight before; their gradient goes to the weight, times `factor` (None: 1)."""
+    return _Reveal.apply(weight, values, factor)
