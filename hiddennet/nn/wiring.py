@@ -32,7 +32,7 @@ register_optimizer_step_post_hook(_count_step)
 class Wiring(nn.Module):
     """The edges u -> v of a graph of channels: I_v = sum_u w_vu z_u, over the k edges that its kind keeps.
 
-    Kinds ("Discovering Neural Wirings", section 3.1 and its baselines); n = n_sources x n_destinations:
+    Kinds (of "Discovering Neural Wirings" and what it is compared with); n = n_sources x n_destinations:
         dnw: the k largest |w| of the whole graph; the gradient goes straight through to every usable edge.
         random: k edges drawn once; only they are trained.
         dnw_no_update: the k largest |w|, at every step; only they are trained.
@@ -59,8 +59,9 @@ class Wiring(nn.Module):
     not usable (without compat); buffer chosen, bool of its shape, where the kind fixes edges (`fine_tune`: once it
     did); edges, the k. A float64 wiring is ranked in float64.
 
-    The effective weight is made anew after an optimiser's step, a change of the weights or of train(), not for each
-    forward; only a targeted dropout draws at each call in training. Who writes to `weight.data` calls forget().
+    The effective weight and the lists of its edges are made anew after an optimiser's step, a change of the weights or
+    of train(), not for each forward; only a targeted dropout draws at each call in training. Who writes to
+    `weight.data` calls forget().
 
     Raises ValueError: unknown kind, a density outside [0, 1], k larger than the number of usable edges, shapes that
     do not fit.
