@@ -18,19 +18,31 @@ def ranked(weight: Tensor, usable: Tensor | None) -> tuple[Tensor, str]:
     return torch.where(usable, weight.abs(), -1.0), "value"
 
 
+def only(mask: Tensor, values: Tensor) -> Tensor:
+    """The values where `mask` is, +0 elsewhere."""
+    return torch.where(mask, values, torch.zeros((), dtype=values.dtype, device=values.device))
+
+
 def largest(weight: Tensor, k: int, usable: Tensor | None) -> Tensor:
     """Exactly the k largest magnitudes among the usable: bool of the weight's shape; of equal ones the lower index is
     pruned first.
 
     float64 is ranked as it is (float32 would make ties) by a stable sort, any other type by the selection kernels.
     """
+    return largest_from(weight, k, usable, None)[0]
+
+
+def largest_from(weight: Tensor, k: int, usable: Tensor | None, hint: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """`largest`, and where its threshold was: a hint that the next selection, of weights like these, starts from."""
     scores, by = ranked(weight, usable)
     if scores.dtype != torch.float64:
-        return ops.topk_mask(scores.float().contiguous(), k, by=by)
+        scores = scores.float().contiguous()
+        found = ops.topk_select([scores], [k], by=by, hint=hint)
+        return ops.rule_mask(scores, ops.Rule.selected(found[0], by), scores.shape), found
     values = scores.abs() if by == "magnitude" else scores
     mask = torch.ones(scores.numel(), dtype=torch.bool, device=scores.device)
     mask[values.flatten().sort(stable=True).indices[: scores.numel() - k]] = False
-    return mask.view(scores.shape)
+    return mask.view(scores.shape), None
 
 
 def largest_of_each(weight: Tensor, k: int, usable: Tensor | None) -> Tensor:

@@ -12,7 +12,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from hiddennet import ops
 from hiddennet.nn.budget import DROPOUTS, KINDS, WITH_MASK, check_counts, check_shape, drop_rate, edge_budget
-from hiddennet.nn.edges import largest, largest_of_each, original_random_edges, random_edges, ranked, reveal
+from hiddennet.nn.edges import largest_from, largest_of_each, only, original_random_edges, random_edges, ranked, reveal
 from hiddennet.nn.pull import Spans, edge_lists, slices
 from hiddennet.nn.rules import kept_count
 from hiddennet.ops.checks import check_choice, check_seed
@@ -32,7 +32,7 @@ register_optimizer_step_post_hook(_count_step)
 class Wiring(nn.Module):
     """The edges u -> v of a graph of channels: I_v = sum_u w_vu z_u, over the k edges that its kind keeps.
 
-    Kinds ("Discovering Neural Wirings", section 3.1 and its baselines); n = n_sources x n_destinations:
+    Kinds (of "Discovering Neural Wirings" and what it is compared with); n = n_sources x n_destinations:
         dnw: the k largest |w| of the whole graph; the gradient goes straight through to every usable edge.
         random: k edges drawn once; only they are trained.
         dnw_no_update: the k largest |w|, at every step; only they are trained.
@@ -59,8 +59,9 @@ class Wiring(nn.Module):
     not usable (without compat); buffer chosen, bool of its shape, where the kind fixes edges (`fine_tune`: once it
     did); edges, the k. A float64 wiring is ranked in float64.
 
-    The effective weight is made anew after an optimiser's step, a change of the weights or of train(), not for each
-    forward; only a targeted dropout draws at each call in training. Who writes to `weight.data` calls forget().
+    The effective weight and the lists of its edges are made anew after an optimiser's step, a change of the weights or
+    of train(), not for each forward; only a targeted dropout draws at each call in training. Who writes to
+    `weight.data` calls forget().
 
     Raises ValueError: unknown kind, a density outside [0, 1], k larger than the number of usable edges, shapes that
     do not fit.
@@ -94,6 +95,7 @@ class Wiring(nn.Module):
             check_shape("usable", usable, shape)
         self.register_buffer("usable", None if usable is None else usable.bool(), persistent=False)
         self._asked = density
+        self._hint: Tensor | None = None
         if chosen is not None and kind not in WITH_MASK:
             raise ValueError(f"Wiring: expected no chosen edges for kind {kind!r}, got some; they are for {WITH_MASK}")
         self.weight = nn.Parameter(torch.empty(shape))
@@ -131,7 +133,6 @@ class Wiring(nn.Module):
         self._made: tuple[Tensor, Tensor | None] | None = None
         self._made_for: tuple | None = None
         self._lists: dict[Spans, tuple[Edges | None, ...]] = {}
-        self._hint: Tensor | None = None
 
     def train(self, mode: bool = True) -> Wiring:
         if mode != self.training:
@@ -144,7 +145,7 @@ class Wiring(nn.Module):
         if self.kind != "fine_tune":
             raise ValueError(f"Wiring: expected kind 'fine_tune' to be frozen, got {self.kind!r}")
         if self.chosen is None:
-            self.chosen = largest(self.weight, self.edges, self.candidates)
+            self.chosen = self._largest()
 
     @torch.no_grad()
     def mask(self) -> Tensor:
@@ -158,7 +159,15 @@ class Wiring(nn.Module):
             return every if self.candidates is None else self.candidates.clone()
         if self.kind == "regular_targeted_dropout":
             return largest_of_each(self.weight, kept_count(self.n_sources, self._asked), self.candidates)
-        return largest(self.weight, self.edges, self.candidates)
+        return self._largest()
+
+    def _largest(self) -> Tensor:
+        mask, self._hint = largest_from(self.weight, self.edges, self.candidates, self._warm())
+        return mask
+
+    def _warm(self) -> Tensor | None:
+        """The selection made last, where the next search begins."""
+        return self._hint if self._hint is not None and self._hint.device == self.weight.device else None
 
     @torch.no_grad()
     def running(self) -> Tensor:
@@ -220,6 +229,8 @@ class Wiring(nn.Module):
             return self._dropped_out(dropped)
         if dropped is not None:
             raise ValueError("Wiring: expected a draw for a targeted dropout in training alone, got one elsewhere")
+        if self.kind == "fine_tune":
+            self.freeze()
         if torch.compiler.is_compiling():
             return self._make()
         weight = self.weight
@@ -237,19 +248,19 @@ class Wiring(nn.Module):
         if kind == "dnw":
             return self._top_edges(weight), self.candidates
         if kind == "complete":
-            return (weight if self.candidates is None else weight * self.candidates), self.candidates
+            return (weight if self.candidates is None else only(self.candidates, weight)), self.candidates
         mask = self.mask()
         if kind in DROPOUTS and self.compat:
-            return _where(mask, weight.abs()), mask * weight.sign()
-        return _where(mask, weight), mask
+            return only(mask, weight.abs()), mask * weight.sign()
+        return only(mask, weight), mask
 
     def _top_edges(self, weight: Tensor) -> Tensor:
         if weight.dtype != torch.float32:
-            return _where(largest(weight, self.edges, self.candidates), weight)
+            return only(self._largest(), weight)
         scores, by = ranked(weight, self.candidates)
         source = ops.WeightSource("stored", weight.shape, stored=weight.contiguous())
-        hint = self._hint if self._hint is not None and self._hint.device == weight.device else None
-        values, self._hint = ops.topk_weight(scores.contiguous(), self.edges, source=source, by=by, hint=hint)
+        scores = scores.contiguous()
+        values, self._hint = ops.topk_weight(scores, self.edges, source=source, by=by, hint=self._warm())
         return values
 
     def _dropped_out(self, dropped: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -261,8 +272,8 @@ class Wiring(nn.Module):
         if self.candidates is not None:
             left &= self.candidates
         if self.compat:
-            return _where(left, weight.abs()), left * weight.sign()
-        return _where(left, weight), left
+            return only(left, weight.abs()), left * weight.sign()
+        return only(left, weight), left
 
     def forward(self, z: Tensor) -> Tensor:
         """Run all edges at once: z [batch, n_sources] or [batch, n_sources, H, W] to n_destinations channels."""
@@ -288,10 +299,6 @@ class Wiring(nn.Module):
     def extra_repr(self) -> str:
         counted = f"{self.n_sources}, {self.n_destinations}, kind={self.kind!r}, edges={self.edges}"
         return counted + (", compat=True" if self.compat else "")
-
-
-def _where(mask: Tensor, values: Tensor) -> Tensor:
-    return torch.where(mask, values, torch.zeros((), dtype=values.dtype, device=values.device))
 
 
 def wirings(model: nn.Module) -> dict[str, Wiring]:
