@@ -4,12 +4,12 @@ from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.hide import hide
 from hiddennet.nn.latent import Latent, latent
 from hiddennet.nn.layers import HiddenConv2d, HiddenLinear
-from hiddennet.nn.network import density, hidden_layers, hides, masks, refresh, select, wirings
+from hiddennet.nn.network import density, hidden_layers, hides, masks, refresh, select
 from hiddennet.nn.psg import PSGConv2d, PSGLinear, psg
 from hiddennet.nn.redraw import redraw
 from hiddennet.nn.rules import All, Fixed, KthValue, Rounded, Sampled, TargetedDropout, Threshold, TopK
 from hiddennet.nn.sources import Activated, Flipped, Generated, Redrawn, Stored
-from hiddennet.nn.wiring import Wiring
+from hiddennet.nn.wiring import Wiring, wirings
 
 __all__ = [
     "Activated",
