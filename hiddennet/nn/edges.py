@@ -9,6 +9,8 @@ from torch.autograd.function import once_differentiable
 from hiddennet import ops
 from hiddennet.ops.generate_weight import InitScale, fill
 
+Prefixes = tuple[tuple[int, int, int], ...]
+
 
 def ranked(weight: Tensor, usable: Tensor | None) -> tuple[Tensor, str]:
     """What the top edges are chosen by, and how it is ordered: the weights' magnitudes, unusable edges below all."""
@@ -43,6 +45,40 @@ def largest_from(weight: Tensor, k: int, usable: Tensor | None, hint: Tensor | N
     mask = torch.ones(scores.numel(), dtype=torch.bool, device=scores.device)
     mask[values.flatten().sort(stable=True).indices[: scores.numel() - k]] = False
     return mask.view(scores.shape), None
+
+
+def prefixes(usable: Tensor) -> Prefixes | None:
+    """Runs of rows whose usable edges are those from the first sources, as (first row, last + 1, sources); None where
+    `usable`, bool [n_destinations, n_sources], has others, too, or changes more than 64 times from row to row."""
+    usable = usable.cpu()
+    counts = usable.sum(dim=1)
+    if not torch.equal(usable, torch.arange(usable.shape[1]) < counts[:, None]):
+        return None
+    widths, lengths = counts.unique_consecutive(return_counts=True)
+    if len(widths) > 64:
+        return None
+    stops = lengths.cumsum(0)
+    return tuple(zip((stops - lengths).tolist(), stops.tolist(), widths.tolist(), strict=True))
+
+
+def top_edges(
+    weight: Tensor, k: int, usable: Tensor | Prefixes | None, hint: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """The effective weight of the k largest magnitudes, and a hint for the next selection; float32.
+
+    usable: as in `largest`, or its `prefixes`, of which nothing else is read.
+    """
+    if not isinstance(usable, tuple):
+        scores, by = ranked(weight, usable)
+        source = ops.WeightSource("stored", weight.shape, stored=weight.contiguous())
+        return ops.topk_weight(scores.contiguous(), k, source=source, by=by, hint=hint)
+    packed = torch.cat([weight[a:b, :d].reshape(-1) for a, b, d in usable])
+    source = ops.WeightSource("stored", packed.shape, stored=packed)
+    values, hint = ops.topk_weight(packed, k, source=source, by="magnitude", hint=hint)
+    out = torch.zeros(weight.shape, dtype=weight.dtype, device=weight.device)
+    for (a, b, d), part in zip(usable, values.split([(b - a) * d for a, b, d in usable]), strict=True):
+        out[a:b, :d] = part.view(b - a, d)
+    return out, hint
 
 
 def largest_of_each(weight: Tensor, k: int, usable: Tensor | None) -> Tensor:

@@ -10,9 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from hiddennet import ops
 from hiddennet.nn.budget import DROPOUTS, KINDS, WITH_MASK, check_counts, check_shape, drop_rate, edge_budget
-from hiddennet.nn.edges import largest_from, largest_of_each, only, original_random_edges, random_edges, ranked, reveal
+from hiddennet.nn.edges import (
+    largest_from,
+    largest_of_each,
+    only,
+    original_random_edges,
+    prefixes,
+    random_edges,
+    reveal,
+    top_edges,
+)
 from hiddennet.nn.pull import Spans, edge_lists, slices
 from hiddennet.nn.rules import kept_count
 from hiddennet.ops.checks import check_choice, check_seed
@@ -94,6 +102,7 @@ class Wiring(nn.Module):
         if usable is not None:
             check_shape("usable", usable, shape)
         self.register_buffer("usable", None if usable is None else usable.bool(), persistent=False)
+        self._prefixes = None if self.candidates is None else prefixes(self.candidates)
         self._asked = density
         self._hint: Tensor | None = None
         if chosen is not None and kind not in WITH_MASK:
@@ -277,10 +286,8 @@ class Wiring(nn.Module):
     def _top_edges(self, weight: Tensor) -> Tensor:
         if weight.dtype != torch.float32:
             return only(self._largest(), weight)
-        scores, by = ranked(weight, self.candidates)
-        source = ops.WeightSource("stored", weight.shape, stored=weight.contiguous())
-        scores = scores.contiguous()
-        values, self._hint = ops.topk_weight(scores, self.edges, source=source, by=by, hint=self._warm())
+        usable = self.candidates if self._prefixes is None else self._prefixes
+        values, self._hint = top_edges(weight, self.edges, usable, self._warm())
         return values
 
     def _dropped_out(self, dropped: Tensor | None) -> tuple[Tensor, Tensor]:
