@@ -1,0 +1,56 @@
+// magnitude_conv.h: one image through a convolution by the magnitudes of masked weights, and the way back (SynFlow).
+//
+// With a weight m = |w| where its bit is set, else 0, k = (c, ky, kx) and p = (y, x):
+//   y[o][p] = sum over k of m[o][k] * patch[k][p],     patch[k][p] = x[c][stride * y - padding + dilation * ky][...]
+//   dx[c][...] = sum over o, k, p of m[o][k] * dy[o][p] where patch[k][p] is that element
+//   scores[o][k] (+)= m[o][k] * sum over p of dy[o][p] * patch[k][p]
+// y and dx are sums of doubles. Scores are sums of floats: of x and dy rounded to float, kBlock positions at a time; for
+// numbers that are not negative they are good to about (kBlock + P / kBlock + 4) * 2^-24.
+// Every sum has its own fixed order, with a rounding after every product and every sum, so neither the number of
+// threads nor the instruction set changes a bit. What is not a number spreads to all sums that a zero weight takes part
+// in, too.
+//
+// A CPU alone has it: SynFlow on a GPU is a captured graph of torch's operations in float64.
+#pragma once
+#include <cstdint>
+
+#include "../../base/conv_shape.h"
+
+namespace hn {
+
+constexpr int32_t kBlock = 256;  // positions whose products are added up by themselves
+
+struct MagnitudeWeight {
+  const float* values;  // [O, C, KH, KW]
+  const uint8_t* bits;  // [ceil(n / 8)]; bits past the last entry are not looked at
+};
+
+struct MagnitudeConvParams {
+  const double* x;  // [C, H, W]
+  MagnitudeWeight weight;
+  double* y;        // [O, OH, OW], written in full
+  ConvShape shape;  // batch 1
+};
+
+struct MagnitudeConvBackwardParams {
+  const double* x;   // [C, H, W]
+  const double* dy;  // [O, OH, OW]
+  MagnitudeWeight weight;
+  double* dx;        // [C, H, W], written in full; or null
+  float* scores;     // as the weight, written in full
+  bool accumulate;   // add to scores
+  ConvShape shape;   // batch 1
+};
+
+// The places of scores in [low, high] among `segments` that follow one another; NaN is nowhere.
+struct ScoreSegment {
+  const float* scores;
+  int64_t n;
+};
+
+namespace cpu {
+void magnitude_conv(const MagnitudeConvParams& p);
+void magnitude_conv_backward(const MagnitudeConvBackwardParams& p);
+}  // namespace cpu
+
+}  // namespace hn
