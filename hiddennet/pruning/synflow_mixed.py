@@ -15,49 +15,11 @@ from torch import Tensor, nn
 
 from hiddennet import ops
 from hiddennet.pruning.probe import Probe
-from hiddennet.pruning.synflow import Flow
+from hiddennet.pruning.synflow import Flow, masked
 from hiddennet.pruning.targets import Target
 
 MARGIN = 2.0**-14  # relative, around the threshold: about a hundred times the rounding error of a float32 score
-FEW_POSITIONS = 64  # up to which products are faster with positions as rows: the weight is then read along its rows
-Use = tuple[Tensor, Tensor, bool]  # inputs [positions, row], gradients [positions, rows]: float64; both transposed?
-
-
-class _Wide:
-    """A float64 copy of a weight in one piece of memory that all layers use in turn, while a cache holds it."""
-
-    def __init__(self, weights: Sequence[Tensor]):
-        self.memory = torch.empty(max((w.numel() for w in weights), default=0), dtype=torch.float64)
-
-    def __call__(self, weight: Tensor) -> Tensor:
-        return self.memory[: weight.numel()].view(weight.shape).copy_(weight)
-
-
-class _Rows(torch.autograd.Function):
-    """inputs [P, J] @ weight [O, J]^T in float64, of a float32 weight; its gradient in float32.
-
-    turned: inputs [J, P], and the product is [O, P].
-    """
-
-    @staticmethod
-    def forward(ctx, inputs: Tensor, weight: Tensor, uses: list[Use], wide: _Wide, turned: bool) -> Tensor:
-        ctx.save_for_backward(inputs, weight)
-        ctx.uses, ctx.wide, ctx.turned = uses, wide, turned
-        return wide(weight) @ inputs if turned else inputs @ wide(weight).t()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor):
-        inputs, weight = ctx.saved_tensors
-        gradient = gradient.contiguous()
-        ctx.uses.append((inputs, gradient, ctx.turned))
-        of_inputs = None
-        if ctx.needs_input_grad[0]:
-            wide = ctx.wide(weight)
-            of_inputs = wide.t() @ gradient if ctx.turned else gradient @ wide
-        left, right = gradient.float(), inputs.float()
-        of_weight = left @ right.t() if ctx.turned else left.t() @ right
-        return of_inputs, of_weight, None, None, None
+FEW = 2**22  # products that exact() has in memory at a time
 
 
 def is_mixed(target: Target) -> bool:
@@ -70,72 +32,131 @@ def is_mixed(target: Target) -> bool:
     return isinstance(layer, nn.Linear)
 
 
+class _Layer:
+    """A layer's weight where it lies, its scores, and what they were made of. A linear layer is a 1x1 convolution."""
+
+    def __init__(self, target: Target):
+        layer = target.layer
+        value = target.value().float().contiguous()
+        self.linear = isinstance(layer, nn.Linear)
+        self.weight = value.view(*value.shape, 1, 1) if self.linear else value
+        self.scores = torch.zeros_like(self.weight)
+        self.shape = value.shape
+        names = ("stride", "padding", "dilation")
+        self.geometry = {} if self.linear else {name: getattr(layer, name) for name in names}
+        self.bits = torch.empty(0, dtype=torch.uint8)
+        self.uses: list[tuple[Tensor, Tensor]] = []  # images [C, H, W] and their outputs' gradients, float64
+
+    def exact(self, indices: Tensor) -> Tensor:
+        """Scores at these places in float64; a few of them."""
+        _, channels, *kernel = self.weight.shape
+        tap = indices % (kernel[0] * kernel[1])
+        filter, channel = indices // self.weight[0].numel(), indices // (kernel[0] * kernel[1]) % channels
+        slopes = torch.zeros(indices.numel(), dtype=torch.float64)
+        for x, dy in self.uses:
+            patches = self._patches(x, dy.shape[1:])
+            for part in torch.arange(indices.numel()).split(max(1, FEW // dy[0].numel())):
+                seen = patches[channel[part], tap[part] // kernel[1], tap[part] % kernel[1]]
+                slopes[part] += (seen * dy[filter[part]]).sum(dim=(1, 2))
+        return slopes * self.weight.flatten()[indices].abs().double()
+
+    def _patches(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """[C, KH, KW, OH, OW]: what each tap sees; a view of the padded image."""
+        (sy, sx), (py, px), (dy, dx) = (
+            self.geometry.get(name, (least, least)) for name, least in (("stride", 1), ("padding", 0), ("dilation", 1))
+        )
+        padded = F.pad(x, (px, px, py, py)).contiguous()
+        plane, row, _ = padded.stride()
+        shape = (x.shape[0], *self.weight.shape[2:], *size)
+        return padded.as_strided(shape, (plane, dy * row, dx, sy * row, sx))
+
+
+class _Product(torch.autograd.Function):
+    """An image through a layer. Its weight's gradient does not come back but is written, as scores, into the layer."""
+
+    @staticmethod
+    def forward(ctx, image: Tensor, anchor: Tensor, layer: _Layer) -> Tensor:
+        ctx.save_for_backward(image)
+        ctx.layer = layer
+        return ops.magnitude_conv(image, layer.weight, layer.bits, **layer.geometry)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor):
+        (image,) = ctx.saved_tensors
+        layer, gradient = ctx.layer, gradient.contiguous()
+        of_image = ops.magnitude_conv_backward_(
+            image,
+            gradient,
+            layer.weight,
+            layer.bits,
+            layer.scores,
+            accumulate=bool(layer.uses),
+            want_dx=ctx.needs_input_grad[0],
+            **layer.geometry,
+        )
+        layer.uses.append((image, gradient))
+        return of_image, None, None
+
+
 class MixedFlow(Flow):
     """A Flow in float64 whose rankable weights and scores are float32; a layer of another kind is float64 alone."""
 
     def __init__(
         self, model: nn.Module, targets: Sequence[Target], input_shape: Sequence[int], train_mode: bool
     ) -> None:
-        self.uses: list[list[Use] | None] = [[] if is_mixed(t) else None for t in targets]
+        self.layers = [_Layer(t) if is_mixed(t) else None for t in targets]
         super().__init__(model, targets, input_shape, torch.float64, train_mode)
-        wide = _Wide([m for m, uses in zip(self.magnitudes, self.uses, strict=True) if uses is not None])
-        for target, uses in zip(targets, self.uses, strict=True):
-            if uses is not None:
-                self.probe.forwards[target.layer_name] = _forward_of(self.probe, target, uses, wide)
+        for target, layer in zip(targets, self.layers, strict=True):
+            if layer is not None:
+                self.probe.forwards[target.layer_name] = _forward_of(self.probe, target.name, layer)
 
     def _magnitudes(self, targets: Sequence[Target]) -> list[Tensor]:
+        """Of a mixed layer nothing: the graph needs a leaf there, and the layer has its weight."""
         return [
-            self.probe.cast(t.value(), True) if uses is None else t.value().abs().float().contiguous()
-            for t, uses in zip(targets, self.uses, strict=True)
+            self.probe.cast(t.value(), True) if layer is None else torch.empty(0)
+            for t, layer in zip(targets, self.layers, strict=True)
         ]
 
+    def masked(self, planes: Sequence[Tensor]) -> list[Tensor]:
+        """As of Flow; of a mixed layer a leaf that stands for its weight."""
+        weights = []
+        for layer, magnitude, plane in zip(self.layers, self.magnitudes, planes, strict=True):
+            if layer is not None:
+                layer.bits = plane
+                layer.uses.clear()
+            weights.append(masked(magnitude, plane) if layer is None else torch.empty_like(magnitude))
+        return weights
+
     def scores(self, planes: Sequence[Tensor]) -> list[Tensor]:
-        """As of Flow, float32; exact() tells single ones in float64."""
-        for uses in self.uses:
-            if uses is not None:
-                uses.clear()
-        self.found = super().scores(planes)
+        """As of Flow, float32, overwritten by the next call; exact() tells single ones in float64."""
+        self.found = [
+            found if layer is None else layer.scores.view(layer.shape)
+            for found, layer in zip(super().scores(planes), self.layers, strict=True)
+        ]
+        for layer in self.layers:
+            if layer is not None and not layer.uses:
+                layer.scores.zero_()
         return [s.float() for s in self.found]
 
     def exact(self, layer: int, indices: Tensor) -> Tensor:
         """Scores of a layer at these places, in float64."""
-        uses, found = self.uses[layer], self.found[layer]
-        if uses is None:
-            return found.flatten()[indices]
-        row = found[0].numel()
-        rows, columns = indices // row, indices % row
-        slopes = torch.zeros(indices.numel(), dtype=torch.float64)
-        for inputs, gradient, turned in uses:
-            if turned:
-                slopes += (gradient[rows] * inputs[columns]).sum(dim=1)
-            else:
-                slopes += (gradient[:, rows] * inputs[:, columns]).sum(dim=0)
-        return slopes * self.magnitudes[layer].flatten()[indices].double()
+        mixed = self.layers[layer]
+        return self.found[layer].flatten()[indices] if mixed is None else mixed.exact(indices)
 
 
-def _forward_of(probe: Probe, target: Target, uses: list[Use], wide: _Wide) -> Callable[[Tensor], Tensor]:
-    layer, name = target.layer, target.name
-
+def _forward_of(probe: Probe, name: str, layer: _Layer) -> Callable[[Tensor], Tensor]:
     def linear(x: Tensor) -> Tensor:
-        out = _Rows.apply(x.reshape(-1, x.shape[-1]), probe.weight(name), uses, wide, False)
-        return out.view(*x.shape[:-1], out.shape[-1])
+        rows = x.reshape(-1, x.shape[-1])
+        out = _Product.apply(rows.t().unsqueeze(2).contiguous(), probe.weight(name), layer)
+        return out.squeeze(2).t().reshape(*x.shape[:-1], out.shape[0])
 
     def convolution(x: Tensor) -> Tensor:
-        patches = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)[0]
-        weight = probe.weight(name).flatten(1)
-        if patches.shape[1] > FEW_POSITIONS:
-            out = _Rows.apply(patches, weight, uses, wide, True)
-        else:
-            out = _Rows.apply(patches.t().contiguous(), weight, uses, wide, False).t().contiguous()
-        size = [
-            (n + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
-            for n, pad, dilation, kernel, stride in zip(
-                x.shape[2:], layer.padding, layer.dilation, layer.kernel_size, layer.stride, strict=True
-            )
-        ]
-        return out.view(1, -1, *size)
+        if x.dim() == 3:
+            return _Product.apply(x.contiguous(), probe.weight(name), layer)
+        return torch.stack([_Product.apply(image.contiguous(), probe.weight(name), layer) for image in x])
 
-    return linear if isinstance(layer, nn.Linear) else convolution
+    return linear if layer.linear else convolution
 
 
 def settle(

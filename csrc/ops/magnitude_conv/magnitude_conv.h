@@ -6,8 +6,8 @@
 //   scores[o][k] (+)= m[o][k] * sum over p of dy[o][p] * patch[k][p]
 // y and dx are sums of doubles. Scores are sums of floats: of x and dy rounded to float, kBlock positions at a time; for
 // numbers that are not negative they are good to about (kBlock + P / kBlock + 4) * 2^-24.
-// Every sum has its own fixed order, with a rounding after every product and every sum, so neither the number of
-// threads nor the instruction set changes a bit. What is not a number spreads to all sums that a zero weight takes part
+// Every sum has its own fixed order, every product is added by a fused multiply-add, so neither the number of threads nor
+// the instruction set changes a bit. (Without an FMA instruction the C library's is used, which is slow.) What is not a number spreads to all sums that a zero weight takes part
 // in, too.
 //
 // A CPU alone has it: SynFlow on a GPU is a captured graph of torch's operations in float64.
@@ -40,12 +40,6 @@ struct MagnitudeConvBackwardParams {
   float* scores;     // as the weight, written in full
   bool accumulate;   // add to scores
   ConvShape shape;   // batch 1
-};
-
-// The places of scores in [low, high] among `segments` that follow one another; NaN is nowhere.
-struct ScoreSegment {
-  const float* scores;
-  int64_t n;
 };
 
 namespace cpu {

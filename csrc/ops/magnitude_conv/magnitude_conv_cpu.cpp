@@ -101,7 +101,7 @@ class Forward {
     for (int64_t k = 0; k < f_.rows(); k += kSteps) {
       const int64_t steps = std::min(kSteps, f_.rows() - k);
       for (int64_t r = 0; r < rows; ++r) {
-        widen(p_.weight.values, p_.weight.bits, (row + r) * f_.rows() + k, steps, weights + r * kSteps);
+        widen(p_.weight, (row + r) * f_.rows() + k, steps, kSteps, weights + r * kSteps);
       }
       for (int64_t q = 0; q < panels; ++q) {
         tile(TileArgs<double>{weights, kSteps, 1, w.patches.at_least(0) + (q * f_.rows() + k) * kPanel<double>, steps,
@@ -166,7 +166,7 @@ class InputGradient {
     const int64_t rows = channels * f_.taps(), padded = up(rows, kTileRows), out = p_.shape.out_channels;
     double* const weights = w.weights.at_least(out * padded);
     for (int64_t o = 0; o < out; ++o) {
-      widen(p_.weight.values, p_.weight.bits, o * f_.rows() + first * f_.taps(), rows, weights + o * padded);
+      widen(p_.weight, o * f_.rows() + first * f_.taps(), rows, rows, weights + o * padded);
     }
     double* const image = w.image.at_least(channels * f_.plane());
     std::fill(image, image + channels * f_.plane(), 0.0);
@@ -247,19 +247,24 @@ class Scores {
       add_up(columns, row, slopes);
       const int64_t n = std::min<int64_t>(kPanel<float>, f_.rows() - q * kPanel<float>);
       for (int64_t r = 0; r < std::min<int64_t>(kTileRows, p_.shape.out_channels - row); ++r) {
-        score(p_.weight.values, p_.weight.bits, (row + r) * f_.rows() + q * kPanel<float>, n,
-              static_cast<const float*>(slopes + r * kPanel<float>), p_.accumulate, p_.scores);
+        score(p_.weight, (row + r) * f_.rows() + q * kPanel<float>, n, slopes + r * kPanel<float>, p_.accumulate,
+              p_.scores);
       }
     }
   }
 
   void add_up(const float* columns, int64_t row, float* slopes) const {
+    if (f_.positions() <= kBlock) return add_block(columns, row, 0, slopes);
     for (int64_t p = 0; p < f_.positions(); p += kBlock) {
       alignas(64) float block[kTileRows * kPanel<float>] = {};
-      tile(TileArgs<float>{rounded_.get() + row * f_.positions() + p, f_.positions(), 1, columns + p * kPanel<float>,
-                           std::min<int64_t>(kBlock, f_.positions() - p), kPanel<float>, block});
+      add_block(columns, row, p, block);
       for (int i = 0; i < kTileRows * kPanel<float>; ++i) slopes[i] += block[i];
     }
+  }
+
+  void add_block(const float* columns, int64_t row, int64_t p, float* sums) const {
+    tile(TileArgs<float>{rounded_.get() + row * f_.positions() + p, f_.positions(), 1, columns + p * kPanel<float>,
+                         std::min<int64_t>(kBlock, f_.positions() - p), kPanel<float>, sums});
   }
 
   const MagnitudeConvBackwardParams& p_;
