@@ -137,22 +137,20 @@ class Loop:
             scores = self.scorer.scores(self.masks())
         else:
             scores = self.scorer.scores(self.planes)
-            if self._is_mixed() and (self.settings.invert or self._not_finite(scores)):
-                scores = self.scorer.precise(self.planes)
-        self._check_finite(scores)
-        return scores
-
-    def _not_finite(self, scores: Sequence[Tensor]) -> list[str]:
-        extremes = torch.stack([torch.stack(s.aminmax()).double() for s in scores]).isfinite().all(dim=1).tolist()
-        return [t.name for t, finite in zip(self.targets, extremes, strict=True) if not finite]
-
-    def _check_finite(self, scores: Sequence[Tensor]) -> None:
         bad = self._not_finite(scores)
+        if self._is_mixed() and (bad or self.settings.invert):
+            scores = self.scorer.precise(self.planes)
+            bad = self._not_finite(scores)
         if bad:
             raise ValueError(
                 f"prune: expected finite scores, got infinite ones or NaN in {bad[0]} (and in {len(bad) - 1} others); "
                 "look at the weights, the data and, for 'synflow', the depth of the model"
             )
+        return scores
+
+    def _not_finite(self, scores: Sequence[Tensor]) -> list[str]:
+        extremes = torch.stack([torch.stack(s.aminmax()).double() for s in scores]).isfinite().all(dim=1).tolist()
+        return [t.name for t, finite in zip(self.targets, extremes, strict=True) if not finite]
 
     def masks(self) -> list[Tensor]:
         return [ops.unpack_mask(plane, shape) for plane, shape in zip(self.planes, self.shapes, strict=True)]

@@ -176,7 +176,7 @@ def settle(
     kept = ops.count_flags(planes).tolist()
     for (group, count), threshold in zip(pruned, thresholds.tolist(), strict=True):
         low, high = threshold * (1 - MARGIN), threshold * (1 + MARGIN)
-        near = [((scores[i] >= low) & (scores[i] <= high)).flatten().nonzero().flatten() for i in group]
+        near = ops.scores_between([scores[i] for i in group], low, high)
         was_kept = [scores[i].flatten()[at] > threshold for i, at in zip(group, near, strict=True)]
         values = [flow.exact(i, at) for i, at in zip(group, near, strict=True)]
         all_values = torch.cat(values)

@@ -36,10 +36,10 @@ struct MagnitudeConvBackwardParams {
   const double* x;   // [C, H, W]
   const double* dy;  // [O, OH, OW]
   MagnitudeWeight weight;
-  double* dx;        // [C, H, W], written in full; or null
-  float* scores;     // as the weight, written in full
-  bool accumulate;   // add to scores
-  ConvShape shape;   // batch 1
+  double* dx;       // [C, H, W], written in full; or null
+  float* scores;    // as the weight, written in full
+  bool accumulate;  // add to scores
+  ConvShape shape;  // batch 1
 };
 
 namespace cpu {

@@ -11,10 +11,10 @@ namespace hn {
 namespace cpu {
 namespace {
 
-constexpr int64_t kSteps = 512;                      // weights of a row that are widened at a time
-constexpr int64_t kPatchBytes = int64_t(5) << 18;    // of patches that a thread holds
-constexpr int64_t kScoreBytes = int64_t(1) << 18;    // the same, for scores
-constexpr int64_t kBackwardRows = 72;                // of patches whose gradient a thread makes at a time, about
+constexpr int64_t kSteps = 512;                       // weights of a row that are widened at a time
+constexpr int64_t kPatchBytes = int64_t(5) << 18;     // of patches that a thread holds
+constexpr int64_t kScoreBytes = int64_t(1) << 18;     // the same, for scores
+constexpr int64_t kBackwardRows = 72;                 // of patches whose gradient a thread makes at a time, about
 constexpr int64_t kMultiplyGrain = int64_t(1) << 17;  // products that are worth a thread, about
 
 template <class T>
@@ -87,7 +87,8 @@ class Forward {
     double* to = workspace().patches.at_least(group_ * f_.rows() * kPanel<double>);
     for (int64_t q = 0; q < panels_from(group * group_); ++q) {
       const PanelPositions positions(f_, group * group_ + q);
-      for (int64_t k = 0; k < f_.rows(); ++k, to += kPanel<double>) positions.read(framed_.get() + offsets_[size_t(k)], to);
+      for (int64_t k = 0; k < f_.rows(); ++k, to += kPanel<double>)
+        positions.read(framed_.get() + offsets_[size_t(k)], to);
     }
   }
 

@@ -1,10 +1,9 @@
 // magnitude_conv_op.cpp: magnitude_conv and its backward for torch, on a CPU alone.
 #if !defined(HN_CUDA)
-#include "magnitude_conv.h"
-
 #include "../../base/backend.h"
 #include "../../base/conv_args.h"
 #include "../../base/weight_args.h"
+#include "magnitude_conv.h"
 
 namespace hn {
 namespace cpu {
@@ -29,8 +28,7 @@ MagnitudeWeight weight_of(const char* op, const Tensor& weight, const Tensor& bi
 
 ConvShape shape_of(const char* op, const Tensor& x, const Tensor& weight, const Sizes& stride, const Sizes& padding,
                    const Sizes& dilation) {
-  const ConvShape s =
-      make_conv_shape(op, image_of(op, "x", x), sizes_of(weight), stride, padding, dilation);
+  const ConvShape s = make_conv_shape(op, image_of(op, "x", x), sizes_of(weight), stride, padding, dilation);
   HN_CHECK(x.numel() > 0 && weight.numel() > 0, op, ": expected a weight and an image that are not empty");
   const int64_t height = s.in_height + 2 * int64_t(s.padding_height);
   const int64_t width = s.in_width + 2 * int64_t(s.padding_width);

@@ -180,6 +180,12 @@ HN_DISPATCH(widen_narrow, widen_body)
 HN_DISPATCH(score_narrow, score_body)
 
 #if defined(HN_X86)
+#if !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 warns of its own intrinsics' undefined registers
+#endif
+
 HN_TARGET_AVX512 HN_INLINE __m512 sixteen_magnitudes(const MagnitudeWeight& w, int64_t at) {
   const __mmask16 mask = __mmask16(eight_bits(w.bits, at, 8) | eight_bits(w.bits, at + 8, 8) << 8);
   return _mm512_castsi512_ps(
@@ -210,6 +216,10 @@ HN_TARGET_AVX512 inline void score_avx512(const MagnitudeWeight& w, int64_t at, 
   }
   score_body(w, at + i, n - i, slopes + i, accumulate, scores);
 }
+
+#if !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 #endif
 
 inline void widen(const MagnitudeWeight& w, int64_t at, int64_t n, [[maybe_unused]] int64_t ahead, double* to) {
