@@ -3,7 +3,7 @@
 from hiddennet.ops.bop_step import bop_step_
 from hiddennet.ops.code_weight_gradient import code_weight_gradient
 from hiddennet.ops.generate_weight import INITS, InitScale, generate_weight, init_scale
-from hiddennet.ops.magnitude_conv import magnitude_conv, magnitude_conv_backward_
+from hiddennet.ops.magnitude_conv import magnitude_conv, magnitude_conv_backward_, magnitude_conv_slopes
 from hiddennet.ops.masked_conv import PLANS, default_plan, masked_conv2d, masked_linear
 from hiddennet.ops.masked_weight import masked_weight, topk_weight
 from hiddennet.ops.pack_mask import pack_mask, unpack_mask
@@ -35,6 +35,7 @@ __all__ = [
     "init_scale",
     "magnitude_conv",
     "magnitude_conv_backward_",
+    "magnitude_conv_slopes",
     "masked_conv2d",
     "masked_linear",
     "masked_weight",

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiddennet import ops
@@ -19,7 +18,6 @@ from hiddennet.pruning.synflow import Flow, masked
 from hiddennet.pruning.targets import Target
 
 MARGIN = 2.0**-14  # relative, around the threshold: about a hundred times the rounding error of a float32 score
-FEW = 2**22  # products that exact() has in memory at a time
 
 
 def is_mixed(target: Target) -> bool:
@@ -48,27 +46,11 @@ class _Layer:
         self.uses: list[tuple[Tensor, Tensor]] = []  # images [C, H, W] and their outputs' gradients, float64
 
     def exact(self, indices: Tensor) -> Tensor:
-        """Scores at these places in float64; a few of them."""
-        _, channels, *kernel = self.weight.shape
-        tap = indices % (kernel[0] * kernel[1])
-        filter, channel = indices // self.weight[0].numel(), indices // (kernel[0] * kernel[1]) % channels
+        """Scores at these places in float64."""
         slopes = torch.zeros(indices.numel(), dtype=torch.float64)
-        for x, dy in self.uses:
-            patches = self._patches(x, dy.shape[1:])
-            for part in torch.arange(indices.numel()).split(max(1, FEW // dy[0].numel())):
-                seen = patches[channel[part], tap[part] // kernel[1], tap[part] % kernel[1]]
-                slopes[part] += (seen * dy[filter[part]]).sum(dim=(1, 2))
+        for x, dy in self.uses if indices.numel() else ():
+            slopes += ops.magnitude_conv_slopes(x, dy, self.weight.shape, indices, **self.geometry)
         return slopes * self.weight.flatten()[indices].abs().double()
-
-    def _patches(self, x: Tensor, size: Sequence[int]) -> Tensor:
-        """[C, KH, KW, OH, OW]: what each tap sees; a view of the padded image."""
-        (sy, sx), (py, px), (dy, dx) = (
-            self.geometry.get(name, (least, least)) for name, least in (("stride", 1), ("padding", 0), ("dilation", 1))
-        )
-        padded = F.pad(x, (px, px, py, py)).contiguous()
-        plane, row, _ = padded.stride()
-        shape = (x.shape[0], *self.weight.shape[2:], *size)
-        return padded.as_strided(shape, (plane, dy * row, dx, sy * row, sx))
 
 
 class _Product(torch.autograd.Function):
@@ -154,6 +136,8 @@ def _forward_of(probe: Probe, name: str, layer: _Layer) -> Callable[[Tensor], Te
     def convolution(x: Tensor) -> Tensor:
         if x.dim() == 3:
             return _Product.apply(x.contiguous(), probe.weight(name), layer)
+        if x.shape[0] == 1:
+            return _Product.apply(x.squeeze(0).contiguous(), probe.weight(name), layer).unsqueeze(0)
         return torch.stack([_Product.apply(image.contiguous(), probe.weight(name), layer) for image in x])
 
     return linear if layer.linear else convolution

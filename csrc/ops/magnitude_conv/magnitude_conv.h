@@ -3,8 +3,9 @@
 // With a weight m = |w| where its bit is set, else 0, k = (c, ky, kx) and p = (y, x):
 //   y[o][p] = sum over k of m[o][k] * patch[k][p],     patch[k][p] = x[c][stride * y - padding + dilation * ky][...]
 //   dx[c][...] = sum over o, k, p of m[o][k] * dy[o][p] where patch[k][p] is that element
-//   scores[o][k] (+)= m[o][k] * sum over p of dy[o][p] * patch[k][p]
-// y and dx are sums of doubles. Scores are sums of floats: of x and dy rounded to float, kBlock positions at a time; for
+//   slope(o, k) = sum over p of dy[o][p] * patch[k][p]
+//   scores[o][k] (+)= m[o][k] * slope(o, k)
+// y, dx and single slopes are sums of doubles. Scores are of floats: of x and dy rounded to float, kBlock positions at a time; for
 // numbers that are not negative they are good to about (kBlock + P / kBlock + 4) * 2^-24.
 // Every sum has its own fixed order, every product is added by a fused multiply-add, so neither the number of threads nor
 // the instruction set changes a bit. (Without an FMA instruction the C library's is used, which is slow.) What is not a number spreads to all sums that a zero weight takes part
@@ -42,9 +43,19 @@ struct MagnitudeConvBackwardParams {
   ConvShape shape;  // batch 1
 };
 
+struct MagnitudeConvSlopesParams {
+  const double* x;        // [C, H, W]
+  const double* dy;       // [O, OH, OW]
+  const int64_t* places;  // [n], of weights
+  int64_t n;
+  double* slopes;   // [n]
+  ConvShape shape;  // batch 1
+};
+
 namespace cpu {
 void magnitude_conv(const MagnitudeConvParams& p);
 void magnitude_conv_backward(const MagnitudeConvBackwardParams& p);
+void magnitude_conv_slopes(const MagnitudeConvSlopesParams& p);
 }  // namespace cpu
 
 }  // namespace hn

@@ -275,6 +275,25 @@ class Scores {
   int64_t group_;  // panels whose patches a thread holds
 };
 
+double slope_at(const MagnitudeConvSlopesParams& p, int64_t place) {
+  const ConvShape& s = p.shape;
+  const int64_t kx = place % s.kernel_width, ky = place / s.kernel_width % s.kernel_height;
+  const int64_t c = place / s.kernel_width / s.kernel_height % s.in_channels;
+  const int64_t o = place / s.kernel_width / s.kernel_height / s.in_channels;
+  const double* const x = p.x + c * s.in_height * s.in_width;
+  const double* dy = p.dy + o * s.out_height * s.out_width;
+  double sum = 0.0;
+  for (int64_t y = 0; y < s.out_height; ++y, dy += s.out_width) {
+    const int64_t iy = y * s.stride_height - s.padding_height + ky * s.dilation_height;
+    if (iy < 0 || iy >= s.in_height) continue;
+    for (int64_t i = 0; i < s.out_width; ++i) {
+      const int64_t ix = i * s.stride_width - s.padding_width + kx * s.dilation_width;
+      if (ix >= 0 && ix < s.in_width) sum += dy[i] * x[iy * s.in_width + ix];
+    }
+  }
+  return sum;
+}
+
 }  // namespace
 
 void magnitude_conv(const MagnitudeConvParams& p) { Forward(p).run(); }
@@ -282,6 +301,13 @@ void magnitude_conv(const MagnitudeConvParams& p) { Forward(p).run(); }
 void magnitude_conv_backward(const MagnitudeConvBackwardParams& p) {
   if (p.dx != nullptr) InputGradient(p).run();
   Scores(p).run();
+}
+
+void magnitude_conv_slopes(const MagnitudeConvSlopesParams& p) {
+  const int64_t work = int64_t(p.shape.out_height) * p.shape.out_width * 8;  // not in vectors
+  parallel_for(0, p.n, grain(work), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) p.slopes[i] = slope_at(p, p.places[i]);
+  });
 }
 
 }  // namespace cpu
