@@ -90,4 +90,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from hiddennet.train.ranks import leave
+
+    leave(main())

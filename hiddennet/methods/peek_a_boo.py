@@ -113,13 +113,13 @@ class PeekABoo(PruneAtInit):
     def hide(self, model: nn.Module, dense: list[str], rule, subnet: Subnet | None) -> None:
         section, number, paper = self.section, numbers(model), peek_a_boo_layers(model)
         self.learned = paper.learned if section.layers == "paper" else list(number)
+        given = {} if subnet is None else {name: model.get_submodule(name).weight.detach() for name in subnet.masks}
 
         def source(name: str, module: nn.Module) -> Flipped | Activated | Stored:
             drawn = generated(section, self.seed, number[name])
-            given = subnet is not None and name in subnet.masks
             if name not in self.learned:
                 return Stored(trainable=True, layer=number[name])
-            if given and not _is_drawn(module.weight, drawn, subnet.masks[name]):
+            if name in given and not _is_drawn(module.weight, drawn, subnet.masks[name]):
                 if section.learn != "signs":
                     raise ValueError(
                         f"method.subnet: expected the weights that the config's seed and init draw in layer {name}, "
@@ -129,13 +129,11 @@ class PeekABoo(PruneAtInit):
             how = (drawn.init, drawn.seed, drawn.layer, drawn.mode, drawn.nonlinearity)
             return Flipped(*how) if section.learn == "signs" else Activated(*how, activation=section.learn)
 
-        weights = {name: module.weight.detach().clone() for name, module in model.named_modules() if name in number}
         hide(model, source=source, rule=rule, exclude=lambda name, _: name in dense)
         learn(model)
-        if subnet is not None:
-            for name, layer in hidden_layers(model).items():
-                if isinstance(layer.source, Flipped):
-                    _copy_signs(layer.weight, weights[name])
+        for name, layer in hidden_layers(model).items():
+            if name in given and isinstance(layer.source, Flipped):
+                _copy_signs(layer.weight, given[name])
         if section.psg is not None:
             signed = paper.signed if section.psg.signed is None else section.psg.signed
             psg(model, section.psg.config, signed=signed, include=self.learned)

@@ -60,7 +60,9 @@ class PruneSection(DrawnSection):
         description="what is pruned: every layer that is not dense, or what Peek-a-Boo's code prunes of the network",
     )
     exclude: Patterns
-    unpruned: Patterns
+    unpruned: list[str] = Field(
+        default_factory=list, description="names or patterns of hidden layers that keep all of their weights"
+    )
     stage: Literal["prune", "train", "both"] = Field(
         "both", description="prune: end after pruning; train: go on from `subnet`, where another run pruned"
     )

@@ -14,7 +14,7 @@ from hiddennet import config
 from hiddennet.train import checkpoint, experiment, machine
 from hiddennet.train.build import build_data, build_model
 from hiddennet.train.folder import RunFolder
-from hiddennet.train.ranks import Ranks
+from hiddennet.train.ranks import Ranks, leave
 from hiddennet.train.session import Session
 
 
@@ -62,3 +62,4 @@ def main(path: str, out: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    leave(0)
