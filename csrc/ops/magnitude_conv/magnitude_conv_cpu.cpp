@@ -60,7 +60,8 @@ std::vector<int64_t> row_offsets(const Frame& f) {
 
 class Forward {
  public:
-  explicit Forward(const MagnitudeConvParams& p) : p_(p), f_(p.shape), offsets_(row_offsets(f_)) {
+  explicit Forward(const MagnitudeConvParams& p)
+      : p_(p), f_(p.shape, sight_of(p.shape, p.x)), offsets_(row_offsets(f_)) {
     framed_.reset(new double[size_t(f_.elements())]);
     f_.put(p.x, 0, p.shape.in_channels, framed_.get());
     const int64_t fit = kPatchBytes / (std::max<int64_t>(f_.rows(), 1) * kPanel<double> * int64_t(sizeof(double)));
@@ -109,10 +110,11 @@ class Forward {
                               used(panel + q), sums + q * kTileRows * kPanel<double>});
       }
     }
+    const int64_t area = int64_t(p_.shape.out_height) * p_.shape.out_width;
     for (int64_t q = 0; q < panels; ++q) {
       for (int64_t r = 0; r < rows; ++r) {
-        const double* const from = sums + (q * kTileRows + r) * kPanel<double>;
-        std::copy(from, from + used(panel + q), p_.y + (row + r) * f_.positions() + (panel + q) * kPanel<double>);
+        f_.spread(sums + (q * kTileRows + r) * kPanel<double>, (panel + q) * kPanel<double>, used(panel + q),
+                  p_.y + (row + r) * area);
       }
     }
   }
@@ -130,7 +132,8 @@ class Forward {
 
 class InputGradient {
  public:
-  explicit InputGradient(const MagnitudeConvBackwardParams& p) : p_(p), f_(p.shape), offsets_(row_offsets(f_)) {
+  explicit InputGradient(const MagnitudeConvBackwardParams& p)
+      : p_(p), f_(p.shape, every_position(p.shape)), offsets_(row_offsets(f_)) {
     channels_ = std::min<int64_t>(std::max<int64_t>(kBackwardRows / f_.taps(), 1), p.shape.in_channels);
   }
 
@@ -194,7 +197,8 @@ class InputGradient {
 
 class Scores {
  public:
-  explicit Scores(const MagnitudeConvBackwardParams& p) : p_(p), f_(p.shape), offsets_(row_offsets(f_)) {
+  explicit Scores(const MagnitudeConvBackwardParams& p)
+      : p_(p), f_(p.shape, sight_of(p.shape, p.x)), offsets_(row_offsets(f_)) {
     const int64_t fit = kScoreBytes / (f_.positions() * kPanel<float> * int64_t(sizeof(float)));
     group_ = std::min(std::max<int64_t>(fit, 1), panels());
   }
@@ -222,7 +226,14 @@ class Scores {
   void round(int64_t rows) {
     const int64_t n = p_.shape.out_channels * f_.positions();
     rounded_.reset(new float[size_t(rows * f_.positions())]);
-    for (int64_t i = 0; i < n; ++i) rounded_[size_t(i)] = float(p_.dy[i]);
+    if (f_.single()) {
+      for (int64_t i = 0; i < n; ++i) rounded_[size_t(i)] = float(p_.dy[i]);
+    } else {
+      const int64_t area = int64_t(p_.shape.out_height) * p_.shape.out_width;
+      for (int64_t o = 0; o < p_.shape.out_channels; ++o) {
+        f_.collect(p_.dy + o * area, rounded_.get() + o * f_.positions());
+      }
+    }
     std::fill(rounded_.get() + n, rounded_.get() + rows * f_.positions(), 0.0f);
   }
 

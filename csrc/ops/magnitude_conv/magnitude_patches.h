@@ -1,8 +1,11 @@
 // magnitude_patches.h: an image with its frame of zeros, and the patches of it that a convolution's positions see.
+//
+// SynFlow's image is all ones, so that far from an edge neighbouring patches are equal: they are looked at once.
 #pragma once
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "../../base/conv_shape.h"
@@ -11,17 +14,89 @@
 namespace hn {
 namespace cpu {
 
-// Where things lie in a framed image [C][height][width].
+// Lines of positions (rows, or columns) that see the same: span i is [starts[i], starts[i + 1]).
+struct Spans {
+  std::vector<int32_t> starts;
+
+  int32_t count() const { return int32_t(starts.size()) - 1; }
+  bool single() const { return starts.back() == count(); }  // every line sees something else
+};
+
+struct Sight {
+  Spans rows, columns;
+};
+
+inline Spans every_line(int32_t n) {
+  Spans spans;
+  for (int32_t i = 0; i <= n; ++i) spans.starts.push_back(i);
+  return spans;
+}
+
+inline Sight every_position(const ConvShape& s) { return {every_line(s.out_height), every_line(s.out_width)}; }
+
+// differs: for each line of an image whether it is another than the one before.
+inline Spans spans_of(const std::vector<uint64_t>& differs, int32_t lines, int32_t stride, int32_t padding,
+                      int32_t dilation, int32_t taps) {
+  const int32_t inside = int32_t(differs.size());
+  std::vector<int32_t> kinds(size_t(inside), 0);
+  for (int32_t i = 1; i < inside; ++i) kinds[size_t(i)] = kinds[size_t(i - 1)] + (differs[size_t(i)] != 0);
+  const auto seen = [&](int32_t line, int32_t tap) {
+    const int32_t at = line * stride - padding + tap * dilation;
+    return at < 0 || at >= inside ? -1 : kinds[size_t(at)];
+  };
+  Spans spans{{0}};
+  for (int32_t line = 1; line < lines; ++line) {
+    bool same = true;
+    for (int32_t tap = 0; same && tap < taps; ++tap) same = seen(line, tap) == seen(line - 1, tap);
+    if (!same) spans.starts.push_back(line);
+  }
+  spans.starts.push_back(lines);
+  return spans;
+}
+
+// Adds to rows[y] and columns[i] bits in which a channel's line is unlike the one before.
+HN_INLINE void compare_lines_body(const uint64_t* x, int32_t height, int32_t width, uint64_t* rows, uint64_t* columns) {
+  for (int32_t y = 0; y < height; ++y, x += width) {
+    for (int32_t i = 1; i < width; ++i) columns[i] |= x[i] ^ x[i - 1];
+    if (y == 0) continue;
+    uint64_t differs = 0;
+    for (int32_t i = 0; i < width; ++i) differs |= x[i] ^ x[i - width];
+    rows[y] |= differs;
+  }
+}
+
+HN_DISPATCH(compare_lines, compare_lines_body)
+
+// Which positions see the same patch, bit for bit, as the one above or before.
+inline Sight sight_of(const ConvShape& s, const double* x) {
+  std::vector<uint64_t> rows(size_t(s.in_height), 0), columns(size_t(s.in_width), 0);
+  const auto all = [](const std::vector<uint64_t>& differs) {
+    return std::find(differs.begin() + 1, differs.end(), 0u) == differs.end();
+  };
+  for (int32_t c = 0; c < s.in_channels; ++c) {
+    const double* const from = x + int64_t(c) * s.in_height * s.in_width;
+    compare_lines(reinterpret_cast<const uint64_t*>(from), s.in_height, s.in_width, rows.data(), columns.data());
+    if (all(rows) && all(columns)) return every_position(s);
+  }
+  Sight sight{
+      spans_of(rows, s.out_height, s.stride_height, s.padding_height, s.dilation_height, s.kernel_height),
+      spans_of(columns, s.out_width, s.stride_width, s.padding_width, s.dilation_width, s.kernel_width)};
+  const int64_t distinct = int64_t(sight.rows.count()) * sight.columns.count();
+  return 8 * distinct > 7 * int64_t(s.out_height) * s.out_width ? every_position(s) : sight;
+}
+
+// Where things lie in a framed image [C][height][width]. Positions are the distinct ones.
 class Frame {
  public:
-  explicit Frame(const ConvShape& s)
+  Frame(const ConvShape& s, Sight sight)
       : s_(s),
+        sight_(std::move(sight)),
         height_(s.in_height + 2 * int64_t(s.padding_height)),
         width_(s.in_width + 2 * int64_t(s.padding_width)),
-        positions_(int64_t(s.out_height) * s.out_width),
+        positions_(int64_t(sight_.rows.count()) * sight_.columns.count()),
         taps_(int64_t(s.kernel_height) * s.kernel_width) {
     // Positions of a panel lie in runs of this length, if not 1.
-    const bool dense = s.stride_width == 1 && positions_ % kPanel<double> == 0;
+    const bool dense = s.stride_width == 1 && sight_.columns.single() && positions_ % kPanel<double> == 0;
     run_ = !dense ? 1 : (s.out_width % 16 == 0 ? 16 : (s.out_width % 8 == 0 ? 8 : (s.out_width % 4 == 0 ? 4 : 1)));
   }
 
@@ -33,9 +108,44 @@ class Frame {
   int64_t rows() const { return taps_ * s_.in_channels; }  // of patches
   int32_t run() const { return run_; }
 
+  bool single() const { return sight_.rows.single() && sight_.columns.single(); }
+
   // Of a position's first tap in a channel.
   int64_t of_position(int64_t p) const {
-    return p / s_.out_width * s_.stride_height * width_ + p % s_.out_width * s_.stride_width;
+    const int64_t row = sight_.rows.starts[size_t(p / sight_.columns.count())];
+    const int64_t column = sight_.columns.starts[size_t(p % sight_.columns.count())];
+    return row * s_.stride_height * width_ + column * s_.stride_width;
+  }
+
+  // Positions [first, first + n) of an output's channel, at all places that see the same.
+  void spread(const double* values, int64_t first, int64_t n, double* channel) const {
+    if (single()) {
+      std::copy_n(values, n, channel + first);
+      return;
+    }
+    for (int64_t i = 0; i < n; ++i) {
+      const int32_t* const row = &sight_.rows.starts[size_t((first + i) / sight_.columns.count())];
+      const int32_t* const column = &sight_.columns.starts[size_t((first + i) % sight_.columns.count())];
+      for (int32_t y = row[0]; y < row[1]; ++y) {
+        std::fill(channel + int64_t(y) * s_.out_width + column[0], channel + int64_t(y) * s_.out_width + column[1],
+                  values[i]);
+      }
+    }
+  }
+
+  // The reverse: a channel's sums over places that see the same, rounded.
+  void collect(const double* channel, float* sums) const {
+    for (int32_t r = 0; r < sight_.rows.count(); ++r) {
+      for (int32_t c = 0; c < sight_.columns.count(); ++c) {
+        double sum = 0.0;
+        for (int32_t y = sight_.rows.starts[size_t(r)]; y < sight_.rows.starts[size_t(r) + 1]; ++y) {
+          for (int32_t i = sight_.columns.starts[size_t(c)]; i < sight_.columns.starts[size_t(c) + 1]; ++i) {
+            sum += channel[int64_t(y) * s_.out_width + i];
+          }
+        }
+        *sums++ = float(sum);
+      }
+    }
   }
 
   // Of a tap of a patch, from its first.
@@ -68,6 +178,7 @@ class Frame {
 
  private:
   const ConvShape s_;
+  const Sight sight_;
   int64_t height_, width_, positions_, taps_;
   int32_t run_;
 };
