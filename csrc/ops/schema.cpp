@@ -51,7 +51,7 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
       "magnitude_conv_backward_(Tensor x, Tensor dy, Tensor weight, Tensor bits, Tensor(a!) scores, bool accumulate, "
       "bool want_dx, " HN_CONV ") -> Tensor");
   m.def("magnitude_conv_slopes(Tensor x, Tensor dy, int[] shape, Tensor places, " HN_CONV ") -> Tensor");
-  m.def("scores_between(Tensor[] scores, float low, float high) -> Tensor");
+  m.def("strike_near_(Tensor[] scores, Tensor(a!)[] flags, int count, float margin) -> (Tensor, Tensor, Tensor)");
   m.def(
       "code_weight_gradient(Tensor input, Tensor gradient, Tensor input_delta, Tensor gradient_delta, int[] "
       "shape, " HN_CONV ", int groups, bool channels_last) -> (Tensor, Tensor)");

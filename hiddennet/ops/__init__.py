@@ -14,8 +14,8 @@ from hiddennet.ops.rerandomize import MAX_NOTED_REDRAW, redrawn_weight, rerandom
 from hiddennet.ops.rule import Rule
 from hiddennet.ops.scale import scale
 from hiddennet.ops.score_step import score_step_
-from hiddennet.ops.scores_between import scores_between
 from hiddennet.ops.source import WeightSource
+from hiddennet.ops.strike_near import strike_near_
 from hiddennet.ops.strike_out import count_flags, strike_out_
 from hiddennet.ops.topk_mask import rule_mask, topk_mask, topk_mask_global, topk_select
 
@@ -49,7 +49,7 @@ __all__ = [
     "rule_mask",
     "scale",
     "score_step_",
-    "scores_between",
+    "strike_near_",
     "strike_out_",
     "topk_mask",
     "topk_mask_global",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hiddennet import ops
 from hiddennet.pruning.probe import Probe
-from hiddennet.pruning.synflow import Flow, masked
+from hiddennet.pruning.synflow import TINY, Flow, masked
 from hiddennet.pruning.targets import Target
 
 MARGIN = 2.0**-14  # relative, around the threshold: about a hundred times the rounding error of a float32 score
@@ -144,29 +144,31 @@ def _forward_of(probe: Probe, name: str, layer: _Layer) -> Callable[[Tensor], Te
 
 
 def settle(
-    flow: MixedFlow,
-    scores: Sequence[Tensor],
-    planes: Sequence[Tensor],
-    thresholds: Tensor,
-    counts: Sequence[int],
-    scope: str,
-) -> None:
-    """Right the planes that strike() made of rounded scores, where a score is near its threshold.
+    flow: MixedFlow, scores: Sequence[Tensor], planes: Sequence[Tensor], counts: Sequence[int], scope: str
+) -> bool:
+    """Write into the planes which scores are above the counts[g]-th smallest, as strike() does, in float64's order.
 
-    thresholds: of the rankings whose count is not 0, in order.
+    Returns:
+        Whether it was done: not, and the planes are as they were, if a score is not finite or a threshold is so low
+        that what float32 made 0 would tie with it.
     """
     groups = [list(range(len(scores)))] if scope == "global" else [[i] for i in range(len(scores))]
-    pruned = [(group, count) for group, count in zip(groups, counts, strict=True) if count > 0]
-    kept = ops.count_flags(planes).tolist()
-    for (group, count), threshold in zip(pruned, thresholds.tolist(), strict=True):
-        low, high = threshold * (1 - MARGIN), threshold * (1 + MARGIN)
-        near = ops.scores_between([scores[i] for i in group], low, high)
-        was_kept = [scores[i].flatten()[at] > threshold for i, at in zip(group, near, strict=True)]
+    struck = [torch.empty_like(planes[i]) if counts[g] > 0 else planes[i] for g, ids in enumerate(groups) for i in ids]
+    for group, count in zip(groups, counts, strict=True):
+        chosen, written = [scores[i] for i in group], [struck[i] for i in group]
+        if count == 0:
+            if not all(bool(s.isfinite().all()) for s in chosen):
+                return False
+            continue
+        threshold, below, near = ops.strike_near_(chosen, written, count, MARGIN)
+        if not float(threshold) >= TINY:
+            return False
         values = [flow.exact(i, at) for i, at in zip(group, near, strict=True)]
-        all_values = torch.cat(values)
-        above = sum(int(k.count_nonzero()) for k in was_kept)
-        below = sum(scores[i].numel() - kept[i] for i in group) - (all_values.numel() - above)
-        exact = all_values.kthvalue(count - below).values
-        for i, at, before, value in zip(group, near, was_kept, values, strict=True):
-            for index in at[(value > exact) != before].tolist():  # a handful
-                planes[i][index // 8] ^= 1 << index % 8
+        exact = torch.cat(values).kthvalue(count - int(below)).values
+        for score, plane, at, value in zip(chosen, written, near, values, strict=True):
+            was_kept = score.flatten()[at] > threshold
+            for index in at[(value > exact) != was_kept].tolist():  # a handful
+                plane[index // 8] ^= 1 << index % 8
+    for plane, new in zip(planes, struck, strict=True):
+        plane.copy_(new)
+    return True

@@ -78,9 +78,8 @@ inline Sight sight_of(const ConvShape& s, const double* x) {
     compare_lines(reinterpret_cast<const uint64_t*>(from), s.in_height, s.in_width, rows.data(), columns.data());
     if (all(rows) && all(columns)) return every_position(s);
   }
-  Sight sight{
-      spans_of(rows, s.out_height, s.stride_height, s.padding_height, s.dilation_height, s.kernel_height),
-      spans_of(columns, s.out_width, s.stride_width, s.padding_width, s.dilation_width, s.kernel_width)};
+  Sight sight{spans_of(rows, s.out_height, s.stride_height, s.padding_height, s.dilation_height, s.kernel_height),
+              spans_of(columns, s.out_width, s.stride_width, s.padding_width, s.dilation_width, s.kernel_width)};
   const int64_t distinct = int64_t(sight.rows.count()) * sight.columns.count();
   return 8 * distinct > 7 * int64_t(s.out_height) * s.out_width ? every_position(s) : sight;
 }

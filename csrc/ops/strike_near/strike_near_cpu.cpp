@@ -1,0 +1,197 @@
+// strike_near_cpu.cpp: a sample of the scores brackets the threshold, one pass over them lists what is in the bracket.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <mutex>
+
+#include "../../base/key.cuh"
+#include "../../base/parallel.h"
+#include "../strike_out/key_ranges.h"
+#include "strike_near.h"
+
+namespace hn {
+namespace cpu {
+namespace {
+
+constexpr int32_t kRun = 1024;              // scores worked on at a time: a multiple of 8, in L1
+constexpr int64_t kGrain = 32;              // runs that are worth a thread
+constexpr int64_t kSamples = 1 << 16;       // of scores that are many more
+constexpr double kDeviations = 4.0;         // of a sample's rank, to each side
+constexpr uint32_t kLargest = 0x7f7fffffu;  // key of the largest finite score
+
+struct Candidate {
+  int64_t place;
+  uint32_t key;
+};
+
+uint32_t key_at(float score) { return key_of<Order::kMagnitude>(score); }
+
+HN_INLINE void largest_body(const float* scores, int32_t n, int32_t* largest) {
+  int32_t most = 0;
+  for (int32_t i = 0; i < n; ++i) {
+    int32_t key;
+    std::memcpy(&key, scores + i, sizeof key);
+    key &= 0x7fffffff;
+    most = key > most ? key : most;
+  }
+  *largest = most;
+}
+
+HN_DISPATCH(largest_of, largest_body)
+
+class StrikeNear {
+ public:
+  explicit StrikeNear(const StrikeNearParams& p) : p_(p) {
+    for (int32_t i = 0; i < p.num_segments; ++i) {
+      firsts_.push_back(n_);
+      n_ += p.segments[i].n;
+      for (int64_t at = 0; at < p.segments[i].n; at += kRun) runs_.push_back({i, at});
+    }
+  }
+
+  StrikeNearResult run() {
+    StrikeNearResult result{std::nanf(""), 0, {}};
+    KeyRange bracket = sampled();
+    for (;;) {
+      pass(bracket);
+      if (!finite_) return result;
+      if (below_ >= p_.count && bracket.low == 1) {
+        finish(0, {1, 0}, &result);
+        return result;
+      }
+      if (below_ >= p_.count) {
+        bracket = {1, bracket.low - 1};
+      } else if (below_ + int64_t(listed_.size()) < p_.count) {
+        bracket = {bracket.high + 1, kLargest};
+      } else {
+        const uint32_t threshold = ranked();
+        const KeyRange near = around(threshold);
+        if (near.low >= bracket.low && near.high <= bracket.high) {
+          finish(threshold, near, &result);
+          return result;
+        }
+        bracket = {std::min(near.low, bracket.low), std::max(near.high, bracket.high)};
+      }
+    }
+  }
+
+ private:
+  struct Run {
+    int32_t segment;
+    int64_t first;
+  };
+
+  // Keys between which the threshold probably is, if it is not 0: of zeros there may be many, and they are never listed.
+  KeyRange sampled() const {
+    const int64_t stride = n_ / kSamples;
+    if (stride < 4) return {1, kLargest};
+    std::vector<uint32_t> keys;
+    keys.reserve(size_t(kSamples));
+    int32_t segment = 0;
+    for (int64_t i = 0; i < kSamples; ++i) {
+      const int64_t jitter = int64_t((uint64_t(i) * 0x9e3779b97f4a7c15u >> 32) % uint64_t(stride));
+      const int64_t place = i * stride + jitter;  // one of each stretch
+      while (place >= firsts_[size_t(segment)] + p_.segments[segment].n) ++segment;
+      keys.push_back(key_at(p_.segments[segment].scores[place - firsts_[size_t(segment)]]));
+    }
+    const double share = double(p_.count) / double(n_), rank = share * kSamples;
+    const double width = kDeviations * std::sqrt(double(kSamples) * share * (1.0 - share)) + 8.0;
+    const auto nth = [&](double at) {
+      const auto to = keys.begin() + int64_t(at);
+      std::nth_element(keys.begin(), to, keys.end());
+      return std::min(*to, kLargest);
+    };
+    const uint32_t low = rank - width < 0 ? 1 : std::max(nth(rank - width), 1u);
+    return {low, rank + width >= kSamples ? kLargest : std::max(nth(rank + width), low)};
+  }
+
+  // Flags of what is above the bracket; counts below it; lists what is inside.
+  void pass(KeyRange bracket) {
+    listed_.clear();
+    below_ = 0;
+    finite_ = true;
+    flags_.resize(runs_.size() * (kRun / 8));
+    std::mutex merging;
+    parallel_for(0, int64_t(runs_.size()), kGrain, [&](int64_t begin, int64_t end) {
+      std::vector<Candidate> mine;
+      int64_t below = 0;
+      bool finite = true;
+      uint8_t in[kRun / 8];
+      for (int64_t r = begin; r < end; ++r) {
+        const Run& run = runs_[size_t(r)];
+        const NearSegment& s = p_.segments[run.segment];
+        const int32_t n = int32_t(std::min<int64_t>(kRun, s.n - run.first));
+        const float* const scores = s.scores + run.first;
+        uint8_t* const above = flags_.data() + r * (kRun / 8);
+        int32_t largest = 0;
+        largest_of(scores, n, &largest);
+        finite = finite && uint32_t(largest) <= kLargest;
+        inside<Order::kMagnitude>(scores, n, {bracket.low, kLargest}, 0, in);
+        inside<Order::kMagnitude>(scores, n, {bracket.high + 1, kLargest}, 0, above);
+        for (int32_t b = 0; 8 * b < n; ++b) {
+          below += std::min(8, n - 8 * b) - __builtin_popcount(in[b]);
+          for (uint32_t bits = in[b] & ~uint32_t(above[b]); bits != 0; bits &= bits - 1) {
+            const int32_t e = 8 * b + __builtin_ctz(bits);
+            mine.push_back({firsts_[size_t(run.segment)] + run.first + e, key_at(scores[e])});
+          }
+        }
+      }
+      const std::lock_guard<std::mutex> lock(merging);
+      listed_.insert(listed_.end(), mine.begin(), mine.end());
+      below_ += below;
+      finite_ = finite_ && finite;
+    });
+  }
+
+  // The key of the threshold, which is listed.
+  uint32_t ranked() {
+    const auto to = listed_.begin() + (p_.count - below_ - 1);
+    std::nth_element(listed_.begin(), to, listed_.end(),
+                     [](const Candidate& a, const Candidate& b) { return a.key < b.key; });
+    return to->key;
+  }
+
+  KeyRange around(uint32_t threshold) const {
+    const double value = double(score_of_key(Order::kMagnitude, threshold));
+    return {std::max(key_at(float(value * (1.0 - p_.margin))), 1u),
+            std::min(key_at(float(value * (1.0 + p_.margin))), kLargest)};
+  }
+
+  void finish(uint32_t threshold, KeyRange near, StrikeNearResult* result) {
+    result->threshold = score_of_key(Order::kMagnitude, threshold);
+    result->below = below_;
+    std::vector<int64_t> stay;
+    for (const Candidate& c : listed_) {
+      if (c.key < near.low) ++result->below;
+      if (c.key >= near.low && c.key <= near.high) result->places.push_back(c.place);
+      if (c.key > threshold) stay.push_back(c.place);
+    }
+    std::sort(result->places.begin(), result->places.end());
+    for (size_t r = 0; r < runs_.size(); ++r) {
+      const NearSegment& s = p_.segments[runs_[r].segment];
+      const int64_t n = std::min<int64_t>(kRun, s.n - runs_[r].first);
+      std::copy_n(flags_.begin() + int64_t(r) * (kRun / 8), (n + 7) / 8, s.flags + runs_[r].first / 8);
+    }
+    for (const int64_t place : stay) {
+      const size_t segment = size_t(std::upper_bound(firsts_.begin(), firsts_.end(), place) - firsts_.begin()) - 1;
+      const int64_t at = place - firsts_[segment];
+      p_.segments[segment].flags[at / 8] |= uint8_t(1u << at % 8);
+    }
+  }
+
+  const StrikeNearParams& p_;
+  int64_t n_ = 0;
+  std::vector<int64_t> firsts_;  // of each segment, among all entries
+  std::vector<Run> runs_;
+  std::vector<uint8_t> flags_;  // [runs][kRun / 8]
+  std::vector<Candidate> listed_;
+  int64_t below_ = 0;
+  bool finite_ = true;
+};
+
+}  // namespace
+
+StrikeNearResult strike_near(const StrikeNearParams& p) { return StrikeNear(p).run(); }
+
+}  // namespace cpu
+}  // namespace hn
