@@ -19,7 +19,7 @@ struct NearSegment {
 };
 
 struct StrikeNearParams {
-  const NearSegment* segments;  // [num_segments]
+  const NearSegment* segments;  // [num_segments], fewer than 2^31 entries together
   int32_t num_segments;
   int64_t count;  // K, in [1, all entries]
   double margin;  // relative, in [0, 1)

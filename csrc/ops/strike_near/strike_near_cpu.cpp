@@ -15,33 +15,46 @@ namespace {
 
 constexpr int32_t kRun = 1024;              // scores worked on at a time: a multiple of 8, in L1
 constexpr int64_t kGrain = 32;              // runs that are worth a thread
-constexpr int64_t kSamples = 1 << 16;       // of scores that are many more
-constexpr double kDeviations = 4.0;         // of a sample's rank, to each side
+constexpr int64_t kSamples = 1 << 15;       // of scores that are many more
+constexpr uint32_t kBins = 4096;            // that a bracket is cut into
+constexpr double kDeviations = 3.0;         // of a sample's rank, to each side
 constexpr uint32_t kLargest = 0x7f7fffffu;  // key of the largest finite score
-
-struct Candidate {
-  int64_t place;
-  uint32_t key;
-};
 
 uint32_t key_at(float score) { return key_of<Order::kMagnitude>(score); }
 
-HN_INLINE void largest_body(const float* scores, int32_t n, int32_t* largest) {
-  int32_t most = 0;
+// The largest key of a run, NaN as its bits; how many are lower than `low`.
+HN_INLINE void look_body(const float* scores, int32_t n, int32_t low, int32_t* largest, int32_t* below) {
+  int32_t most = 0, lower = 0;
   for (int32_t i = 0; i < n; ++i) {
     int32_t key;
     std::memcpy(&key, scores + i, sizeof key);
     key &= 0x7fffffff;
     most = key > most ? key : most;
+    lower += key < low;
   }
   *largest = most;
+  *below = lower;
 }
 
-HN_DISPATCH(largest_of, largest_body)
+HN_DISPATCH(look, look_body)
+
+struct Workspace {                // kept from call to call
+  std::vector<uint8_t> flags;     // [runs][kRun / 8]
+  std::vector<uint64_t> listed;   // key << 32 | slot: of a run, and in it
+  std::vector<uint32_t> samples;  // keys
+};
+
+Workspace& workspace() {
+  static thread_local Workspace w;
+  return w;
+}
+
+uint32_t key_in(uint64_t candidate) { return uint32_t(candidate >> 32); }
+uint32_t slot_in(uint64_t candidate) { return uint32_t(candidate); }
 
 class StrikeNear {
  public:
-  explicit StrikeNear(const StrikeNearParams& p) : p_(p) {
+  explicit StrikeNear(const StrikeNearParams& p) : p_(p), flags_(workspace().flags), listed_(workspace().listed) {
     for (int32_t i = 0; i < p.num_segments; ++i) {
       firsts_.push_back(n_);
       n_ += p.segments[i].n;
@@ -55,7 +68,7 @@ class StrikeNear {
     for (;;) {
       pass(bracket);
       if (!finite_) return result;
-      if (below_ >= p_.count && bracket.low == 1) {
+      if (below_ >= p_.count && bracket.low == 1) {  // all that is below is 0
         finish(0, {1, 0}, &result);
         return result;
       }
@@ -64,7 +77,7 @@ class StrikeNear {
       } else if (below_ + int64_t(listed_.size()) < p_.count) {
         bracket = {bracket.high + 1, kLargest};
       } else {
-        const uint32_t threshold = ranked();
+        const uint32_t threshold = ranked(bracket);
         const KeyRange near = around(threshold);
         if (near.low >= bracket.low && near.high <= bracket.high) {
           finish(threshold, near, &result);
@@ -85,24 +98,30 @@ class StrikeNear {
   KeyRange sampled() const {
     const int64_t stride = n_ / kSamples;
     if (stride < 4) return {1, kLargest};
-    std::vector<uint32_t> keys;
-    keys.reserve(size_t(kSamples));
+    std::vector<uint32_t>& keys = workspace().samples;
+    keys.clear();
     int32_t segment = 0;
     for (int64_t i = 0; i < kSamples; ++i) {
-      const int64_t jitter = int64_t((uint64_t(i) * 0x9e3779b97f4a7c15u >> 32) % uint64_t(stride));
+      const int64_t jitter = int64_t(uint64_t(uint32_t(i) * 0x9e3779b9u) * uint64_t(stride) >> 32);
       const int64_t place = i * stride + jitter;  // one of each stretch
       while (place >= firsts_[size_t(segment)] + p_.segments[segment].n) ++segment;
       keys.push_back(key_at(p_.segments[segment].scores[place - firsts_[size_t(segment)]]));
     }
     const double share = double(p_.count) / double(n_), rank = share * kSamples;
     const double width = kDeviations * std::sqrt(double(kSamples) * share * (1.0 - share)) + 8.0;
-    const auto nth = [&](double at) {
-      const auto to = keys.begin() + int64_t(at);
-      std::nth_element(keys.begin(), to, keys.end());
-      return std::min(*to, kLargest);
-    };
-    const uint32_t low = rank - width < 0 ? 1 : std::max(nth(rank - width), 1u);
-    return {low, rank + width >= kSamples ? kLargest : std::max(nth(rank + width), low)};
+    uint32_t low = 1, high = kLargest;
+    auto first = keys.begin();
+    if (rank >= width) {
+      first += int64_t(rank - width);
+      std::nth_element(keys.begin(), first, keys.end());
+      low = std::min(std::max(*first, 1u), kLargest);
+    }
+    if (rank + width < double(kSamples)) {
+      const auto last = keys.begin() + int64_t(rank + width);
+      std::nth_element(first, last, keys.end());
+      high = std::max(std::min(*last, kLargest), low);
+    }
+    return {low, high};
   }
 
   // Flags of what is above the bracket; counts below it; lists what is inside.
@@ -113,7 +132,7 @@ class StrikeNear {
     flags_.resize(runs_.size() * (kRun / 8));
     std::mutex merging;
     parallel_for(0, int64_t(runs_.size()), kGrain, [&](int64_t begin, int64_t end) {
-      std::vector<Candidate> mine;
+      std::vector<uint64_t> mine;
       int64_t below = 0;
       bool finite = true;
       uint8_t in[kRun / 8];
@@ -123,16 +142,19 @@ class StrikeNear {
         const int32_t n = int32_t(std::min<int64_t>(kRun, s.n - run.first));
         const float* const scores = s.scores + run.first;
         uint8_t* const above = flags_.data() + r * (kRun / 8);
-        int32_t largest = 0;
-        largest_of(scores, n, &largest);
+        int32_t largest = 0, lower = 0;
+        look(scores, n, int32_t(bracket.low), &largest, &lower);
         finite = finite && uint32_t(largest) <= kLargest;
-        inside<Order::kMagnitude>(scores, n, {bracket.low, kLargest}, 0, in);
+        below += lower;
+        inside<Order::kMagnitude>(scores, n, bracket, 0, in);
         inside<Order::kMagnitude>(scores, n, {bracket.high + 1, kLargest}, 0, above);
-        for (int32_t b = 0; 8 * b < n; ++b) {
-          below += std::min(8, n - 8 * b) - __builtin_popcount(in[b]);
-          for (uint32_t bits = in[b] & ~uint32_t(above[b]); bits != 0; bits &= bits - 1) {
-            const int32_t e = 8 * b + __builtin_ctz(bits);
-            mine.push_back({firsts_[size_t(run.segment)] + run.first + e, key_at(scores[e])});
+        std::fill(in + (n + 7) / 8, in + kRun / 8, uint8_t(0));
+        for (int32_t b = 0; 8 * b < n; b += 8) {
+          uint64_t bits;
+          std::memcpy(&bits, in + b, sizeof bits);
+          for (; bits != 0; bits &= bits - 1) {
+            const int32_t e = 8 * b + __builtin_ctzll(bits);
+            mine.push_back(uint64_t(key_at(scores[e])) << 32 | uint64_t(r * kRun + e));
           }
         }
       }
@@ -144,11 +166,20 @@ class StrikeNear {
   }
 
   // The key of the threshold, which is listed.
-  uint32_t ranked() {
-    const auto to = listed_.begin() + (p_.count - below_ - 1);
-    std::nth_element(listed_.begin(), to, listed_.end(),
-                     [](const Candidate& a, const Candidate& b) { return a.key < b.key; });
-    return to->key;
+  uint32_t ranked(KeyRange bracket) const {
+    int shift = 0;
+    while ((bracket.high - bracket.low) >> shift >= kBins) ++shift;
+    uint32_t bins[kBins] = {};
+    for (const uint64_t c : listed_) ++bins[(key_in(c) - bracket.low) >> shift];
+    int64_t rank = p_.count - below_ - 1;
+    uint32_t bin = 0;
+    while (rank >= int64_t(bins[bin])) rank -= bins[bin++];
+    std::vector<uint32_t> keys;
+    for (const uint64_t c : listed_) {
+      if ((key_in(c) - bracket.low) >> shift == bin) keys.push_back(key_in(c));
+    }
+    std::nth_element(keys.begin(), keys.begin() + rank, keys.end());
+    return keys[size_t(rank)];
   }
 
   KeyRange around(uint32_t threshold) const {
@@ -160,11 +191,14 @@ class StrikeNear {
   void finish(uint32_t threshold, KeyRange near, StrikeNearResult* result) {
     result->threshold = score_of_key(Order::kMagnitude, threshold);
     result->below = below_;
-    std::vector<int64_t> stay;
-    for (const Candidate& c : listed_) {
-      if (c.key < near.low) ++result->below;
-      if (c.key >= near.low && c.key <= near.high) result->places.push_back(c.place);
-      if (c.key > threshold) stay.push_back(c.place);
+    for (const uint64_t c : listed_) {
+      const uint32_t key = key_in(c), slot = slot_in(c);
+      result->below += key < near.low;
+      if (key >= near.low && key <= near.high) {
+        const Run& run = runs_[slot / kRun];
+        result->places.push_back(firsts_[size_t(run.segment)] + run.first + slot % kRun);
+      }
+      flags_[slot / 8] |= uint8_t(uint32_t(key > threshold) << slot % 8);
     }
     std::sort(result->places.begin(), result->places.end());
     for (size_t r = 0; r < runs_.size(); ++r) {
@@ -172,19 +206,14 @@ class StrikeNear {
       const int64_t n = std::min<int64_t>(kRun, s.n - runs_[r].first);
       std::copy_n(flags_.begin() + int64_t(r) * (kRun / 8), (n + 7) / 8, s.flags + runs_[r].first / 8);
     }
-    for (const int64_t place : stay) {
-      const size_t segment = size_t(std::upper_bound(firsts_.begin(), firsts_.end(), place) - firsts_.begin()) - 1;
-      const int64_t at = place - firsts_[segment];
-      p_.segments[segment].flags[at / 8] |= uint8_t(1u << at % 8);
-    }
   }
 
   const StrikeNearParams& p_;
   int64_t n_ = 0;
   std::vector<int64_t> firsts_;  // of each segment, among all entries
   std::vector<Run> runs_;
-  std::vector<uint8_t> flags_;  // [runs][kRun / 8]
-  std::vector<Candidate> listed_;
+  std::vector<uint8_t>& flags_;
+  std::vector<uint64_t>& listed_;
   int64_t below_ = 0;
   bool finite_ = true;
 };

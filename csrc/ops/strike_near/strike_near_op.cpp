@@ -30,6 +30,7 @@ std::tuple<Tensor, Tensor, Tensor> strike_near_op(const std::vector<Tensor>& sco
         {static_cast<const float*>(s.data_ptr()), static_cast<uint8_t*>(flags[i].data_ptr()), s.numel()});
     entries += s.numel();
   }
+  HN_CHECK(entries < (int64_t(1) << 31), op, ": expected fewer than 2^31 entries, got ", entries);
   HN_CHECK(count >= 1 && count <= entries, op, ": expected a count in [1, ", entries, "], got ", count);
   HN_CHECK(margin >= 0.0 && margin < 1.0, op, ": expected a margin in [0, 1), got ", margin);
   const StrikeNearResult found = strike_near({segments.data(), int32_t(segments.size()), count, margin});
