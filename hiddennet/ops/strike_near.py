@@ -61,7 +61,7 @@ def _check(scores: Sequence[Tensor], flags: Sequence[Tensor], count: int, margin
 def strike_near_(
     scores: Sequence[Tensor], flags: Sequence[Tensor], count: int, margin: float
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Flag, in place, the scores above the count-th smallest by magnitude of all; return it, and where some are near it.
+    """Flag, in place, the scores above the count-th smallest of all by magnitude; tell it, and where some are near it.
 
     All entries are ranked, whatever their flag was. Ties with the threshold tau go. A score is near where it is not 0
     and `tau (1 - margin) <= |score| <= tau (1 + margin)`, the ends rounded to float32. Where a score is infinite or NaN

@@ -1,4 +1,4 @@
-"""strike_near_ against a sort: the flags, the threshold, and where scores are near it; also where its sample misleads."""
+"""strike_near_ against a sort: flags, threshold, and where scores are near it; also where its sample misleads."""
 
 from __future__ import annotations
 
