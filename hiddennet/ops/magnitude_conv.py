@@ -120,9 +120,9 @@ def magnitude_conv_backward_(
 ) -> Tensor | None:
     """Return the gradient of x through magnitude_conv, and write m dR/dm, SynFlow's scores (Tanaka et al. 2020).
 
-    The gradient is float64. Scores are products of x and dy rounded to float32, summed in float32: for numbers that are
-    not negative their relative error is below (P + 4) 2^-24 for P <= 256 positions of the output, and below
-    (260 + P / 256) 2^-24 for more.
+    The gradient is float64. Scores are products of x and dy rounded to float32 (dy after its sum over positions that
+    see equal patches), summed in float32: for numbers that are not negative their relative error is below
+    (P + 4) 2^-24 for P <= 256 positions of the output, and below (260 + P / 256) 2^-24 for more.
 
     Args:
         x, weight, bits, stride, padding, dilation: of the forward.

@@ -1,4 +1,4 @@
-// magnitude_backward_cpu.cpp: the way back through masked magnitudes on a CPU: the gradient of the image, and the scores.
+// magnitude_backward_cpu.cpp: back through masked magnitudes on a CPU: the image's gradient, and the scores.
 #include "../../base/parallel.h"
 #include "magnitude_conv.h"
 #include "magnitude_workspace.h"

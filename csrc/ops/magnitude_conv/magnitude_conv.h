@@ -8,9 +8,9 @@
 // y, dx and single slopes are sums of doubles. Scores are sums of floats, of x and dy rounded, kBlock positions at a
 // time; dy of positions that see equal patches is first added up in double. For numbers that are not negative they are
 // good to about (kBlock + P / kBlock + 4) * 2^-24.
-// Every sum has its own fixed order, every product is added by a fused multiply-add, so neither the number of threads nor
-// the instruction set changes a bit (without an FMA instruction the C library's is used, which is slow). What is not a
-// number spreads to all sums that a zero weight takes part in, too.
+// Every sum has its own fixed order, every product is added by a fused multiply-add, so neither the number of threads
+// nor the instruction set changes a bit (without an FMA instruction the C library's is used, which is slow). What is
+// not a number spreads to all sums that a zero weight takes part in, too.
 //
 // A CPU alone has it: SynFlow on a GPU is a captured graph of torch's operations in float64.
 #pragma once

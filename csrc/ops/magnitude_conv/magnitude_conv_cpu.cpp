@@ -1,4 +1,4 @@
-// magnitude_conv_cpu.cpp: an image through masked magnitudes on a CPU, each weight read where it lies; and single slopes.
+// magnitude_conv_cpu.cpp: an image through masked magnitudes on a CPU, weights read where they lie; slopes.
 #include "../../base/parallel.h"
 #include "magnitude_conv.h"
 #include "magnitude_workspace.h"

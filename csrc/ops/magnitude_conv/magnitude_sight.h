@@ -1,7 +1,7 @@
 // magnitude_sight.h: which positions of a convolution see equal patches: rows and columns of an image that repeat.
 //
-// SynFlow's image is all ones, so that far from an edge neighbouring patches are equal, bit for bit, in the first layers:
-// they are multiplied once. Nothing is assumed: the image's own bits are compared.
+// SynFlow's image is all ones, so that in the first layers neighbouring patches far from an edge are equal, bit for bit,
+// and multiplied once. Nothing is assumed: the image's own bits are compared.
 #pragma once
 #include <algorithm>
 #include <cstdint>

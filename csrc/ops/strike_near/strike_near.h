@@ -1,7 +1,7 @@
 // strike_near.h: flags of the scores above the K-th smallest, and where scores lie near it, in one reading (SynFlow).
 //
-// All entries of all segments share one ranking by magnitude. The threshold is the K-th smallest |score|; a flag becomes
-// 1 where |score| is above it, so that all ties go. Near are the scores within [threshold * (1 - margin), threshold *
+// All entries of all segments share one ranking by magnitude. The threshold is the K-th smallest |score|; a flag is set
+// where |score| is above it, so that all ties go. Near are the scores within [threshold * (1 - margin), threshold *
 // (1 + margin)], the ends rounded to float. Bits past the last entry of a plane are cleared.
 // Where a score is infinite or NaN the threshold is NaN, nothing is near and no flag changes.
 //

@@ -94,7 +94,7 @@ class StrikeNear {
     int64_t first;
   };
 
-  // Keys between which the threshold probably is, if it is not 0: of zeros there may be many, and they are never listed.
+  // Keys between which the threshold probably is, if it is not 0: zeros may be many, and are never listed.
   KeyRange sampled() const {
     const int64_t stride = n_ / kSamples;
     if (stride < 4) return {1, kLargest};
