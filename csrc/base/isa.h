@@ -7,6 +7,7 @@
 #if defined(__x86_64__) && defined(__GNUC__)
 #define HN_X86 1
 #define HN_TARGET_AVX2 __attribute__((target("avx2")))
+#define HN_TARGET_FMA __attribute__((target("avx2,fma")))
 #define HN_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq")))
 #define HN_TARGET_VNNI __attribute__((target("avx512f,avx512bw,avx512dq,avx512vnni")))
 #include <immintrin.h>

@@ -46,6 +46,12 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
   m.def("code_range(Tensor x, bool per_sample) -> Tensor");
   m.def("quantize_codes(Tensor x, Tensor maximum, int bits, bool is_signed, bool channels_last) -> (Tensor, Tensor)");
   m.def("threshold_gradient_(Tensor(a!) grad, Tensor? exact, Tensor? maximum, float threshold, bool sign) -> ()");
+  m.def("magnitude_conv(Tensor x, Tensor weight, Tensor bits, " HN_CONV ") -> Tensor");
+  m.def(
+      "magnitude_conv_backward_(Tensor x, Tensor dy, Tensor weight, Tensor bits, Tensor(a!) scores, bool accumulate, "
+      "bool want_dx, " HN_CONV ") -> Tensor");
+  m.def("magnitude_conv_slopes(Tensor x, Tensor dy, int[] shape, Tensor places, " HN_CONV ") -> Tensor");
+  m.def("strike_near_(Tensor[] scores, Tensor(a!)[] flags, int count, float margin) -> (Tensor, Tensor, Tensor)");
   m.def(
       "code_weight_gradient(Tensor input, Tensor gradient, Tensor input_delta, Tensor gradient_delta, int[] "
       "shape, " HN_CONV ", int groups, bool channels_last) -> (Tensor, Tensor)");

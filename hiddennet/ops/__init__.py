@@ -3,6 +3,7 @@
 from hiddennet.ops.bop_step import bop_step_
 from hiddennet.ops.code_weight_gradient import code_weight_gradient
 from hiddennet.ops.generate_weight import INITS, InitScale, generate_weight, init_scale
+from hiddennet.ops.magnitude_conv import magnitude_conv, magnitude_conv_backward_, magnitude_conv_slopes
 from hiddennet.ops.masked_conv import PLANS, default_plan, masked_conv2d, masked_linear
 from hiddennet.ops.masked_weight import masked_weight, topk_weight
 from hiddennet.ops.pack_mask import pack_mask, unpack_mask
@@ -14,6 +15,7 @@ from hiddennet.ops.rule import Rule
 from hiddennet.ops.scale import scale
 from hiddennet.ops.score_step import score_step_
 from hiddennet.ops.source import WeightSource
+from hiddennet.ops.strike_near import strike_near_
 from hiddennet.ops.strike_out import count_flags, strike_out_
 from hiddennet.ops.topk_mask import rule_mask, topk_mask, topk_mask_global, topk_select
 from hiddennet.ops.wired_sum import WIRED_PLANS, Edges, default_wired_plan, pack_edges, wired_sum, wired_sum_
@@ -35,6 +37,9 @@ __all__ = [
     "default_wired_plan",
     "generate_weight",
     "init_scale",
+    "magnitude_conv",
+    "magnitude_conv_backward_",
+    "magnitude_conv_slopes",
     "masked_conv2d",
     "masked_linear",
     "masked_weight",
@@ -49,6 +54,7 @@ __all__ = [
     "rule_mask",
     "scale",
     "score_step_",
+    "strike_near_",
     "strike_out_",
     "topk_mask",
     "topk_mask_global",

@@ -16,7 +16,7 @@ from hiddennet.ops.strike_out import SCOPES
 from hiddennet.pruning.schedule import SCHEDULES, check_count, check_density, densities, removed_count
 from hiddennet.pruning.scores import Grasp, Magnitude, Random, Snip, as_batches
 from hiddennet.pruning.selection import inverted, strike
-from hiddennet.pruning.synflow import TINY, Synflow
+from hiddennet.pruning.synflow import Synflow
 from hiddennet.pruning.synflow_mixed import settle
 from hiddennet.pruning.targets import Target, find_targets
 
@@ -107,52 +107,41 @@ class Loop:
     def step(self, iteration: int) -> list[Tensor]:
         """Score and select once; return the scores, float32 or float64, over 2^exponent()."""
         s, counts = self.settings, self.counts[iteration]
+        mixed = self.scorer.mixed if isinstance(self.scorer, Synflow) and not s.invert else None
+        if mixed is not None:
+            scores = self.scorer.scores(self.planes)
+            if settle(mixed, scores, self.planes, counts, s.scope):
+                return scores
         scores = self._scored()
         if s.invert:
             strike(inverted(scores, self.masks()), self.planes, self.full, counts, scope=s.scope)
-            return scores
-        mixed = self._is_mixed()
-        before = [plane.clone() for plane in self.planes] if mixed else []
-        low = strike(scores, self.planes, self.full, counts, scope=s.scope, nested=self.nested, by=self._order)
-        if not mixed or low is None:
-            return scores
-        if not bool((low < TINY).any()):
-            settle(self.scorer.mixed, scores, self.planes, low, counts, s.scope)
-            return scores
-        for plane, old in zip(self.planes, before, strict=True):
-            plane.copy_(old)
-        scores = self.scorer.precise(self.planes)
-        strike(scores, self.planes, self.full, counts, scope=s.scope, by=self._order)
+        else:
+            strike(scores, self.planes, self.full, counts, scope=s.scope, nested=self.nested, by=self._order)
         return scores
 
     @property
     def _order(self) -> str:
         return "magnitude" if self.settings.method == "synflow" else "value"
 
-    def _is_mixed(self) -> bool:
-        return isinstance(self.scorer, Synflow) and self.scorer.last is self.scorer.mixed
-
     def _scored(self) -> list[Tensor]:
+        """All scores in one floating type, finite."""
         if not isinstance(self.scorer, Synflow):
             scores = self.scorer.scores(self.masks())
+        elif self.scorer.mixed is not None:
+            scores = self.scorer.precise(self.planes)
         else:
             scores = self.scorer.scores(self.planes)
-            if self._is_mixed() and (self.settings.invert or self._not_finite(scores)):
-                scores = self.scorer.precise(self.planes)
-        self._check_finite(scores)
-        return scores
-
-    def _not_finite(self, scores: Sequence[Tensor]) -> list[str]:
-        extremes = torch.stack([torch.stack(s.aminmax()).double() for s in scores]).isfinite().all(dim=1).tolist()
-        return [t.name for t, finite in zip(self.targets, extremes, strict=True) if not finite]
-
-    def _check_finite(self, scores: Sequence[Tensor]) -> None:
         bad = self._not_finite(scores)
         if bad:
             raise ValueError(
                 f"prune: expected finite scores, got infinite ones or NaN in {bad[0]} (and in {len(bad) - 1} others); "
                 "look at the weights, the data and, for 'synflow', the depth of the model"
             )
+        return scores
+
+    def _not_finite(self, scores: Sequence[Tensor]) -> list[str]:
+        extremes = torch.stack([torch.stack(s.aminmax()).double() for s in scores]).isfinite().all(dim=1).tolist()
+        return [t.name for t, finite in zip(self.targets, extremes, strict=True) if not finite]
 
     def masks(self) -> list[Tensor]:
         return [ops.unpack_mask(plane, shape) for plane, shape in zip(self.planes, self.shapes, strict=True)]

@@ -57,7 +57,7 @@ class Flow:
 
     def masked(self, planes: Sequence[Tensor]) -> list[Tensor]:
         """|W| where the planes say so, +0 elsewhere."""
-        return [_masked(m, plane) for m, plane in zip(self.magnitudes, planes, strict=True)]
+        return [masked(m, plane) for m, plane in zip(self.magnitudes, planes, strict=True)]
 
     def scores(self, planes: Sequence[Tensor]) -> list[Tensor]:
         """W dR/dW of the masked magnitudes, over 2^exponent(); on a GPU nothing waits for it."""
@@ -74,7 +74,8 @@ class Flow:
 
 
 @torch.no_grad()
-def _masked(magnitude: Tensor, plane: Tensor) -> Tensor:
+def masked(magnitude: Tensor, plane: Tensor) -> Tensor:
+    """A magnitude where the plane says so, +0 elsewhere."""
     if magnitude.dtype != torch.float32:
         return magnitude * ops.unpack_mask(plane, magnitude.shape)
     source = ops.WeightSource("stored", magnitude.shape, stored=magnitude)

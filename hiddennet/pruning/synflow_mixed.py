@@ -10,54 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiddennet import ops
 from hiddennet.pruning.probe import Probe
-from hiddennet.pruning.synflow import Flow
+from hiddennet.pruning.synflow import TINY, Flow, masked
 from hiddennet.pruning.targets import Target
 
 MARGIN = 2.0**-14  # relative, around the threshold: about a hundred times the rounding error of a float32 score
-FEW_POSITIONS = 64  # up to which products are faster with positions as rows: the weight is then read along its rows
-Use = tuple[Tensor, Tensor, bool]  # inputs [positions, row], gradients [positions, rows]: float64; both transposed?
-
-
-class _Wide:
-    """A float64 copy of a weight in one piece of memory that all layers use in turn, while a cache holds it."""
-
-    def __init__(self, weights: Sequence[Tensor]):
-        self.memory = torch.empty(max((w.numel() for w in weights), default=0), dtype=torch.float64)
-
-    def __call__(self, weight: Tensor) -> Tensor:
-        return self.memory[: weight.numel()].view(weight.shape).copy_(weight)
-
-
-class _Rows(torch.autograd.Function):
-    """inputs [P, J] @ weight [O, J]^T in float64, of a float32 weight; its gradient in float32.
-
-    turned: inputs [J, P], and the product is [O, P].
-    """
-
-    @staticmethod
-    def forward(ctx, inputs: Tensor, weight: Tensor, uses: list[Use], wide: _Wide, turned: bool) -> Tensor:
-        ctx.save_for_backward(inputs, weight)
-        ctx.uses, ctx.wide, ctx.turned = uses, wide, turned
-        return wide(weight) @ inputs if turned else inputs @ wide(weight).t()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor):
-        inputs, weight = ctx.saved_tensors
-        gradient = gradient.contiguous()
-        ctx.uses.append((inputs, gradient, ctx.turned))
-        of_inputs = None
-        if ctx.needs_input_grad[0]:
-            wide = ctx.wide(weight)
-            of_inputs = wide.t() @ gradient if ctx.turned else gradient @ wide
-        left, right = gradient.float(), inputs.float()
-        of_weight = left @ right.t() if ctx.turned else left.t() @ right
-        return of_inputs, of_weight, None, None, None
 
 
 def is_mixed(target: Target) -> bool:
@@ -70,98 +30,145 @@ def is_mixed(target: Target) -> bool:
     return isinstance(layer, nn.Linear)
 
 
+class _Layer:
+    """A layer's weight where it lies, its scores, and what they were made of. A linear layer is a 1x1 convolution."""
+
+    def __init__(self, target: Target):
+        layer = target.layer
+        value = target.value().float().contiguous()
+        self.linear = isinstance(layer, nn.Linear)
+        self.weight = value.view(*value.shape, 1, 1) if self.linear else value
+        self.scores = torch.zeros_like(self.weight)
+        self.shape = value.shape
+        names = ("stride", "padding", "dilation")
+        self.geometry = {} if self.linear else {name: getattr(layer, name) for name in names}
+        self.bits = torch.empty(0, dtype=torch.uint8)
+        self.uses: list[tuple[Tensor, Tensor]] = []  # images [C, H, W] and their outputs' gradients, float64
+
+    def exact(self, indices: Tensor) -> Tensor:
+        """Scores at these places in float64."""
+        slopes = torch.zeros(indices.numel(), dtype=torch.float64)
+        for x, dy in self.uses if indices.numel() else ():
+            slopes += ops.magnitude_conv_slopes(x, dy, self.weight.shape, indices, **self.geometry)
+        return slopes * self.weight.flatten()[indices].abs().double()
+
+
+class _Product(torch.autograd.Function):
+    """An image through a layer. Its weight's gradient does not come back but is written, as scores, into the layer."""
+
+    @staticmethod
+    def forward(ctx, image: Tensor, anchor: Tensor, layer: _Layer) -> Tensor:
+        ctx.save_for_backward(image)
+        ctx.layer = layer
+        return ops.magnitude_conv(image, layer.weight, layer.bits, **layer.geometry)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor):
+        (image,) = ctx.saved_tensors
+        layer, gradient = ctx.layer, gradient.contiguous()
+        of_image = ops.magnitude_conv_backward_(
+            image,
+            gradient,
+            layer.weight,
+            layer.bits,
+            layer.scores,
+            accumulate=bool(layer.uses),
+            want_dx=ctx.needs_input_grad[0],
+            **layer.geometry,
+        )
+        layer.uses.append((image, gradient))
+        return of_image, None, None
+
+
 class MixedFlow(Flow):
     """A Flow in float64 whose rankable weights and scores are float32; a layer of another kind is float64 alone."""
 
     def __init__(
         self, model: nn.Module, targets: Sequence[Target], input_shape: Sequence[int], train_mode: bool
     ) -> None:
-        self.uses: list[list[Use] | None] = [[] if is_mixed(t) else None for t in targets]
+        self.layers = [_Layer(t) if is_mixed(t) else None for t in targets]
         super().__init__(model, targets, input_shape, torch.float64, train_mode)
-        wide = _Wide([m for m, uses in zip(self.magnitudes, self.uses, strict=True) if uses is not None])
-        for target, uses in zip(targets, self.uses, strict=True):
-            if uses is not None:
-                self.probe.forwards[target.layer_name] = _forward_of(self.probe, target, uses, wide)
+        for target, layer in zip(targets, self.layers, strict=True):
+            if layer is not None:
+                self.probe.forwards[target.layer_name] = _forward_of(self.probe, target.name, layer)
 
     def _magnitudes(self, targets: Sequence[Target]) -> list[Tensor]:
+        """Of a mixed layer nothing: the graph needs a leaf there, and the layer has its weight."""
         return [
-            self.probe.cast(t.value(), True) if uses is None else t.value().abs().float().contiguous()
-            for t, uses in zip(targets, self.uses, strict=True)
+            self.probe.cast(t.value(), True) if layer is None else torch.empty(0)
+            for t, layer in zip(targets, self.layers, strict=True)
         ]
 
+    def masked(self, planes: Sequence[Tensor]) -> list[Tensor]:
+        """As of Flow; of a mixed layer a leaf that stands for its weight."""
+        weights = []
+        for layer, magnitude, plane in zip(self.layers, self.magnitudes, planes, strict=True):
+            if layer is not None:
+                layer.bits = plane
+                layer.uses.clear()
+            weights.append(masked(magnitude, plane) if layer is None else torch.empty_like(magnitude))
+        return weights
+
     def scores(self, planes: Sequence[Tensor]) -> list[Tensor]:
-        """As of Flow, float32; exact() tells single ones in float64."""
-        for uses in self.uses:
-            if uses is not None:
-                uses.clear()
-        self.found = super().scores(planes)
+        """As of Flow, float32, overwritten by the next call; exact() tells single ones in float64."""
+        self.found = [
+            found if layer is None else layer.scores.view(layer.shape)
+            for found, layer in zip(super().scores(planes), self.layers, strict=True)
+        ]
+        for layer in self.layers:
+            if layer is not None and not layer.uses:
+                layer.scores.zero_()
         return [s.float() for s in self.found]
 
     def exact(self, layer: int, indices: Tensor) -> Tensor:
         """Scores of a layer at these places, in float64."""
-        uses, found = self.uses[layer], self.found[layer]
-        if uses is None:
-            return found.flatten()[indices]
-        row = found[0].numel()
-        rows, columns = indices // row, indices % row
-        slopes = torch.zeros(indices.numel(), dtype=torch.float64)
-        for inputs, gradient, turned in uses:
-            if turned:
-                slopes += (gradient[rows] * inputs[columns]).sum(dim=1)
-            else:
-                slopes += (gradient[:, rows] * inputs[:, columns]).sum(dim=0)
-        return slopes * self.magnitudes[layer].flatten()[indices].double()
+        mixed = self.layers[layer]
+        return self.found[layer].flatten()[indices] if mixed is None else mixed.exact(indices)
 
 
-def _forward_of(probe: Probe, target: Target, uses: list[Use], wide: _Wide) -> Callable[[Tensor], Tensor]:
-    layer, name = target.layer, target.name
-
+def _forward_of(probe: Probe, name: str, layer: _Layer) -> Callable[[Tensor], Tensor]:
     def linear(x: Tensor) -> Tensor:
-        out = _Rows.apply(x.reshape(-1, x.shape[-1]), probe.weight(name), uses, wide, False)
-        return out.view(*x.shape[:-1], out.shape[-1])
+        rows = x.reshape(-1, x.shape[-1])
+        out = _Product.apply(rows.t().unsqueeze(2).contiguous(), probe.weight(name), layer)
+        return out.squeeze(2).t().reshape(*x.shape[:-1], out.shape[0])
 
     def convolution(x: Tensor) -> Tensor:
-        patches = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)[0]
-        weight = probe.weight(name).flatten(1)
-        if patches.shape[1] > FEW_POSITIONS:
-            out = _Rows.apply(patches, weight, uses, wide, True)
-        else:
-            out = _Rows.apply(patches.t().contiguous(), weight, uses, wide, False).t().contiguous()
-        size = [
-            (n + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
-            for n, pad, dilation, kernel, stride in zip(
-                x.shape[2:], layer.padding, layer.dilation, layer.kernel_size, layer.stride, strict=True
-            )
-        ]
-        return out.view(1, -1, *size)
+        if x.dim() == 3:
+            return _Product.apply(x.contiguous(), probe.weight(name), layer)
+        if x.shape[0] == 1:
+            return _Product.apply(x.squeeze(0).contiguous(), probe.weight(name), layer).unsqueeze(0)
+        return torch.stack([_Product.apply(image.contiguous(), probe.weight(name), layer) for image in x])
 
-    return linear if isinstance(layer, nn.Linear) else convolution
+    return linear if layer.linear else convolution
 
 
 def settle(
-    flow: MixedFlow,
-    scores: Sequence[Tensor],
-    planes: Sequence[Tensor],
-    thresholds: Tensor,
-    counts: Sequence[int],
-    scope: str,
-) -> None:
-    """Right the planes that strike() made of rounded scores, where a score is near its threshold.
+    flow: MixedFlow, scores: Sequence[Tensor], planes: Sequence[Tensor], counts: Sequence[int], scope: str
+) -> bool:
+    """Write into the planes which scores are above the counts[g]-th smallest, as strike() does, in float64's order.
 
-    thresholds: of the rankings whose count is not 0, in order.
+    Returns:
+        Whether it was done: not, and the planes are as they were, if a score is not finite or a threshold is so low
+        that what float32 made 0 would tie with it.
     """
     groups = [list(range(len(scores)))] if scope == "global" else [[i] for i in range(len(scores))]
-    pruned = [(group, count) for group, count in zip(groups, counts, strict=True) if count > 0]
-    kept = ops.count_flags(planes).tolist()
-    for (group, count), threshold in zip(pruned, thresholds.tolist(), strict=True):
-        low, high = threshold * (1 - MARGIN), threshold * (1 + MARGIN)
-        near = [((scores[i] >= low) & (scores[i] <= high)).flatten().nonzero().flatten() for i in group]
-        was_kept = [scores[i].flatten()[at] > threshold for i, at in zip(group, near, strict=True)]
+    struck = [torch.empty_like(planes[i]) if counts[g] > 0 else planes[i] for g, ids in enumerate(groups) for i in ids]
+    for group, count in zip(groups, counts, strict=True):
+        chosen, written = [scores[i] for i in group], [struck[i] for i in group]
+        if count == 0:
+            if not all(bool(s.isfinite().all()) for s in chosen):
+                return False
+            continue
+        threshold, below, near = ops.strike_near_(chosen, written, count, MARGIN)
+        if not float(threshold) >= TINY:
+            return False
         values = [flow.exact(i, at) for i, at in zip(group, near, strict=True)]
-        all_values = torch.cat(values)
-        above = sum(int(k.count_nonzero()) for k in was_kept)
-        below = sum(scores[i].numel() - kept[i] for i in group) - (all_values.numel() - above)
-        exact = all_values.kthvalue(count - below).values
-        for i, at, before, value in zip(group, near, was_kept, values, strict=True):
-            for index in at[(value > exact) != before].tolist():  # a handful
-                planes[i][index // 8] ^= 1 << index % 8
+        exact = torch.cat(values).kthvalue(count - int(below)).values
+        for score, plane, at, value in zip(chosen, written, near, values, strict=True):
+            was_kept = score.flatten()[at] > threshold
+            for index in at[(value > exact) != was_kept].tolist():  # a handful
+                plane[index // 8] ^= 1 << index % 8
+    for plane, new in zip(planes, struck, strict=True):
+        plane.copy_(new)
+    return True

@@ -3,11 +3,13 @@
 from hiddennet.reference import psg
 from hiddennet.reference.bop_step import bop_step
 from hiddennet.reference.code_weight_gradient import code_sums, code_weight_gradient
+from hiddennet.reference.magnitude_conv import magnitude_conv, magnitude_conv_backward
 from hiddennet.reference.masked_weight import masked_weight, masked_weight_backward, rule_mask
 from hiddennet.reference.quantize import code_range, quantize_codes, threshold_gradient
 from hiddennet.reference.random import bernoulli_logits, bernoulli_units, generate, laplaces, normals, signs, uniforms
 from hiddennet.reference.redraw import picked, redrawn_weight, rerandomize
 from hiddennet.reference.score_step import score_step
+from hiddennet.reference.strike_near import strike_near
 from hiddennet.reference.strike_out import strike_out
 from hiddennet.reference.topk import (
     pack_mask,
@@ -29,6 +31,8 @@ __all__ = [
     "dense_weight",
     "generate",
     "laplaces",
+    "magnitude_conv",
+    "magnitude_conv_backward",
     "masked_weight",
     "masked_weight_backward",
     "normals",
@@ -43,6 +47,7 @@ __all__ = [
     "score_step",
     "selection_mask",
     "signs",
+    "strike_near",
     "strike_out",
     "threshold_gradient",
     "topk_mask",

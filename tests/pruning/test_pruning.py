@@ -109,11 +109,12 @@ def test_others_are_plain_float64(method, scope):
     assert all(torch.equal(found[key], want[key]) for key in want)
 
 
-def test_synflow_of_a_large_network_is_plain_float64():
+@pytest.mark.parametrize("iterations", [10, 50, 100])
+def test_synflow_of_a_large_network_is_plain_float64(iterations):
     """270 thousand weights, of which the schedule leaves one in twenty."""
     net = models.build("resnet20", num_classes=10)
-    found = prune(net, "synflow", 0.05, iterations=10, input_shape=(3, 16, 16))
-    want = oracle.prune(net, list(found), "synflow", densities(0.05, 10), input_shape=(3, 16, 16))
+    found = prune(net, "synflow", 0.05, iterations=iterations, input_shape=(3, 16, 16))
+    want = oracle.prune(net, list(found), "synflow", densities(0.05, iterations), input_shape=(3, 16, 16))
     different = sum(int((found[key] != want[key]).sum()) for key in want)
     assert different <= 1e-5 * sum(mask.numel() for mask in want.values())
 
