@@ -190,7 +190,7 @@ def test_configs_that_are_refused(settings, options, said):
 
 
 def test_networks_that_are_refused(settings):
-    with pytest.raises(ValueError, match=r"expected at most \d+ edges, the usable ones, got"):
+    with pytest.raises(ValueError, match=r"number of edges in \[0, 708\], the usable ones, got 1743"):
         built(settings(density=0.9))
     with pytest.raises(ValueError, match="expected a path from its 8 input nodes .* wiring 'graph'"):
         built(settings(kind="random", density=0.001))
