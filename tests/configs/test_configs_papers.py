@@ -13,7 +13,7 @@ from hiddennet.sweep import grid
 from hiddennet.train import experiment
 from tests.configs.shipped import CONFIGS, README, config_files, name_of, points_of, sweep_files
 
-PAPERS = ("iterand", "rare_gems", "peek_a_boo", "dnw/sparse_resnet")
+PAPERS = ("iterand", "rare_gems", "peek_a_boo", "dnw", "dnw/sparse_resnet")
 SWEEPS = {path.stem: path for path in sweep_files() if name_of(path).startswith("papers/")}
 SINGLES = {path.stem: path for path in config_files() if name_of(path).startswith("papers/")}
 

@@ -10,6 +10,7 @@ from hiddennet.nn.edges import original_random_edges
 from hiddennet.nn.wiring import Wiring
 
 from .config import GraphConfig
+from .nodes import NodeConvs
 
 EPS = 1e-5  # of instance norms
 
@@ -35,7 +36,7 @@ class SmallGraph(nn.Module):
             nn.Conv2d(stem, inputs, 1),
             nn.BatchNorm2d(inputs),
         )
-        self.conv = nn.Conv2d(nodes, nodes, 3, padding=1, groups=nodes, bias=False)
+        self.conv = NodeConvs(nodes)
 
     def _wire(self, usable: Tensor | None, *, static: bool) -> Wiring:
         """The edges over all nodes; the original's static random graph forbids some, its others none."""
