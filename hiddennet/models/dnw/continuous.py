@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hiddennet.nn.layout import Layout
+
 from .base import EPS, SmallGraph, instance_norm, walk
 from .config import ContinuousConfig
 from .ode import NotConverged, dopri5
@@ -31,6 +33,9 @@ class ContinuousGraph(SmallGraph):
         self.fc = nn.Linear(config.outputs, config.num_classes)
         self.evaluations = 0
         self._check_fixed()
+
+    def layouts(self) -> dict[str, Layout]:
+        return self._layout(run="flow")
 
     def reached(self) -> Tensor:
         return walk(self.graph.mask(), self.inputs, None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hiddennet.nn.layout import Layout
+
 from .base import EPS, SmallGraph, instance_norm, walk
 from .config import DiscreteConfig
 
@@ -27,6 +29,9 @@ class DiscreteGraph(SmallGraph):
         self.norm = nn.InstanceNorm2d(config.nodes, eps=EPS, affine=True)
         self.fc = nn.Linear(config.outputs, config.num_classes)
         self._check_fixed()
+
+    def layouts(self) -> dict[str, Layout]:
+        return self._layout(run="steps", steps=self.config.steps)
 
     def reached(self) -> Tensor:
         return walk(self.graph.mask(), self.inputs, self.config.steps)

@@ -7,6 +7,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
+from hiddennet.nn.layout import Layout
 from hiddennet.nn.pull import PullBuffer, slices
 
 from .base import EPS, SmallGraph, instance_norm, walk
@@ -58,6 +59,9 @@ class StaticGraph(SmallGraph):
         for a, b, c, d in self._spans():
             usable[a:b, c:d] = True
         return usable
+
+    def layouts(self) -> dict[str, Layout]:
+        return self._layout(blocks=self.config.blocks)
 
     def reached(self) -> Tensor:
         return walk(self.graph.running(), self.inputs, None)
