@@ -6,8 +6,11 @@ from .base import SmallGraph
 from .config import ContinuousConfig, DiscreteConfig, GraphConfig, StaticConfig
 from .continuous import ContinuousGraph
 from .discrete import DiscreteGraph
+from .mobilenet import MobileNetGraph
+from .mobilenet_config import MobileNetConfig
 from .ode import NotConverged
 from .original import from_original, original_name, to_original
+from .stage import GraphStage
 from .static import StaticGraph
 
 __all__ = [
@@ -16,6 +19,9 @@ __all__ = [
     "DiscreteConfig",
     "DiscreteGraph",
     "GraphConfig",
+    "GraphStage",
+    "MobileNetConfig",
+    "MobileNetGraph",
     "NotConverged",
     "SmallGraph",
     "StaticConfig",
