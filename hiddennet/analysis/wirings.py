@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hiddennet.nn.layout import Layout, layouts, wirings
+from hiddennet.nn.layout import Layout, layouts
+from hiddennet.nn.network import wirings
 from hiddennet.nn.wiring import Wiring
 
 Round = tuple[Tensor, Tensor]  # bool [sources] that send, bool [destinations] that receive

@@ -7,12 +7,7 @@ from typing import Literal
 
 from torch import nn
 
-from hiddennet.nn.wiring import Wiring
-
-
-def wirings(model: nn.Module) -> dict[str, Wiring]:
-    """The wirings of a model by name, in module order."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, Wiring)}
+from hiddennet.nn.network import wirings
 
 
 @dataclass(frozen=True, kw_only=True)

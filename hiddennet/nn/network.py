@@ -9,11 +9,22 @@ from torch import Tensor, nn
 
 from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.rules import TopK, select_rows
+from hiddennet.nn.wiring import Wiring
 
 
 def hidden_layers(model: nn.Module) -> dict[str, HiddenMixin]:
     """The hidden layers of a model by name, in module order."""
     return {name: module for name, module in model.named_modules() if isinstance(module, HiddenMixin)}
+
+
+def wirings(model: nn.Module) -> dict[str, Wiring]:
+    """The wirings of a model by name, in module order."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Wiring)}
+
+
+def hides(model: nn.Module) -> bool:
+    """Whether a model has hidden layers or wirings: anything that can keep less than all of its weights."""
+    return any(isinstance(module, (HiddenMixin, Wiring)) for module in model.modules())
 
 
 def _groups(layers: list[HiddenMixin]) -> list[list[HiddenMixin]]:
