@@ -8,7 +8,6 @@ state (optimiser, meters) is not taken over.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import asdict
 from decimal import Decimal
 from typing import Any
@@ -26,6 +25,12 @@ from hiddennet.nn.expose import undrawn
 from hiddennet.nn.wiring import KINDS
 
 _INERT = ("train.ScalarMeter", "__main__.ScalarMeter")  # the original's meters, beside the model
+_GRAPHS = {
+    "dnw_static": dnw.StaticGraph,
+    "dnw_discrete": dnw.DiscreteGraph,
+    "dnw_continuous": dnw.ContinuousGraph,
+    "dnw_mobilenet": dnw.MobileNetGraph,
+}
 _FACTS = ("last_epoch", "best_val", "iter", "epoch", "best_prec1")
 _BUILT = ("num_classes", "in_channels", "image_size", "width")  # not in an architecture's `graph`
 
@@ -119,18 +124,17 @@ def _graph(name: str, state: dict[str, Tensor], density: float | None, kind: str
         fit.refuse(name, f"masks of all edges for kind {kind!r}", "others")
     if fixed and len(masks) < sum(key.endswith("graph.weight") for key in state):
         fit.refuse(name, "a mask of every graph", f"{len(masks)}")
-    made: tuple[type[nn.Module], Any]
     if name == "dnw_mobilenet":
-        made = dnw.MobileNetGraph, mobilenet_config(state, density, kind, size, masks if fixed else {})
+        config = mobilenet_config(state, density, kind, size, masks if fixed else {})
     else:
-        made = small_config(name, state, density, kind, masks if fixed else {})
+        config = small_config(name, state, density, kind, masks if fixed else {})
     try:
         with undrawn():
-            model = made[0](made[1])
+            model = _GRAPHS[name](config)
         model.load_state_dict(dnw.from_original(model, state))
     except ValueError as error:
         raise CheckpointError(f"import: {error}") from None
-    model.architecture = _architecture(name, made[1], size)
+    model.architecture = _architecture(name, config, size)
     return model
 
 
@@ -152,9 +156,8 @@ def _plain(name: str, state: dict[str, Tensor], size: int | None) -> nn.Module:
     resnet = name.startswith("resnet")
     channels, in_channels = shape(state, "conv1.weight", name, 4)[:2]
     last = "fc.weight" if resnet else "linear.weight"
-    classes = shape(state, last, name, 4 if resnet and state[last].dim() == 4 else 2)[0] if last in state else None
-    if classes is None:
-        fit.refuse(name, f"a weight {last}", "none")
+    convolution = resnet and last in state and state[last].dim() == 4
+    classes = shape(state, last, name, 4 if convolution else 2)[0]
     with undrawn():
         model = models.build(
             name,
@@ -197,8 +200,7 @@ def _resnet(
         if kind == "targeted_dropout":  # the original loses the signs
             layer.weight.data.abs_()
         masks[key] = largest(layer.weight, _kept(layer.weight.numel(), density), None)
-    fixed: Callable[[str, Any], Fixed] = lambda key, _: Fixed(masks[key])  # noqa: E731
-    hide(model, Stored(trainable=True), fixed, include=lambda key, _: key in masks)
+    hide(model, Stored(trainable=True), lambda key, _: Fixed(masks[key]), include=lambda key, _: key in masks)
     return model
 
 
