@@ -32,7 +32,7 @@ def pooled(matrix: Tensor, most: int = MOST_PIXELS) -> tuple[np.ndarray, tuple[i
     return sums / np.outer(heights, widths), size
 
 
-def strongest(weight: Tensor, running: Tensor, most: int = MOST_EDGES) -> tuple[Tensor, Tensor, Tensor]:
+def strongest(weight: Tensor, running: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
     """At most `most` of the running edges, those of the largest |weight|: their rows, columns and weights."""
     rows, columns = running.nonzero(as_tuple=True)
     values = weight[rows, columns]
@@ -62,9 +62,8 @@ def adjacency(wiring: Wiring, layout: Layout) -> tuple[bytes, tuple[int, int]]:
     with figure(8.4, height) as (drawn, axes):
         axes.grid(False)
         edges = (first - 0.5, layout.nodes - 0.5, sources - 0.5, -0.5)
-        axes.imshow(
-            image, extent=edges, aspect="auto", interpolation="nearest" if min(image.shape[:2]) < 400 else "antialiased"
-        )
+        smooth = "antialiased" if min(image.shape[:2]) > 400 else "nearest"
+        axes.imshow(image, extent=edges, aspect="auto", interpolation=smooth)
         for border in np.cumsum(layout.blocks)[:-1]:
             if first < border < layout.nodes:
                 axes.axvline(border - 0.5, color=INK, linewidth=0.7)
@@ -110,15 +109,15 @@ def places(layout: Layout) -> np.ndarray:
 
 
 @torch.no_grad()
-def graph(wiring: Wiring, layout: Layout, alive: Tensor) -> tuple[bytes, int]:
-    """The nodes and the strongest edges; and how many edges are drawn.
+def graph(wiring: Wiring, layout: Layout, alive: Tensor, most: int = MOST_EDGES) -> tuple[bytes, int]:
+    """The nodes and the strongest edges, at most `most`; and how many edges are drawn.
 
     alive: bool [nodes]. Edges: blue for positive weights, orange for negative, the stronger the larger the weight.
     Nodes: filled with what they hold from outside, are read out, or neither; hollow: dead.
     """
     from matplotlib.collections import LineCollection
 
-    rows, columns, values = (t.cpu() for t in strongest(wiring.effective_weight(), wiring.running()))
+    rows, columns, values = (t.cpu() for t in strongest(wiring.effective_weight(), wiring.running(), most))
     where = places(layout)
     first = layout.nodes - wiring.n_destinations
     lines = np.stack([where[columns.numpy()], where[rows.numpy() + first]], axis=1)

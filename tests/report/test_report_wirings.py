@@ -85,7 +85,7 @@ def test_the_matrix_has_sources_as_rows_and_tells_edges_that_never_run():
 
 
 @pytest.mark.parametrize("cyclic", [False, True])
-def test_the_graph_says_how_many_edges_it_draws(monkeypatch, cyclic):
+def test_the_graph_says_how_many_edges_it_draws(cyclic):
     model = static()
     if cyclic:
         model = DiscreteGraph(DiscreteConfig(nodes=12, inputs=3, outputs=2, density=0.3, stem_channels=2)).eval()
@@ -93,15 +93,13 @@ def test_the_graph_says_how_many_edges_it_draws(monkeypatch, cyclic):
     running = int(model.graph.running().sum())
     whole, drawn = graphs.graph(model.graph, layout, alive)
     assert drawn == running and min(shares(image(whole))) > 0
-    monkeypatch.setattr(graphs, "MOST_EDGES", 3)
-    monkeypatch.setattr(graphs.strongest, "__defaults__", (3,))
-    few, drawn = graphs.graph(model.graph, layout, ~alive)
+    few, drawn = graphs.graph(model.graph, layout, ~alive, most=3)
     assert drawn == 3 and sum(shares(image(few))) < sum(shares(image(whole)))
     where = graphs.places(layout)
     assert where.shape == (model.nodes, 2) and len(np.unique(where.round(9), axis=0)) == model.nodes
 
 
-def test_a_graph_without_edges_is_drawn(tmp_path):
+def test_a_graph_without_edges_is_drawn():
     model = fixed(static(kind="fine_tune"), torch.zeros(16, 16, dtype=torch.bool))
     picture, drawn = graphs.graph(model.graph, layouts(model)["graph"], torch.zeros(16, dtype=torch.bool))
     assert drawn == 0 and shares(image(picture)) == (0, 0)
