@@ -82,7 +82,10 @@ def published(rows: Sequence[Published]) -> str:
         (r.method, r.model, r.data, r.setting, r.source, f"{r.density:.3%}", _fraction(r.before), _fraction(r.after))
         for r in rows
     ]
-    said = "Read in the authors' repository, its history and branches: other code, other data splits, one run each."
+    said = (
+        "Read in the authors' repositories, or where the source says: other code, other data splits; one run each "
+        "where no ± stands."
+    )
     return page.section("Published", page.paragraph(said), page.table(head, cells, text=5))
 
 
