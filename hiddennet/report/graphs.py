@@ -103,7 +103,10 @@ def places(layout: Layout) -> np.ndarray:
         for index, n in enumerate(layout.blocks):
             heights = 1 - (np.arange(n) + 0.5) / n
             found.append(np.stack([np.full(n, float(index)), heights], axis=1))
-        return np.concatenate(found)
+        where = np.concatenate(found)
+        if layout.outputs < layout.blocks[-1]:  # the others of their block may send to them
+            where[-layout.outputs :, 0] += 0.5
+        return where
     angles = math.pi / 2 - 2 * math.pi * np.arange(layout.nodes) / layout.nodes
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 

@@ -97,6 +97,8 @@ def test_the_graph_says_how_many_edges_it_draws(cyclic):
     assert drawn == 3 and sum(shares(image(few))) < sum(shares(image(whole)))
     where = graphs.places(layout)
     assert where.shape == (model.nodes, 2) and len(np.unique(where.round(9), axis=0)) == model.nodes
+    if not cyclic:
+        assert where[:, 0].tolist() == [0] * 4 + [1] * 6 + [2] * 3 + [2.5] * 3
 
 
 def test_a_graph_without_edges_is_drawn():
