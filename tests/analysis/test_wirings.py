@@ -207,3 +207,22 @@ def test_text():
     row = analysis.cells(wiring_report(static([(0, 2), (2, 6)]), 32)[0])
     assert len(row) == len(analysis.HEAD) and row[:4] == ("graph", "fine_tune", "23", "2")
     assert Layout(blocks=(1, 1), inputs=1, outputs=1).pixels(8) is None
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_a_mobilenet_counts_its_own_nodes_and_multiply_adds_alike(small):
+    torch.manual_seed(0)
+    stages = ((6, 8, 1, 1), (8, 12, 2, 2), (12, 16, 2, 4))
+    config = MobileNetConfig(width=0.4, stages=stages, image_size=20, num_classes=4, small=small)
+    model = MobileNetGraph(config).eval()
+    found, reports, counts = paths(model), wiring_report(model), model.counts()
+    features = found["layers.2.graph"].nodes[-16:]
+    theirs = model.alive_nodes()
+    assert torch.equal(theirs[-1], features)
+    for i, alive in enumerate(theirs[:-1]):
+        assert torch.equal(alive, found[f"layers.{i}.graph"].nodes[: len(alive)])
+    assert sum(report.running for report in reports) == counts["running"]
+    first = 27 * int(theirs[0][:6].sum()) * 20**2
+    classifier = 0 if small else 4 * int(features.sum())
+    assert sum(report.alive_multiply_adds for report in reports) + first + classifier == counts["macs"]
+    assert 0 < counts["alive"] < counts["nodes"]
