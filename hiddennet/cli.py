@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from hiddennet import compare, run
+from hiddennet.nn.wiring import KINDS
 from hiddennet.report import command as report
 from hiddennet.sweep import command as sweep
 
@@ -15,6 +16,7 @@ from hiddennet.sweep import command as sweep
 _IMPORTED = {
     "hidden-networks": ("hidden_networks", ("density", "kind", "evaluation")),
     "peek-a-boo": ("peek_a_boo", ("hidden_act",)),
+    "dnw": ("dnw", ("density", "kind", "image_size", "dense_first")),
 }
 
 
@@ -59,12 +61,16 @@ def _parser() -> argparse.ArgumentParser:
     importing.add_argument("system", choices=tuple(_IMPORTED))
     importing.add_argument("file", metavar="FILE")
     importing.add_argument("--arch", metavar="NAME", help="default: what the checkpoint says")
-    importing.add_argument("--density", type=float, metavar="D", help="fraction kept in a subnet")
-    kinds = ("auto", "subnet", "fixed", "sample")
-    importing.add_argument("--kind", choices=kinds, help="what has scores; default: auto")
+    importing.add_argument("--density", type=float, metavar="D", help="fraction kept; dnw's MobileNet-like: width")
+    kinds = ("auto", "subnet", "fixed", "sample", *KINDS)
+    said = "hidden-networks: what has scores (subnet, fixed, sample); dnw: of graph; default: auto"
+    importing.add_argument("--kind", choices=kinds, metavar="KIND", help=said)
     importing.add_argument("--evaluation", choices=("expectation", "draw"), help="of samples; default: expectation")
     latent = ("auto", "flipping", "pruning", "ternary", "none")
     importing.add_argument("--hidden-act", choices=latent, help="of peek-a-boo's Seed layers; default: auto")
+    importing.add_argument("--image-size", type=int, metavar="N", help="of dnw: side of the images; default: 224 or 32")
+    said = "of dnw's sparse ResNets: the first layer is dense"
+    importing.add_argument("--dense-first", action="store_true", default=None, help=said)
     importing.add_argument("-o", "--output", required=True, metavar="FILE")
     importing.set_defaults(action=_import)
 

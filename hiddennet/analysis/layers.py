@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hiddennet import ops
 from hiddennet.analysis.paths import Layer, layers_of, shape_of, trace
 from hiddennet.nn.hidden import HiddenMixin
-from hiddennet.nn.network import masks
+from hiddennet.nn.network import masks, wirings
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,14 @@ def layer_report(model: nn.Module, input_shape: Sequence[int]) -> list[LayerRepo
         model: any model of them; left as it is, on its device.
         input_shape: of one input, without the batch: (channels, height, width).
 
-    Raises ValueError for other kinds of hidden layers, and for pooling whose paths are not known (dilated, or
-    with indices).
+    Raises ValueError for wirings (see wiring_report), for other kinds of hidden layers, and for pooling whose paths are
+    not known (dilated, or with indices).
     """
+    if wirings(model):
+        raise ValueError(
+            f"analysis: expected convolutions and linear layers, got wirings {', '.join(wirings(model))}; "
+            "wiring_report counts those"
+        )
     layers = layers_of(model)
     for name, layer in layers.items():
         if not isinstance(layer, Layer):

@@ -3,6 +3,7 @@
 A pickle can name any function to be called while it is read. Here only torch's own rebuilding of
 tensors is admitted, and numpy scalars (learning rates that a schedule left behind), which become
 Python numbers through the stand-ins below: not even numpy's code runs on the file's bytes.
+Objects of classes that a project is known to leave in its files can be left out: they become Inert.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import pickle
 import re
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,19 @@ def _scalar(scalar_type: _ScalarType, data: bytes) -> float | int | bool:
     return struct.unpack(scalar_type.format, data)[0]
 
 
+class Inert:
+    """Stands for an object of another project's class while a checkpoint is read; forgets what it was made of."""
+
+    def __new__(cls, *_: Any) -> Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
 _ADMITTED = [
     (_ScalarType, "numpy.dtype"),
     (_scalar, "numpy.core.multiarray.scalar"),
@@ -52,8 +67,11 @@ _ADMITTED = [
 ]
 
 
-def read_checkpoint(path: str | os.PathLike) -> Any:
+def read_checkpoint(path: str | os.PathLike, *, inert: Sequence[str] = ()) -> Any:
     """Return what `torch.save` wrote to `path`, tensors on the CPU; never runs code from the file.
+
+    inert: names ("module.Class") of classes whose objects come back as an Inert each, whatever they hold; the classes
+    themselves are neither imported nor called.
 
     Raises CheckpointError when the file is missing, is no checkpoint, or names anything but
     tensors, numbers and plain containers.
@@ -61,7 +79,7 @@ def read_checkpoint(path: str | os.PathLike) -> Any:
     if not Path(path).is_file():
         raise CheckpointError(f"import: expected a checkpoint at {path}, got no file; check the path")
     try:
-        with torch.serialization.safe_globals(_ADMITTED):
+        with torch.serialization.safe_globals([*_ADMITTED, *((Inert, name) for name in inert)]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch answers a bad file with many types, all of them refusals
         raise CheckpointError(

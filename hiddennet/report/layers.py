@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hiddennet.analysis import LayerReport, layer_report
+from hiddennet.nn.network import wirings
 from hiddennet.report.networks import of_run
 from hiddennet.report.runs import Run
 
@@ -30,6 +31,8 @@ def of(run: Run) -> list[Layers]:
     for stage, title in wanted:
         try:
             network = of_run(run.folder, stage)
+            if wirings(network.model):
+                continue  # which have a section of their own
             found.append(Layers(title, layer_report(network.model, network.input_shape)))
         except (ValueError, OSError, RuntimeError) as error:  # said on the page: the other runs are still shown
             found.append(Layers(title, [], str(error).splitlines()[0]))

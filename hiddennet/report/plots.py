@@ -14,6 +14,12 @@ from hiddennet.report.runs import Line, Run
 
 COLORS = ("#4c8dd6", "#e0803a", "#3fa45f", "#c9567a", "#9273c9", "#a88a2d", "#2fa5a5", "#8a8f98")
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)))
+COUNTED = {  # what counts per epoch are called, and whether their axis is logarithmic
+    "flips": ("flips in the epoch", True),
+    "wiring_swaps": ("edges swapped in the epoch", True),
+    "wiring_running_edges": ("edges that run", False),
+    "wiring_dead_nodes": ("dead nodes", False),
+}
 INK = "#7d828a"  # read as well on white as on near-black
 STYLE = {
     "figure.facecolor": "none",
@@ -193,9 +199,11 @@ def metric_of(runs: Sequence[Run]) -> str | None:
 def over_epochs(lines: Sequence[Line], axis: str, metric: str) -> bytes:
     """A column of metrics.csv after each epoch: mean over seeds, and a band of one standard deviation.
 
-    Runs without the column are left out. Accuracies are shown in per cent, counts on a logarithmic scale.
+    Runs without the column, and rows without, are left out. Accuracies are shown in per cent, counts that vary much on
+    a logarithmic scale.
     """
     accuracy = metric.endswith("_top1")
+    called, logarithmic = COUNTED.get(metric, (f"{metric} in the epoch", not accuracy))
     with figure() as (drawn, axes):
         index = 0
         several = sum(len(line.settings) for line in lines) > len(lines)
@@ -204,17 +212,17 @@ def over_epochs(lines: Sequence[Line], axis: str, metric: str) -> bytes:
                 label = line.label
                 if several and axis != "epoch":
                     label += f", {f'density {100 * setting.x:.3g} %' if axis == 'density' else f'{axis} {setting.x:g}'}"
-                runs = [run for run in setting.runs if run.metrics and metric in run.metrics[0]]
+                runs = [run for run in setting.runs if any(metric in row for row in run.metrics)]
                 if runs:
                     _curve(axes, runs, metric, label, index)
                 index += 1
         if accuracy:
             _per_cent(axes)
-        else:
+        elif logarithmic:
             axes.set_yscale("symlog", linthresh=1)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("epoch")
-        axes.set_ylabel(f"{metric.removesuffix('_top1')} accuracy, top-1" if accuracy else f"{metric} in the epoch")
+        axes.set_ylabel(f"{metric.removesuffix('_top1')} accuracy, top-1" if accuracy else called)
         _legend(drawn, axes)
         return png(drawn)
 
@@ -222,7 +230,7 @@ def over_epochs(lines: Sequence[Line], axis: str, metric: str) -> bytes:
 def _curve(axes: Any, runs: Sequence[Run], metric: str, label: str, index: int) -> None:
     by_epoch: dict[float, list[float]] = {}
     for run in runs:
-        for row in run.metrics:
+        for row in (row for row in run.metrics if metric in row):
             by_epoch.setdefault(row["epoch"], []).append(row[metric])
     epochs = sorted(by_epoch)
     mean = [statistics.fmean(by_epoch[epoch]) for epoch in epochs]

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiddennet.nn.edges import original_random_edges
+from hiddennet.nn.layout import Layout
 from hiddennet.nn.wiring import Wiring
 
 from .config import GraphConfig
@@ -82,6 +83,16 @@ class SmallGraph(nn.Module):
         """The depthwise convolutions of the nodes from `start` on, of node-major maps [n, batch, h, w]."""
         weight = self.conv.weight[start : start + maps.shape[0]]
         return depthwise(maps, weight)
+
+    def layouts(self) -> dict[str, Layout]:
+        """Which nodes the rows and columns of `graph` are, and how they are run."""
+        raise NotImplementedError
+
+    def _layout(self, **run: object) -> dict[str, Layout]:
+        split = (self.inputs, self.nodes - self.inputs - self.config.outputs, self.config.outputs)
+        blocks = tuple(n for n in split if n) if min(split) >= 0 else (self.nodes,)  # outputs may be inputs
+        options = {"blocks": blocks, "inputs": self.inputs, "outputs": self.config.outputs}
+        return {"graph": Layout(**{**options, "operation": 9, "strides": (2, 2), **run})}
 
     def reached(self) -> Tensor:
         """Which nodes a change of the input can reach over kept edges by the end: bool [nodes]."""

@@ -6,9 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+<<<<<<< HEAD
 from hiddennet.nn.pull import node_sum
 
 from .base import EPS, SmallGraph, instance_norm, nodes_first, walk
+=======
+from hiddennet.nn.layout import Layout
+
+from .base import EPS, SmallGraph, instance_norm, walk
+>>>>>>> 3fb53dacf44016012c704a3c42f6b922f43418b4
 from .config import ContinuousConfig
 from .ode import NotConverged, dopri5
 
@@ -33,6 +39,9 @@ class ContinuousGraph(SmallGraph):
         self.fc = nn.Linear(config.outputs, config.num_classes)
         self.evaluations = 0
         self._check_fixed()
+
+    def layouts(self) -> dict[str, Layout]:
+        return self._layout(run="flow")
 
     def reached(self) -> Tensor:
         return walk(self.graph.mask(), self.inputs, None)

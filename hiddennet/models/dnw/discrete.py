@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+<<<<<<< HEAD
 from hiddennet.nn.pull import node_sum
 
 from .base import EPS, SmallGraph, instance_norm, nodes_first, walk
+=======
+from hiddennet.nn.layout import Layout
+
+from .base import EPS, SmallGraph, instance_norm, walk
+>>>>>>> 3fb53dacf44016012c704a3c42f6b922f43418b4
 from .config import DiscreteConfig
 
 
@@ -28,6 +34,9 @@ class DiscreteGraph(SmallGraph):
         self.norm = nn.InstanceNorm2d(config.nodes, eps=EPS, affine=True)
         self.fc = nn.Linear(config.outputs, config.num_classes)
         self._check_fixed()
+
+    def layouts(self) -> dict[str, Layout]:
+        return self._layout(run="steps", steps=self.config.steps)
 
     def reached(self) -> Tensor:
         return walk(self.graph.mask(), self.inputs, self.config.steps)

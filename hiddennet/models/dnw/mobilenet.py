@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hiddennet.nn.layout import Layout
 from hiddennet.nn.wiring import Wiring
 
 from . import mobilenet_counts
@@ -46,6 +47,31 @@ class MobileNetGraph(nn.Module):
         self.bn = nn.BatchNorm2d(config.features)
         if config.kind == "random" and not config.compat:  # other kinds can still find a path
             self.check_paths()
+
+    def layouts(self) -> dict[str, Layout]:
+        """Which nodes the rows and columns of each wiring are, and how they are run."""
+        found: dict[str, Layout] = {}
+        strides: tuple[int, ...] = tuple(self.conv1.stride[:1])
+        for i, stage in enumerate(self.config.stages):
+            strides += (stage.stride,)
+            found[f"layers.{i}.graph"] = Layout(
+                blocks=(stage.inputs, *(stage.outputs,) * stage.blocks),
+                inputs=stage.inputs,
+                outputs=stage.outputs,
+                operation=9,
+                strides=strides,
+                after=f"layers.{i - 1}.graph" if i else None,
+            )
+        if self.config.small:
+            sizes = (self.config.features, self.config.num_classes)
+            found["linear.graph"] = Layout(
+                blocks=sizes,
+                inputs=sizes[0],
+                outputs=sizes[1],
+                pooled=True,
+                after=f"layers.{len(self.layers) - 1}.graph",
+            )
+        return found
 
     def forward(self, images: Tensor) -> Tensor:
         wanted = self.config.in_channels

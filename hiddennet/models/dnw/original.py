@@ -7,18 +7,29 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from hiddennet.nn.network import wirings
+
 from .base import SmallGraph
 from .continuous import ContinuousGraph
 from .mobilenet import MobileNetGraph
+<<<<<<< HEAD
 
 Graph = SmallGraph | MobileNetGraph
+=======
+>>>>>>> 3fb53dacf44016012c704a3c42f6b922f43418b4
 
+Graph = SmallGraph | MobileNetGraph
 _IN_SOLVER = ("conv.", "graph.", "norm.")  # of a ContinuousGraph the original keeps these inside its solver
 
 
 def original_name(model: Graph, name: str) -> str:
     """What the original calls our state dict's entry `name`."""
+<<<<<<< HEAD
     name = f"{name.removesuffix('.chosen')}.mask" if name.endswith("graph.chosen") else name
+=======
+    if name.endswith("graph.chosen"):
+        name = name.removesuffix("chosen") + "mask"
+>>>>>>> 3fb53dacf44016012c704a3c42f6b922f43418b4
     return f"odesolve.odefunc.{name}" if isinstance(model, ContinuousGraph) and name.startswith(_IN_SOLVER) else name
 
 
@@ -31,6 +42,7 @@ def from_original(model: Graph, state: Mapping[str, Tensor]) -> dict[str, Tensor
     Raises ValueError: entries that are missing, unknown, or of another shape.
     """
     theirs = {name.removeprefix("module."): value for name, value in state.items()}
+<<<<<<< HEAD
     ours = {original_name(model, name): name for name in model.state_dict()}
     shapes = {name: value.shape for name, value in model.state_dict().items()}
     for name in [name for name in shapes if name.endswith("graph.weight")]:
@@ -42,12 +54,43 @@ def from_original(model: Graph, state: Mapping[str, Tensor]) -> dict[str, Tensor
                 ours[mask] = chosen
         elif mask not in ours:
             theirs.pop(mask, None)
+=======
+>>>>>>> 3fb53dacf44016012c704a3c42f6b922f43418b4
     theirs = {name: value for name, value in theirs.items() if name.rsplit(".", 1)[-1] != "zeros" and value is not None}
-    what = f"original state dict of {type(model).__name__}"
+    ours = {original_name(model, name): name for name in model.state_dict()}
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    graphs = wirings(model)
+    for prefix, graph in graphs.items():
+        chosen = f"{prefix}.chosen"
+        mask = original_name(model, chosen)
+        shapes[chosen] = graph.weight.shape
+        if graph.kind == "fine_tune":  # frozen where the file is
+            ours.pop(mask, None)
+            if mask in theirs:
+                ours[mask] = chosen
+        elif mask not in ours:
+            theirs.pop(mask, None)
+    _compare(f"original state dict of {type(model).__name__}", ours, theirs)
+    found = {}
+    for name, mine in ours.items():
+        value, (owner, _, leaf) = theirs[name], mine.rpartition(".")
+        if owner in graphs and value.shape[2:] == (1, 1):
+            value = value[:, :, 0, 0]
+        if value.shape != shapes[mine]:
+            raise ValueError(
+                f"original state dict of {type(model).__name__}: expected {name} of shape {tuple(shapes[mine])}, "
+                f"got {tuple(value.shape)}"
+            )
+        found[mine] = value != 0 if owner in graphs and leaf == "chosen" else value.contiguous()
+    return found
+
+
+def _compare(what: str, ours: Mapping[str, str], theirs: Mapping[str, Tensor]) -> None:
     for kind, names in (("missing", ours.keys() - theirs.keys()), ("unknown", theirs.keys() - ours.keys())):
         if names:
             listed = ", ".join(sorted(names)[:4]) + (", ..." if len(names) > 4 else "")
             raise ValueError(f"{what}: expected {', '.join(list(ours)[:2])}, ..., got {len(names)} {kind}: {listed}")
+<<<<<<< HEAD
     found = {}
     for name, mine in ours.items():
         value = theirs[name]
@@ -63,11 +106,19 @@ def _is_edges(name: str) -> bool:
     return name.split(".")[-2:-1] == ["graph"]
 
 
+=======
+
+
+>>>>>>> 3fb53dacf44016012c704a3c42f6b922f43418b4
 def to_original(model: Graph) -> dict[str, Tensor]:
     """The model's state dict with the original's names and shapes (without its `zeros` buffer)."""
     found = {}
     for name, value in model.state_dict().items():
+<<<<<<< HEAD
         if _is_edges(name):
+=======
+        if name.rpartition(".")[0] in wirings(model):
+>>>>>>> 3fb53dacf44016012c704a3c42f6b922f43418b4
             value = value[:, :, None, None]
             value = value.to(torch.float32) if value.dtype == torch.bool else value
         found[original_name(model, name)] = value

@@ -7,7 +7,12 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
+<<<<<<< HEAD
 from hiddennet.nn.pull import PullBuffer, Spans
+=======
+from hiddennet.nn.layout import Layout
+from hiddennet.nn.pull import PullBuffer, slices
+>>>>>>> 3fb53dacf44016012c704a3c42f6b922f43418b4
 
 from .base import EPS, SmallGraph, instance_norm, nodes_first, walk
 from .config import StaticConfig
@@ -56,6 +61,9 @@ class StaticGraph(SmallGraph):
         for a, b, c, d in self._spans():
             usable[a:b, c:d] = True
         return usable
+
+    def layouts(self) -> dict[str, Layout]:
+        return self._layout(blocks=self.config.blocks)
 
     def reached(self) -> Tensor:
         return walk(self.graph.running(), self.inputs, None)
