@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet.nn.layout import Layout, layouts
-from hiddennet.nn.network import wirings
-from hiddennet.nn.wiring import Wiring
+from hiddennet.nn.wiring import Wiring, wirings
 
 Round = tuple[Tensor, Tensor]  # bool [sources] that send, bool [destinations] that receive
 

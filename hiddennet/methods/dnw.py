@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from hiddennet import models, ops
+from hiddennet import analysis, models, ops
 from hiddennet.methods.base import Method, MethodSection
 from hiddennet.methods.recipe import Recipe, Stage, recipe_mistakes
 from hiddennet.methods.section import Density, Number
@@ -199,7 +199,8 @@ class Dnw(Method):
             swaps += count
         self._before = now
         running = sum(int(graph.running().count_nonzero()) for graph in graphs.values())
-        return {"wiring_swaps": swaps, "wiring_running_edges": running, **found}
+        dead = analysis.dead_nodes(model)
+        return {"wiring_swaps": swaps, "wiring_running_edges": running, "wiring_dead_nodes": dead, **found}
 
 
 def _bits(graphs: dict[str, Wiring]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import nn
 
-from hiddennet.nn.network import wirings
+from hiddennet.nn.wiring import wirings
 
 
 @dataclass(frozen=True, kw_only=True)

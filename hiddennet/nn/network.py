@@ -9,11 +9,7 @@ from torch import Tensor, nn
 
 from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.rules import TopK, select_rows
-<<<<<<< HEAD
 from hiddennet.nn.wiring import Wiring, wirings
-=======
-from hiddennet.nn.wiring import Wiring
->>>>>>> 3fb53dacf44016012c704a3c42f6b922f43418b4
 
 
 def hidden_layers(model: nn.Module) -> dict[str, HiddenMixin]:
@@ -21,14 +17,6 @@ def hidden_layers(model: nn.Module) -> dict[str, HiddenMixin]:
     return {name: module for name, module in model.named_modules() if isinstance(module, HiddenMixin)}
 
 
-<<<<<<< HEAD
-=======
-def wirings(model: nn.Module) -> dict[str, Wiring]:
-    """The wirings of a model by name, in module order."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, Wiring)}
-
-
->>>>>>> 3fb53dacf44016012c704a3c42f6b922f43418b4
 def hides(model: nn.Module) -> bool:
     """Whether a model has hidden layers or wirings: anything that can keep less than all of its weights."""
     return any(isinstance(module, (HiddenMixin, Wiring)) for module in model.modules())

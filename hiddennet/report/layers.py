@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hiddennet.analysis import LayerReport, layer_report
-from hiddennet.nn.network import wirings
+from hiddennet.nn.wiring import wirings
 from hiddennet.report.networks import of_run
 from hiddennet.report.runs import Run
 

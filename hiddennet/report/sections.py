@@ -83,13 +83,8 @@ def published(rows: Sequence[Published]) -> str:
         for r in rows
     ]
     said = (
-<<<<<<< HEAD
-        "Read in the authors' repositories, their histories and branches, and on a poster: other code, other data "
-        "splits, mostly one run each."
-=======
         "Read in the authors' repositories, or where the source says: other code, other data splits; one run each "
         "where no ± stands."
->>>>>>> 3fb53dacf44016012c704a3c42f6b922f43418b4
     )
     return page.section("Published", page.paragraph(said), page.table(head, cells, text=5))
 

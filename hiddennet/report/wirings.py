@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from hiddennet.analysis import wirings as analysis
 from hiddennet.nn.layout import layouts
-from hiddennet.nn.network import wirings
+from hiddennet.nn.wiring import wirings
 from hiddennet.report import graphs, page, plots
 from hiddennet.report.networks import Network, of_run
 from hiddennet.report.runs import Line, Run

@@ -17,7 +17,7 @@ from hiddennet import cli, models
 from hiddennet.importers.checkpoint import CheckpointError, Inert, read_checkpoint
 from hiddennet.importers.dnw import read
 from hiddennet.models import dnw
-from hiddennet.nn.network import wirings
+from hiddennet.nn.wiring import wirings
 from tests.importers.original_dnw import same_logits, save, small, theirs
 from tests.importers.test_import_checkpoint import Payload
 

@@ -6,15 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-<<<<<<< HEAD
+from hiddennet.nn.layout import Layout
 from hiddennet.nn.pull import node_sum
 
 from .base import EPS, SmallGraph, instance_norm, nodes_first, walk
-=======
-from hiddennet.nn.layout import Layout
-
-from .base import EPS, SmallGraph, instance_norm, walk
->>>>>>> 3fb53dacf44016012c704a3c42f6b922f43418b4
 from .config import ContinuousConfig
 from .ode import NotConverged, dopri5
 

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-<<<<<<< HEAD
+from hiddennet.nn.layout import Layout
 from hiddennet.nn.pull import node_sum
 
 from .base import EPS, SmallGraph, instance_norm, nodes_first, walk
-=======
-from hiddennet.nn.layout import Layout
-
-from .base import EPS, SmallGraph, instance_norm, walk
->>>>>>> 3fb53dacf44016012c704a3c42f6b922f43418b4
 from .config import DiscreteConfig
 
 

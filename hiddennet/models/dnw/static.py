@@ -7,12 +7,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
-<<<<<<< HEAD
-from hiddennet.nn.pull import PullBuffer, Spans
-=======
 from hiddennet.nn.layout import Layout
-from hiddennet.nn.pull import PullBuffer, slices
->>>>>>> 3fb53dacf44016012c704a3c42f6b922f43418b4
+from hiddennet.nn.pull import PullBuffer, Spans
 
 from .base import EPS, SmallGraph, instance_norm, nodes_first, walk
 from .config import StaticConfig
