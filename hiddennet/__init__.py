@@ -54,6 +54,7 @@ __all__ = [
     "hide",
     "load",
     "masks",
+    "models",
     "nn",
     "ops",
     "optim",
@@ -66,8 +67,8 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    """export, load, analysis and pruning are imported when first used."""
-    if name in ("analysis", "pruning"):
+    """export, load, analysis, models and pruning are imported when first used."""
+    if name in ("analysis", "models", "pruning"):
         import importlib
 
         return importlib.import_module(f"hiddennet.{name}")
