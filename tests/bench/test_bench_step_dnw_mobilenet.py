@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def trainees():
-    return step_dnw_mobilenet.untied(2, 32, CPU)
+    return step_dnw_mobilenet.untied(4, 48, CPU)
 
 
 def test_the_original_sequence_is_our_network(trainees):
@@ -29,11 +29,11 @@ def test_other_gradients_are_found(trainees, monkeypatch):
     chosen = step_dnw_mobilenet.originals_dnw.ChosenEdges
     monkeypatch.setattr(chosen, "backward", staticmethod(lambda ctx, gradient: (gradient * 1.1, None)))
     with pytest.raises(Unequal, match="gradient of layers.0.weight"):
-        step_dnw_mobilenet.check(*step_dnw_mobilenet.untied(2, 32, CPU), 1e-3)
+        step_dnw_mobilenet.check(*step_dnw_mobilenet.untied(4, 48, CPU), 1e-3)
 
 
 def test_other_parameters_are_found():
-    mine, theirs = step_dnw_mobilenet.untied(2, 32, CPU)
+    mine, theirs = step_dnw_mobilenet.untied(4, 48, CPU)
     with torch.no_grad():
         theirs.model.layers[1].conv.weight.normal_()
     with pytest.raises(Unequal, match="loss"):

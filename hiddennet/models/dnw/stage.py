@@ -63,7 +63,7 @@ class GraphStage(nn.Module):
 
     def _pulled(self, received: Tensor) -> Tensor:
         """By dense products over one buffer of all nodes, in torch's order of dimensions."""
-        weights = slices(self.graph.effective_weight(), self.spans)
+        weights = slices(self.graph.effective_weight(usable_only=True), self.spans)
         buffer = None
         for j, weight in enumerate(weights):
             sent = self._sent(received, j)
