@@ -182,3 +182,14 @@ def test_random_edges_without_a_path_are_refused_when_drawn():
 def test_impossible_requests_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         tiny(**options)
+
+
+@pytest.mark.parametrize("kind", ["complete", "dnw", "random"])
+def test_nothing_is_drawn_on_the_meta_device(kind):
+    with torch.device("meta"):
+        model = MobileNetGraph(MobileNetConfig(kind=kind, image_size=32, num_classes=10))
+        assert sum(p.numel() for p in model.parameters()) == 12_112_010
+        assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    kept = [layer.graph.edges for layer in model.layers]
+    whole = [stage.usable for stage in model.config.stages]
+    assert kept == (whole if kind == "complete" else [104, 1_245, 4_977, 72_991, 79_627])

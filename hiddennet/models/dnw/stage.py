@@ -110,7 +110,7 @@ class GraphStage(nn.Module):
 
 def usable_edges(stage: Stage) -> Tensor:
     """bool [destinations, sources]: edges from a block into later ones."""
-    usable = torch.zeros(stage.destinations, stage.sources, dtype=torch.bool)
+    usable = torch.zeros(stage.destinations, stage.sources, dtype=torch.bool, device="cpu")
     for j in range(stage.blocks):
         usable[j * stage.outputs : (j + 1) * stage.outputs, : stage.inputs + j * stage.outputs] = True
     return usable
