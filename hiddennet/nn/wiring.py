@@ -246,21 +246,16 @@ class Wiring(nn.Module):
     def _make(self) -> tuple[Tensor, Tensor | None]:
         """The effective weight and what its gradient is multiplied by."""
         weight, kind = self.weight.detach(), self.kind
-        if kind == "dnw":
-            return self._top_edges(weight), self.candidates
+        if kind == "dnw" and weight.dtype == torch.float32:
+            usable = self._prefixes or self.candidates
+            values, self._hint = top_edges(weight, self.edges, usable, self._warm())
+            return values, self.candidates
         if kind == "complete":
             return (weight if self.candidates is None else only(self.candidates, weight)), self.candidates
         mask = self.mask()
         if kind in DROPOUTS and self.compat:
             return only(mask, weight.abs()), mask * weight.sign()
-        return only(mask, weight), mask
-
-    def _top_edges(self, weight: Tensor) -> Tensor:
-        if weight.dtype != torch.float32:
-            return only(self._largest(), weight)
-        usable = self.candidates if self._prefixes is None else self._prefixes
-        values, self._hint = top_edges(weight, self.edges, usable, self._warm())
-        return values
+        return only(mask, weight), (self.candidates if kind == "dnw" else mask)
 
     def _dropped_out(self, dropped: Tensor | None) -> tuple[Tensor, Tensor]:
         weight = self.weight.detach()
