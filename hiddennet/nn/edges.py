@@ -50,9 +50,9 @@ def largest_from(weight: Tensor, k: int, usable: Tensor | None, hint: Tensor | N
 def prefixes(usable: Tensor) -> Prefixes | None:
     """Runs of rows whose usable edges are those from the first sources, as (first row, last + 1, sources); None where
     `usable`, bool [n_destinations, n_sources], has others, too, or changes more than 64 times from row to row."""
-    usable = usable.cpu()
+    usable = usable.bool().cpu()
     counts = usable.sum(dim=1)
-    if not torch.equal(usable, torch.arange(usable.shape[1]) < counts[:, None]):
+    if not torch.equal(usable, torch.arange(usable.shape[1], device="cpu") < counts[:, None]):
         return None
     widths, lengths = counts.unique_consecutive(return_counts=True)
     if len(widths) > 64:
@@ -92,7 +92,7 @@ def largest_of_each(weight: Tensor, k: int, usable: Tensor | None) -> Tensor:
 
 def random_edges(shape: tuple[int, int], k: int, usable: Tensor | None, seed: int, layer: int = 0) -> Tensor:
     """k edges, uniform among the usable ones: bool [n_destinations, n_sources], a function of (seed, layer) alone."""
-    uniform = fill(torch.empty(shape), InitScale("uniform", 1.0), seed=seed, layer=layer, redraw=0)
+    uniform = fill(torch.empty(shape, device="cpu"), InitScale("uniform", 1.0), seed=seed, layer=layer, redraw=0)
     if usable is not None:
         uniform = torch.where(usable.cpu(), uniform, -2.0)
     return ops.topk_mask(uniform, k, by="value")
