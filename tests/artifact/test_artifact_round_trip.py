@@ -211,7 +211,7 @@ def test_model_without_hidden_layers(tmp_path):
 
 def test_every_model_of_ours(tmp_path):
     for name in models.names():
-        width = 1.0 if name.startswith(("digits", "lenet5")) else 0.25 if "next" in name else 0.0625
+        width = 1.0 if name.startswith(("digits", "lenet5", "dnw")) else 0.25 if "next" in name else 0.0625
         torch.manual_seed(3)
         net = hn.hide(models.build(name, num_classes=7, width=width, batch_norm="non_affine"))
         hn.export(net, tmp_path / "net")

@@ -11,6 +11,7 @@ from hiddennet.nn.pull import PullBuffer, slices
 from hiddennet.nn.wiring import Wiring
 
 from .mobilenet_config import MobileNetConfig, Stage
+from .nodes import NodeConvs
 
 
 class GraphStage(nn.Module):
@@ -29,12 +30,10 @@ class GraphStage(nn.Module):
         super().__init__()
         self.shape = stage = config.stages[index]
         n = stage.outputs
-        self.downsample = nn.Sequential(
-            nn.Conv2d(stage.inputs, stage.inputs, 3, stage.stride, padding=1, groups=stage.inputs, bias=False)
-        )
+        self.downsample = nn.Sequential(NodeConvs(stage.inputs, stage.stride))
         if stage.blocks > 1:
             inner = n * (stage.blocks - 1)
-            self.conv = nn.Conv2d(inner, inner, 3, padding=1, groups=inner, bias=False)
+            self.conv = NodeConvs(inner)
         widths = [stage.inputs] + [n] * (stage.blocks - 1)
         self.norm = nn.ModuleList(nn.BatchNorm2d(width) for width in widths)
         self.graph = _wire(config, index)
