@@ -2,7 +2,7 @@
 
 Not for training: `hiddennet` is. Faithful where time goes: every forward, in evaluation too, sorts the magnitudes of a
 whole graph's weight and zeroes the smallest through the sort's indices; then each block of nodes sends its edges by a
-dense 1x1 convolution of a slice of the weight to all destinations behind it, and the sums are copied from block to block.
+dense 1x1 convolution of a slice of the weight to all destinations behind it, and sums are copied from block to block.
 """
 
 from __future__ import annotations

@@ -46,6 +46,7 @@ __all__ = [
     "Threshold",
     "TopK",
     "analysis",
+    "compact",
     "density",
     "export",
     "hidden_layers",
@@ -64,7 +65,7 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    """export, load, analysis and pruning are imported when first used."""
+    """export, load, compact, analysis and pruning are imported when first used."""
     if name in ("analysis", "pruning"):
         import importlib
 
@@ -73,4 +74,8 @@ def __getattr__(name: str):
         from hiddennet import artifact
 
         return getattr(artifact, name)
+    if name == "compact":
+        from hiddennet import compaction
+
+        return compaction.compact
     raise AttributeError(f"module 'hiddennet' has no attribute {name!r}")
