@@ -31,6 +31,7 @@ MODULES = {
     "step": "bench.step",
     "step_search": "bench.step_search",
     "step_psg": "bench.step_psg",
+    "step_dnw_mobilenet": "bench.step_dnw_mobilenet",
     "memory": "bench.memory",
     "artifact": "bench.artifact",
     "masked_conv": "bench.ops.bench_masked_conv",

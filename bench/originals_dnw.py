@@ -7,11 +7,12 @@ dense 1x1 convolution of a slice of the weight to all destinations behind it, an
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class ChosenEdges(torch.autograd.Function):
@@ -51,3 +52,41 @@ def stage_sums(weight: Tensor, pruned: int, nodes: Sequence[Tensor]) -> list[Ten
         sums = sums[:, out:]
         column += width
     return done
+
+
+class OriginalStage(nn.Module):
+    """A stage of the MobileNet-like net on the modules of one of ours, whose sums it pushes block by block."""
+
+    def __init__(self, mine: nn.Module, pruned: int) -> None:
+        super().__init__()
+        self.downsample, self.norm = copy.deepcopy(mine.downsample), copy.deepcopy(mine.norm)
+        self.conv = copy.deepcopy(mine.conv) if hasattr(mine, "conv") else None
+        self.weight = nn.Parameter(mine.graph.weight.detach().clone()[:, :, None, None])
+        self.outputs, self.pruned = mine.shape.outputs, pruned
+
+    def forward(self, x: Tensor) -> Tensor:
+        chosen = ChosenEdges.apply(self.weight, self.pruned)
+        n, column = self.outputs, x.shape[1]
+        sums = F.conv2d(self.downsample(F.relu(self.norm[0](x))), chosen[:, :column])
+        for j in range(1, len(self.norm)):
+            node = F.relu(self.norm[j](sums[:, :n]))
+            node = F.conv2d(node, self.conv.weight[(j - 1) * n : j * n], padding=1, groups=n)
+            sums = sums[:, n:] + F.conv2d(node, chosen[j * n :, column : column + n])
+            column += n
+        return sums
+
+
+class OriginalMobileNet(nn.Module):
+    """The MobileNet-like net with the weights of one of ours; its wirings keep as many edges of the whole weight."""
+
+    def __init__(self, mine: nn.Module) -> None:
+        super().__init__()
+        self.conv1, self.bn = copy.deepcopy(mine.conv1), copy.deepcopy(mine.bn)
+        graphs = [layer.graph for layer in mine.layers]
+        pruned = [graph.weight.numel() - graph.edges for graph in graphs]
+        self.layers = nn.Sequential(*map(OriginalStage, mine.layers, pruned))
+        self.linear = copy.deepcopy(mine.linear)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn(self.layers(self.conv1(x))))
+        return self.linear(F.avg_pool2d(x, x.shape[2:]).flatten(1))

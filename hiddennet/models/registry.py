@@ -13,6 +13,7 @@ from .layers import BATCH_NORMS
 from .lstm import LstmLm
 from .mnist import LeNet5, RamanujanNet
 from .mobilenet import MobileNetV2
+from .mobilenet_v1 import MobileNetV1
 from .resnet import ResNet
 from .small import POOL, SmallNet
 from .thin_resnet import ThinResNet
@@ -122,6 +123,7 @@ def _registry() -> dict[str, Entry]:
         "resnet110_projection": Entry(3, 32, partial(ThinResNet, 18, projection=True), _NORMED),
         "wide_resnet28_2": Entry(3, 32, partial(WideResNet, 4, 2), _NORMED),
         "wide_resnet28_10": Entry(3, 32, partial(WideResNet, 4, 10, plain_skip=True, last_momentum=0.9), _NORMED),
+        "mobilenet_v1": Entry(3, 32, MobileNetV1, (*_NORMED, "image_size")),
         "mobilenet_v2": Entry(3, 32, MobileNetV2, _NORMED),
         "lstm_lm": Entry(
             1, 35, LstmLm, ("num_classes", "width", "bias", "layers", "dropout"), {"layers": 2, "dropout": 0.65}
@@ -159,7 +161,8 @@ def build(
         in_channels, image_size: of the square input images; None: the model's own (``fc*``,
             ``lenet5`` and ``ramanujan_net`` 1 and 28, ``digits_*`` 1 and 8, ``tiny_*`` 3 and 64,
             ``resnet18`` ... ``resnet152``, ``wide_resnet50_2``, ``101_2`` and ``resnext*`` 3 and 224,
-            the others 3 and 32). The networks that end in a global average take any size.
+            the others 3 and 32). The networks that end in a global average take any size;
+            ``mobilenet_v1`` begins with stride 2 above 64.
         width: factor on every layer's channels, ``int(n * width)``; input and output keep theirs.
         batch_norm: ``affine``, ``non_affine`` or ``none``. The small nets (``fc*``, ``conv2`` ... ``conv8``,
             ``digits_*``, ``lenet5``, ``ramanujan_net``) have no batch norm by definition: unused there.

@@ -228,13 +228,21 @@ class Wiring(nn.Module):
         """The kept fraction of all positions."""
         return self.edges / self.weight.numel()
 
-    def effective_weight(self, *, dropped: Tensor | None = None) -> Tensor:
+    @property
+    def made(self) -> Tensor | None:
+        """The effective weight made last, without gradient, for as long as it is the right one; None: not kept."""
+        return None if self._made is None or (self.kind in _DROPOUTS and self.training) else self._made[0]
+
+    def effective_weight(self, *, dropped: Tensor | None = None, usable_only: bool = False) -> Tensor:
         """The weight the graph runs: [n_destinations, n_sources], +0 where there is no edge; differentiable.
 
+        usable_only: its gradient is 0 anyway where an edge is not usable, which spares making it so.
         dropped: bool, in training the draw of a targeted dropout (True drops an edge that is not among the k largest);
         None: drawn from torch's generator.
         """
         values, factor = self._current(dropped)
+        if usable_only and self.kind in ("dnw", "complete"):
+            factor = None
         if torch.is_grad_enabled() and self.weight.requires_grad:
             return _Reveal.apply(self.weight, values, factor)
         return values

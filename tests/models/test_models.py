@@ -47,6 +47,7 @@ COUNTS = {
     "resnet110_projection": (1_722_416, 112, 111, 10),
     "wide_resnet28_10": (36_461_232, 29, 25, 10),
     "wide_resnet28_2": (1_463_984, 29, 25, 10),
+    "mobilenet_v1": (3_195_328, 28, 27, 10),
     "mobilenet_v2": (2_261_824, 58, 57, 10),
     "vgg11": (9_222_848, 9, 8, 10),
     "vgg13": (9_407_168, 11, 10, 10),
@@ -91,6 +92,7 @@ def test_weight_counts(name):
         ("resnet18", 1000, 11_688_512),
         ("resnet50", 1000, 25_556_032),
         ("wide_resnet50_2", 1000, 68_882_240),
+        ("mobilenet_v1", 1000, 4_231_976 - 1000),  # the paper's network, less the classifier's bias
     ],
 )
 def test_totals_with_affine_batch_norm(name, classes, total):
@@ -196,15 +198,16 @@ def test_a_batch_of_one_and_first_and_last_layer(name):
 
 
 @pytest.mark.parametrize("name", ["fc", "digits_conv", "conv4", "cifar_resnet18", "resnet18", "resnet20",
-                                  "wide_resnet28_2", "mobilenet_v2", "lenet5", "ramanujan_net"])  # fmt: skip
+                                  "wide_resnet28_2", "mobilenet_v1", "mobilenet_v2", "lenet5",
+                                  "ramanujan_net"])  # fmt: skip
 def test_channels_and_image_size_are_honoured(name):
     model = on_meta(name, in_channels=2, image_size=20, num_classes=3)
     assert model(torch.zeros(4, 2, 20, 20, device="meta")).shape == (4, 3)
 
 
 @pytest.mark.parametrize("name", ["digits_conv", "conv2", "conv4_bn", "cifar_resnet18", "resnet20",
-                                  "resnet20_projection", "wide_resnet28_2", "wide_resnet28_10", "mobilenet_v2",
-                                  "vgg16", "lenet5"])  # fmt: skip
+                                  "resnet20_projection", "wide_resnet28_2", "wide_resnet28_10", "mobilenet_v1",
+                                  "mobilenet_v2", "vgg16", "lenet5"])  # fmt: skip
 def test_a_batch_of_one_equals_its_row_of_a_larger_batch(name):
     torch.manual_seed(0)
     model = models.build(name, num_classes=5, width=0.25).eval()
@@ -226,8 +229,8 @@ def test_batch_norm_kinds(kind):
 
 
 @pytest.mark.parametrize(("name", "size"), [("digits_mlp", 8), ("conv4", 32), ("cifar_resnet18", 32), ("resnet50", 32),
-                                            ("resnet20", 32), ("wide_resnet28_2", 32), ("mobilenet_v2", 32),
-                                            ("lenet5", 28)])  # fmt: skip
+                                            ("resnet20", 32), ("wide_resnet28_2", 32), ("mobilenet_v1", 32),
+                                            ("mobilenet_v2", 32), ("lenet5", 28)])  # fmt: skip
 def test_gradients_reach_every_parameter(name, size):
     torch.manual_seed(1)
     model = models.build(name, num_classes=4, width=1 if name == "lenet5" else 0.125, image_size=size)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import hiddennet as hn
 from hiddennet import models
@@ -79,6 +80,7 @@ PRUNABLE = {
     "vgg16": ({}, 14_715_584, 14, 14_715_584),
     "tiny_vgg16": ({"num_classes": 200}, 14_812_864, 14, 14_812_864),
     "wide_resnet28_2": ({}, 1_463_984, 29, 1_463_984),
+    "mobilenet_v1": ({}, 3_195_328, 28, 3_195_328),
     "mobilenet_v2": ({}, 2_261_824, 58, 2_261_824),
     "conv4": ({}, 2_425_024, 7, 2_425_024),
 }
@@ -105,6 +107,23 @@ def test_the_double_network_is_the_single_one_of_width_2():
     assert on_meta("resnet32_double", width=0.5).conv1.out_channels == 16
 
 
+def test_mobilenet_v1_of_a_quarter():
+    model = on_meta("mobilenet_v1", width=0.25, bias=True, batch_norm="affine")
+    assert sum(p.numel() for p in model.parameters()) == 215_642
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 3, 32, 32, device="meta"))
+    assert counter.get_total_flops() == 2 * 3_331_072
+
+
+@pytest.mark.parametrize(("size", "stride"), [(32, 1), (64, 1), (65, 2), (224, 2)])
+def test_mobilenet_v1_begins_with_stride_2_for_large_images(size, stride):
+    model = on_meta("mobilenet_v1", image_size=size, width=0.25)
+    assert model.conv1.stride == (stride, stride)
+    with torch.no_grad():
+        found = model.layers(model.conv1(torch.zeros(1, 3, size, size, device="meta")))
+    assert found.shape == (1, 256, -(-size // (16 * stride)), -(-size // (16 * stride)))
+
+
 def test_the_order_of_pruning():
     def block(prefix, *layers):
         return [prefix + layer for layer in layers]
@@ -118,6 +137,8 @@ def test_the_order_of_pruning():
     mobile = list(models.prunable(on_meta("mobilenet_v2")))
     assert mobile[:5] == ["conv1", *block("blocks.0.", "conv1", "conv2", "conv3", "shortcut.0")]
     assert mobile[-2:] == ["conv2", "fc"]
+    first = list(models.prunable(on_meta("mobilenet_v1")))
+    assert [*first[:3], first[-1]] == ["conv1", "layers.0.conv1", "layers.0.conv2", "linear"]
     assert sum("shortcut" in name for name in mobile) == 4
     resnet = list(models.prunable(on_meta("resnet50")))
     assert resnet[1:5] == block("layer1.0.", "conv1", "conv2", "conv3", "downsample.0")

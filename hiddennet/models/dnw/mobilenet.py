@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from hiddennet.nn.wiring import Wiring
 
+from . import mobilenet_counts
 from .mobilenet_config import MobileNetConfig
 from .stage import GraphStage, wire
 
@@ -43,6 +44,8 @@ class MobileNetGraph(nn.Module):
         self.layers = nn.ModuleList(GraphStage(config, i) for i in range(len(config.stages)))
         self.linear = SparseLinear(config) if config.small else nn.Linear(config.features, config.num_classes)
         self.bn = nn.BatchNorm2d(config.features)
+        if config.kind == "random" and not config.compat:  # other kinds can still find a path
+            self.check_paths()
 
     def forward(self, images: Tensor) -> Tensor:
         wanted = self.config.in_channels
@@ -52,3 +55,29 @@ class MobileNetGraph(nn.Module):
         for stage in self.layers:
             x = stage(x)
         return self.linear(F.relu(self.bn(x), inplace=True).mean(dim=(2, 3)))
+
+    def alive_nodes(self) -> list[Tensor]:
+        """Nodes on a path of kept edges from the input to a logit: bool [sources] of each stage, then bool
+        [features]."""
+        return mobilenet_counts.alive_nodes(self)
+
+    def check_paths(self) -> None:
+        """Raises ValueError when no path of kept edges leads from the input to a logit; it names the wiring."""
+        mobilenet_counts.check_paths(self)
+
+    def counts(self) -> dict[str, int]:
+        """What really runs, in evaluation.
+
+        "stored" parameters; "edges" kept, of which "running" are ones the graphs run; "nodes", of which "alive" are on
+        a path from the input to a logit; "effective": parameters of these and of edges between them, without batch
+        norms, which fold into them; "macs": multiply-adds of an image of config.image_size over these.
+        """
+        return mobilenet_counts.counts(self)
+
+    def profile(self, *, all_alive: bool = False) -> tuple[int, int]:
+        """Parameters and multiply-adds as the original's profiler prints them: of 224 x 224 images whatever the size,
+        with edges at positions that are never run, and with nodes that no edge leads to.
+
+        all_alive: as if every node had an edge.
+        """
+        return mobilenet_counts.profile(self, all_alive=all_alive)
