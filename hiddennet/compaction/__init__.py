@@ -12,7 +12,7 @@ from hiddennet.models.dnw import DiscreteGraph, MobileNetGraph, StaticGraph
 
 from .base import CompactNetwork
 from .discrete import CompactDiscrete, compact_discrete
-from .file import load, needed_bytes, save
+from .file import load, needed_bytes, restore, save
 from .mobilenet import CompactMobileNet, compact_mobilenet
 from .static import CompactStatic, compact_static
 
@@ -24,6 +24,7 @@ __all__ = [
     "compact",
     "load",
     "needed_bytes",
+    "restore",
     "save",
 ]
 

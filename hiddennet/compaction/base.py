@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .parts import Frozen, Space
+from .parts import Frozen, Product, Space
 
 
 class CompactNetwork(Frozen):
@@ -47,6 +47,19 @@ class CompactNetwork(Frozen):
     def logits(self, images: Tensor) -> Tensor:
         """The forward itself."""
         raise NotImplementedError
+
+    def products_by_name(self) -> dict[str, Product]:
+        """All sums over edges."""
+        return {name: module for name, module in self.named_modules() if isinstance(module, Product)}
+
+    @property
+    def edges(self) -> int:
+        """Edges that are left, of the classifier too where that is a wiring."""
+        return sum(product.n_edges for product in self.wired_products())
+
+    def wired_products(self) -> list[Product]:
+        """The sums over edges that were a wiring's."""
+        return list(self.products_by_name().values())
 
     def take_space(self, images: Tensor, group: int) -> Space:
         """The workspace of the last forward, if it fits a group of such images, or a new one; give it back after."""

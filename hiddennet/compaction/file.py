@@ -45,7 +45,7 @@ def save(model: CompactNetwork, path: str | os.PathLike, metadata: dict[str, Any
     facts = dict(metadata or {})
     tensors, products = {}, {}
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    for name, product in _products(model).items():
+    for name, product in model.products_by_name().items():
         own = {key: state.pop(f"{name}.{key}") for key in _keys(product)}
         entry, stored = _encode(own, product)
         products[name] = entry
@@ -56,6 +56,10 @@ def save(model: CompactNetwork, path: str | os.PathLike, metadata: dict[str, Any
         "model": facts.pop("model", model.architecture),
         "method": facts.pop("method", None),
         "config_hash": facts.pop("config_hash", None),
+        "hidden_weights": model.spec["positions"],
+        "dense_bytes": model.spec["dense_bytes"],
+        "kept": model.edges,
+        "layers": [],
         "spec": model.spec,
         "products": products,
         "metadata": facts,
@@ -69,7 +73,11 @@ def load(path: str | os.PathLike) -> CompactNetwork:
     Raises:
         ArtifactError (a ValueError): the file is missing, damaged, of a newer format, or holds no compact network.
     """
-    header, tensors = artifact_file.read(path)
+    return restore(path, *artifact_file.read(path))
+
+
+def restore(path: str | os.PathLike, header: dict[str, Any], tensors: dict[str, Tensor]) -> CompactNetwork:
+    """The compact network of a file's header and tensors, as `load`."""
     if header.get("kind") != FORMAT:
         raise ArtifactError(f"artifact: expected a compact network in {path}, got another artifact; use hiddennet.load")
     try:
@@ -93,9 +101,9 @@ def needed_bytes(model: CompactNetwork) -> dict[str, float]:
     """What the alive parameters need, in bytes: "values", 4 each (of dense products only those that are not 0), and
     "positions", the information in the places of edges, log2 of the number of choices; "total"."""
     values = information = 0.0
-    products = _products(model)
+    products = model.products_by_name()
     for product in products.values():
-        size, edges = product.n_destinations * product.n_sources, _edges_of(product)
+        size, edges = product.n_destinations * product.n_sources, product.n_edges
         values += 4 * edges
         information += positions.information(edges, size) / 8
     for name, tensor in model.named_parameters():
@@ -103,14 +111,6 @@ def needed_bytes(model: CompactNetwork) -> dict[str, float]:
         if owner not in products or leaf not in ("values", "weight"):
             values += 4 * tensor.numel()
     return {"values": values, "positions": information, "total": values + information}
-
-
-def _edges_of(product: Product) -> int:
-    return int(product.weight.count_nonzero()) if product.is_dense else product.values.numel()
-
-
-def _products(model: CompactNetwork) -> dict[str, Product]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, Product)}
 
 
 def _keys(product: Product) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from hiddennet.models.dnw import MobileNetGraph
 from .alive import Stage, reduce_stages
 from .base import CompactNetwork, group_of
 from .parts import Frozen, Nodes, Product, Space, Tensors, features_of, folded, packed, part
-from .stem import running_weight
+from .stem import before, running_weight
 
 
 class CompactStage(nn.Module):
@@ -92,6 +92,12 @@ class CompactMobileNet(CompactNetwork):
         self.classifier = Classifier(spec["num_classes"], self.features, part(tensors, "classifier"))
         super().train(False)
 
+    def wired_products(self) -> list[Product]:
+        products = self.products_by_name()
+        if not self.spec["small"]:
+            del products["classifier.product"]
+        return list(products.values())
+
     def space_size(self, group: int, height: int, width: int) -> int:
         stride = self.spec["stride"]
         sides, sizes = ((height - 1) // stride + 1, (width - 1) // stride + 1), []
@@ -159,8 +165,10 @@ def _reduced(model: MobileNetGraph) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "in_channels": config.in_channels,
         "num_classes": config.num_classes,
         "least_side": 1,
+        "small": small,
         "stride": model.conv1.stride[0],
         "stages": specs,
+        **before(model),
     }
     return spec, tensors
 

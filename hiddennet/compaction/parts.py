@@ -63,7 +63,7 @@ def starts_of(rows: Tensor, n_destinations: int) -> Tensor:
 
 def narrow(sources: Tensor, n_sources: int) -> Tensor:
     """Sources in the fewest bytes that the sums read."""
-    return sources.to(torch.int32)
+    return sources.to(torch.uint16 if n_sources <= 1 << 16 else torch.int32)
 
 
 class Product(Frozen):
@@ -85,6 +85,11 @@ class Product(Frozen):
     @property
     def edges(self) -> Edges:
         return Edges(self.starts, self.sources, self.values, self.n_sources)
+
+    @property
+    def n_edges(self) -> int:
+        """Edges in the list, or elements of the dense weight that are not 0."""
+        return int(self.weight.count_nonzero()) if self.is_dense else self.values.numel()
 
     def matrix(self) -> Tensor:
         """The dense weight [n_destinations, n_sources]."""

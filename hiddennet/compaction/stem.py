@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from hiddennet.models.dnw import SmallGraph
 from hiddennet.models.dnw.base import EPS
+from hiddennet.nn.wiring import Wiring
 
 from .parts import Frozen, Tensors, folded
 
@@ -83,4 +84,16 @@ def stem_spec(model: SmallGraph) -> dict[str, object]:
         "least_side": 16,
         "stem_channels": config.stem_channels,
         "window": config.window,
+        **before(model),
+    }
+
+
+def before(model: nn.Module) -> dict[str, int]:
+    """What a network was before it was made compact: its bytes in float32 and its wirings' positions, of which edges
+    are kept."""
+    tensors = (tensor for tensor in model.state_dict().values() if tensor.is_floating_point())
+    graphs = (module for module in model.modules() if isinstance(module, Wiring))
+    return {
+        "dense_bytes": 4 * sum(tensor.numel() for tensor in tensors),
+        "positions": sum(graph.weight.numel() for graph in graphs),
     }

@@ -29,9 +29,11 @@ void check_starts(const char* op, const int32_t* starts, int32_t n_destinations,
            "]");
 }
 
+template <class Source>
 void check_sources(const char* op, const Edges& g) {
+  const Source* const sources = sources_of<Source>(g);
   uint32_t most = 0;  // a negative source is the largest
-  for (int32_t e = g.starts[0]; e < g.starts[g.n_destinations]; ++e) most = std::max(most, uint32_t(g.sources[e]));
+  for (int32_t e = g.starts[0]; e < g.starts[g.n_destinations]; ++e) most = std::max(most, uint32_t(sources[e]));
   HN_CHECK(g.starts[0] == g.starts[g.n_destinations] || most < uint32_t(g.n_sources), op, ": expected sources in [0, ",
            g.n_sources, "), got ", int32_t(most), "; the edges are of another wiring");
 }
@@ -41,7 +43,11 @@ void check_sources(const char* op, const Edges& g) {
 Edges edges_of(const char* op, const Tensor& starts, const Tensor& sources, const Tensor& values, const Tensor& x) {
   Edges g = {};
   g.starts = static_cast<const int32_t*>(list_of(op, "starts", starts, ScalarType::Int, x));
-  g.sources = static_cast<const int32_t*>(list_of(op, "sources", sources, ScalarType::Int, x));
+  if (sources.scalar_type() == ScalarType::UInt16) {
+    g.narrow = static_cast<const uint16_t*>(list_of(op, "sources", sources, ScalarType::UInt16, x));
+  } else {
+    g.sources = static_cast<const int32_t*>(list_of(op, "sources", sources, ScalarType::Int, x));
+  }
   g.values = static_cast<const float*>(list_of(op, "values", values, ScalarType::Float, x));
   HN_CHECK(starts.numel() > 0, op, ": expected starts of one element more than destinations, got none");
   HN_CHECK(sources.numel() == values.numel(), op, ": expected as many sources as values, got ", sources.numel(),
@@ -51,7 +57,7 @@ Edges edges_of(const char* op, const Tensor& starts, const Tensor& sources, cons
   g.n_sources = int32_t(x.size(1));
 #if !defined(HN_CUDA)
   check_starts(op, g.starts, g.n_destinations, g.n_edges);
-  check_sources(op, g);
+  g.sources == nullptr ? check_sources<uint16_t>(op, g) : check_sources<int32_t>(op, g);
 #endif
   return g;
 }
