@@ -15,7 +15,7 @@ from . import positions
 from .base import CompactNetwork
 from .discrete import CompactDiscrete
 from .mobilenet import CompactMobileNet
-from .parts import Product, narrow, starts_of
+from .parts import Product, narrow, sources_of, starts_of
 from .static import CompactStatic
 
 FORMAT = "compact"
@@ -130,7 +130,10 @@ def _encode(own: dict[str, Tensor], product: Product) -> tuple[dict[str, Any], d
         if 4 * places.numel() + sum(positions.sizes(places.numel(), rows * columns)) >= 4 * rows * columns:
             return {**entry, "stored": "weight"}, own
     else:
-        places = torch.arange(rows).repeat_interleave(own["starts"].diff().long()) * columns + own["sources"].long()
+        places = (
+            torch.arange(rows).repeat_interleave(own["starts"].diff().long()) * columns
+            + sources_of(own["sources"]).long()
+        )
         values = own["values"]
     low, high = positions.encode(places, rows * columns)
     return {**entry, "stored": "places"}, {"low": low, "high": high, "values": values}

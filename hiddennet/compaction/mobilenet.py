@@ -12,7 +12,7 @@ from hiddennet.models.dnw import MobileNetGraph
 
 from .alive import Stage, reduce_stages
 from .base import CompactNetwork, group_of
-from .parts import Frozen, Nodes, Product, Space, Tensors, features_of, folded, packed, part
+from .parts import Frozen, Nodes, Product, Space, Tensors, conv, features_of, folded, packed, part
 from .stem import before, running_weight
 
 
@@ -119,7 +119,7 @@ class CompactMobileNet(CompactNetwork):
 
     def _features(self, images: Tensor, space: Space) -> Tensor:
         first, *others = self.stages
-        x = first.run(F.conv2d(images, self.conv1.weight, stride=self.spec["stride"], padding=1), space)
+        x = first.run(conv(images, self.conv1.weight, stride=self.spec["stride"], padding=1), space)
         for stage in others:
             x = stage.run(x, space)
         return features_of(x, self.classifier.scale, self.classifier.shift)

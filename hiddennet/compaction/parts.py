@@ -62,14 +62,19 @@ def starts_of(rows: Tensor, n_destinations: int) -> Tensor:
 
 
 def narrow(sources: Tensor, n_sources: int) -> Tensor:
-    """Sources in the fewest bytes that the sums read."""
-    return sources.to(torch.uint16 if n_sources <= 1 << 16 else torch.int32)
+    """Sources in 2 bytes where they fit: the bits of uint16 in int16, which every torch pickles."""
+    return sources.to(torch.uint16).view(torch.int16) if n_sources <= 1 << 16 else sources.int()
+
+
+def sources_of(narrowed: Tensor) -> Tensor:
+    """What `narrow` made, as uint16 or int32."""
+    return narrowed.view(torch.uint16) if narrowed.dtype == torch.int16 else narrowed
 
 
 class Product(Frozen):
     """Sums over the edges from n_sources to n_destinations channels: a list or a dense weight.
 
-    tensors: `starts`, `sources` and `values` (hiddennet.ops.Edges; sources uint16 where they fit), or `weight`.
+    tensors: `starts`, `sources` and `values` (hiddennet.ops.Edges; sources as `narrow` makes them), or `weight`.
     """
 
     def __init__(self, n_destinations: int, n_sources: int, tensors: Tensors) -> None:
@@ -84,7 +89,7 @@ class Product(Frozen):
 
     @property
     def edges(self) -> Edges:
-        return Edges(self.starts, self.sources, self.values, self.n_sources)
+        return Edges(self.starts, sources_of(self.sources), self.values, self.n_sources)
 
     @property
     def n_edges(self) -> int:
@@ -98,7 +103,7 @@ class Product(Frozen):
         dense = self.values.new_zeros(self.n_destinations, self.n_sources)
         counts = self.starts.diff().long()
         rows = torch.arange(self.n_destinations, device=counts.device).repeat_interleave(counts)
-        dense[rows, self.sources.long()] = self.values
+        dense[rows, sources_of(self.sources).long()] = self.values
         return dense
 
     def sum_into(self, out: Tensor, x: Tensor, *, accumulate: bool = False) -> None:
@@ -130,6 +135,8 @@ class Nodes(Frozen):
     def send_into(self, out: Tensor, x: Tensor, first: int, stride: int = 1, *, plain: bool = False) -> None:
         """Write what nodes from `first` on send, of the sums x [N, n, H, W] they received; plain: without scale and
         shift."""
+        if out.numel() == 0:
+            return
         span = slice(first, first + x.shape[1])
         scale, shift, taps = self.scale[span], self.shift[span], self.taps[span]
         if plain:
@@ -164,6 +171,14 @@ def folded(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     shift = -norm.running_mean.double() * scale
     shift = shift if norm.bias is None else shift + norm.bias.double()
     return scale.to(norm.running_mean.dtype), shift.to(norm.running_mean.dtype)
+
+
+def conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, padding: int = 0) -> Tensor:
+    """torch's convolution, also to no channels."""
+    if len(weight):
+        return F.conv2d(x, weight, bias, stride=stride, padding=padding)
+    sides = [(n + 2 * padding - k) // stride + 1 for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)]
+    return x.new_empty(len(x), 0, *sides)
 
 
 def features_of(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from hiddennet.models.dnw import SmallGraph
 from hiddennet.models.dnw.base import EPS
 from hiddennet.nn.wiring import Wiring
 
-from .parts import Frozen, Tensors, folded
+from .parts import Frozen, Tensors, conv, folded
 
 _CONVS = ("first", "middle", "last")
 
@@ -27,17 +27,17 @@ class Stem(Frozen):
     def forward(self, images: Tensor) -> Tensor:
         x = F.relu(F.conv2d(images, self.first_weight, self.first_bias, stride=2, padding=1), inplace=True)
         x = F.conv2d(x, self.middle_weight, self.middle_bias, stride=2, padding=1, groups=len(self.middle_bias))
-        return F.conv2d(x, self.last_weight, self.last_bias)
+        return conv(x, self.last_weight, self.last_bias)
 
 
 def stem_tensors(stem: nn.Sequential, kept: Tensor) -> dict[str, Tensor]:
     """The tensors of a Stem of an original stem's outputs `kept`, bool."""
     first, first_norm, _, middle, last, last_norm = stem
     found = {"middle_weight": middle.weight, "middle_bias": middle.bias}
-    for name, conv, norm in (("first", first, first_norm), ("last", last, last_norm)):
+    for name, layer, norm in (("first", first, first_norm), ("last", last, last_norm)):
         scale, shift = folded(norm)
-        found[f"{name}_weight"] = conv.weight * scale[:, None, None, None]
-        found[f"{name}_bias"] = conv.bias * scale + shift
+        found[f"{name}_weight"] = layer.weight * scale[:, None, None, None]
+        found[f"{name}_bias"] = layer.bias * scale + shift
     for name in ("last_weight", "last_bias"):
         found[name] = found[name][kept]
     return found
