@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hiddennet.models.dnw import DiscreteGraph, SmallGraph, StaticGraph
+
 
 class ChosenEdges(torch.autograd.Function):
     """The largest magnitudes of a weight, the `pruned` smallest zero; identity backwards."""
@@ -90,3 +92,60 @@ class OriginalMobileNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn(self.layers(self.conv1(x))))
         return self.linear(F.avg_pool2d(x, x.shape[2:]).flatten(1))
+
+
+class OriginalSmall(nn.Module):
+    """A small graph of one of our models' parameters (copied), every edge a position of one dense weight."""
+
+    def __init__(self, model: SmallGraph, image_side: int = 32) -> None:
+        super().__init__()
+        mine = copy.deepcopy(model)
+        self.downsample, self.conv, self.norm, self.fc = mine.downsample, mine.conv, mine.norm, mine.fc
+        self.weight = nn.Parameter(mine.graph.weight.detach()[:, :, None, None].clone())
+        self.pruned = self.weight.numel() - mine.graph.edges
+        self.outputs = mine.config.outputs
+        side = image_side // 4
+        self.register_buffer("zeros", torch.zeros(1, mine.nodes - mine.inputs, side, side))
+
+    def start(self, images: Tensor) -> Tensor:
+        """All nodes' states: the stem's channels, and zeros."""
+        inputs = self.downsample(images)
+        return torch.cat((inputs, self.zeros.expand(len(inputs), -1, -1, -1)), dim=1)
+
+    def logits(self, outputs: Tensor) -> Tensor:
+        middle = outputs.shape[2] // 2 - 1
+        cropped = outputs[:, :, middle - 1 : middle + 2, middle - 1 : middle + 2]
+        return self.fc(F.avg_pool2d(cropped, 2).flatten(1))
+
+
+class OriginalStatic(OriginalSmall):
+    """Blocks are cut off the front of the state, whose rest is the old rest plus what the block sends: a copy."""
+
+    def __init__(self, model: StaticGraph) -> None:
+        super().__init__(model)
+        self.bounds = model.bounds
+
+    def forward(self, images: Tensor) -> Tensor:
+        state, weight = self.start(images), ChosenEdges.apply(self.weight, self.pruned)
+        nodes = self.bounds[-1]
+        for norm, start, stop in zip(self.norm, self.bounds[:-1], self.bounds[1:], strict=True):
+            sent = F.relu(norm(state[:, : stop - start]), inplace=True)
+            sent = F.conv2d(sent, self.conv.weight[start:stop], padding=1, groups=stop - start)
+            first = min(stop, nodes - self.outputs)  # the last block sends to the outputs, its own too
+            state = state[:, first - start :] + F.conv2d(sent, weight[first:, start:stop])
+        return self.logits(state)
+
+
+class OriginalDiscrete(OriginalSmall):
+    """The whole state through every operation at every step, edges chosen anew at each."""
+
+    def __init__(self, model: DiscreteGraph) -> None:
+        super().__init__(model)
+        self.steps = model.config.steps
+
+    def forward(self, images: Tensor) -> Tensor:
+        state = self.start(images)
+        for _ in range(self.steps):
+            sent = self.conv(F.relu(state, inplace=True))
+            state = self.norm(F.conv2d(sent, ChosenEdges.apply(self.weight, self.pruned)))
+        return self.logits(state[:, -self.outputs :])

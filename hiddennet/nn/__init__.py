@@ -9,7 +9,7 @@ from hiddennet.nn.psg import PSGConv2d, PSGLinear, psg
 from hiddennet.nn.redraw import redraw
 from hiddennet.nn.rules import All, Fixed, KthValue, Rounded, Sampled, Threshold, TopK
 from hiddennet.nn.sources import Activated, Flipped, Generated, Redrawn, Stored
-from hiddennet.nn.wiring import Wiring
+from hiddennet.nn.wiring import Wiring, wirings
 
 __all__ = [
     "Activated",
@@ -40,4 +40,5 @@ __all__ = [
     "redraw",
     "refresh",
     "select",
+    "wirings",
 ]

@@ -1,9 +1,10 @@
-"""Which edges of a wiring are kept: the largest of a graph or of each destination, and random ones."""
+"""Which edges of a wiring are kept, the largest of a graph or of each destination or random ones; their gradient."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from hiddennet import ops
 from hiddennet.ops.generate_weight import InitScale, fill
@@ -17,19 +18,31 @@ def ranked(weight: Tensor, usable: Tensor | None) -> tuple[Tensor, str]:
     return torch.where(usable, weight.abs(), -1.0), "value"
 
 
+def only(mask: Tensor, values: Tensor) -> Tensor:
+    """The values where `mask` is, +0 elsewhere."""
+    return torch.where(mask, values, torch.zeros((), dtype=values.dtype, device=values.device))
+
+
 def largest(weight: Tensor, k: int, usable: Tensor | None) -> Tensor:
     """Exactly the k largest magnitudes among the usable: bool of the weight's shape; of equal ones the lower index is
     pruned first.
 
     float64 is ranked as it is (float32 would make ties) by a stable sort, any other type by the selection kernels.
     """
+    return largest_from(weight, k, usable, None)[0]
+
+
+def largest_from(weight: Tensor, k: int, usable: Tensor | None, hint: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """`largest`, and where its threshold was: a hint that the next selection, of weights like these, starts from."""
     scores, by = ranked(weight, usable)
     if scores.dtype != torch.float64:
-        return ops.topk_mask(scores.float().contiguous(), k, by=by)
+        scores = scores.float().contiguous()
+        found = ops.topk_select([scores], [k], by=by, hint=hint)
+        return ops.rule_mask(scores, ops.Rule.selected(found[0], by), scores.shape), found
     values = scores.abs() if by == "magnitude" else scores
     mask = torch.ones(scores.numel(), dtype=torch.bool, device=scores.device)
     mask[values.flatten().sort(stable=True).indices[: scores.numel() - k]] = False
-    return mask.view(scores.shape)
+    return mask.view(scores.shape), None
 
 
 def largest_of_each(weight: Tensor, k: int, usable: Tensor | None) -> Tensor:
@@ -76,3 +89,20 @@ def original_random_edges(
     order = drawn.flatten().sort(stable=True).indices
     drawn.view(-1)[order[:pruned]] = 0
     return drawn > 0
+
+
+class _Reveal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, weight: Tensor, values: Tensor, factor: Tensor | None) -> Tensor:
+        ctx.factor = factor
+        return values.view_as(values)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return (gradient if ctx.factor is None else gradient * ctx.factor), None, None
+
+
+def reveal(weight: Tensor, values: Tensor, factor: Tensor | None) -> Tensor:
+    """`values`, made from the weight before; their gradient goes to the weight, times `factor` (None: 1)."""
+    return _Reveal.apply(weight, values, factor)

@@ -53,16 +53,21 @@ def filled(model, golden, prefix):
     return model
 
 
-def check_training(model, golden, prefix, *, logits=1e-10, gradients=1e-9, relative=0.0):
+def check_training(model, golden, prefix, *, scaled=0.0):
+    """scaled: of a tensor's largest gradient; what gradients may differ by beside 1e-9 (and a rounding of the largest
+    of all, which is where biases in front of a batch norm have theirs)."""
     images, target = array(golden, "B/x"), array(golden, "B/target")
     found = model.train()(images)
-    torch.testing.assert_close(found, array(golden, f"{prefix}/logits_train"), rtol=0, atol=logits)
+    torch.testing.assert_close(found, array(golden, f"{prefix}/logits_train"), rtol=0, atol=1e-10)
     loss = F.cross_entropy(found, target)
-    torch.testing.assert_close(loss, array(golden, f"{prefix}/loss"), rtol=0, atol=logits)
+    torch.testing.assert_close(loss, array(golden, f"{prefix}/loss"), rtol=0, atol=1e-10)
     loss.backward()
+    want = {name: array(golden, f"{prefix}/grad/{original_name(model, name)}") for name, _ in model.named_parameters()}
+    largest = max(float(gradient.abs().max()) for gradient in want.values())
     for name, parameter in model.named_parameters():
-        want = array(golden, f"{prefix}/grad/{original_name(model, name)}").view_as(parameter)
-        torch.testing.assert_close(parameter.grad, want, rtol=relative, atol=gradients, msg=lambda m, n=name: f"{n}: {m}")
+        allowed = 1e-9 + (scaled * float(want[name].abs().max()) + 1e-15 * largest if scaled else 0.0)
+        gap = float((parameter.grad - want[name].view_as(parameter)).abs().max())
+        assert gap <= allowed, f"{name}: expected a gradient within {allowed:.3g}, got {gap:.3g}"
 
 
 def test_static(golden):
@@ -123,7 +128,8 @@ def test_continuous(golden, prefix):
     options = {"compat": prefix == "D/inplace", "solver": "original"}
     model = continuous(golden, tolerance=1e-8 if "tol" in prefix else 1e-3, **options)
     assert torch.equal(model.graph.effective_weight().detach(), array(golden, "D/weff"))
-    check_training(model, golden, prefix)
+    # differentiating hundreds of step sizes makes gradients of 1e19 there, which rounding reaches by 1e-8 of their size
+    check_training(model, golden, prefix, scaled=1e-6 if "tol" in prefix else 0.0)
     assert model.evaluations == int(array(golden, f"{prefix}/nfe")) == len(array(golden, f"{prefix}/t_evals"))
 
 
@@ -138,7 +144,8 @@ def test_torchdiffeq_solves_the_same_equation(golden):
     pytest.importorskip("torchdiffeq", reason="the extra hiddennet[ode] is not installed")
     model = continuous(golden, compat=False, tolerance=1e-8)
     found = model.train()(array(golden, "B/x"))
-    torch.testing.assert_close(found, array(golden, "D/outofplace_tol1e-8/logits_train"), rtol=0, atol=1e-6)
+    # two solvers, two sequences of steps over the kinks of a ReLU: each 1e-8 off a step
+    torch.testing.assert_close(found, array(golden, "D/outofplace_tol1e-8/logits_train"), rtol=0, atol=1e-5)
 
 
 def fill(model, seed):

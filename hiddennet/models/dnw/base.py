@@ -77,10 +77,10 @@ class SmallGraph(nn.Module):
             )
         return self.downsample(images)
 
-    def _filter(self, block: Tensor, start: int) -> Tensor:
-        """The depthwise convolutions of the nodes from `start` on, of block [batch, n, h, w] (already rectified)."""
-        n = block.shape[1]
-        return F.conv2d(block, self.conv.weight[start : start + n], padding=1, groups=n)
+    def _filter(self, maps: Tensor, start: int) -> Tensor:
+        """The depthwise convolutions of the nodes from `start` on, of node-major maps [n, batch, h, w]."""
+        weight = self.conv.weight[start : start + maps.shape[0]]
+        return depthwise(maps, weight)
 
     def reached(self) -> Tensor:
         """Which nodes a change of the input can reach over kept edges by the end: bool [nodes]."""
@@ -134,6 +134,22 @@ def walk(mask: Tensor, inputs: int, steps: int | None) -> Tensor:
         now = after
 
 
-def instance_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Instance norm with a scale and a shift a channel; of each map's own statistics, in evaluation too."""
-    return F.instance_norm(x, None, None, weight, bias, use_input_stats=True, eps=EPS)
+def nodes_first(x: Tensor) -> Tensor:
+    """[batch, n, h, w] as node-major maps [n, batch, h, w], contiguous; a copy unless x is a view of such."""
+    return x.transpose(0, 1).contiguous()
+
+
+def depthwise(maps: Tensor, weight: Tensor) -> Tensor:
+    """The 3x3 filter of each node, [n, 1, 3, 3], over node-major maps [n, batch, h, w]."""
+    n, batch, h, w = maps.shape
+    filters = weight[:, None].expand(-1, batch, -1, -1, -1).reshape(n * batch, 1, 3, 3)
+    return F.conv2d(maps.view(1, n * batch, h, w), filters, padding=1, groups=n * batch).view(n, batch, h, w)
+
+
+def instance_norm(maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Instance norm of node-major maps [n, batch, h, w] with a scale and a shift a node; each map's own statistics, in
+    evaluation too."""
+    n, batch, h, w = maps.shape
+    scale, shift = (p[:, None].expand(-1, batch).reshape(-1) for p in (weight, bias))
+    together = maps.view(1, n * batch, h, w)  # a batch norm over one image has the statistics of each map
+    return F.batch_norm(together, None, None, scale, shift, training=True, eps=EPS).view(n, batch, h, w)

@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import EPS, SmallGraph, instance_norm, walk
+from hiddennet.nn.pull import node_sum
+
+from .base import EPS, SmallGraph, instance_norm, nodes_first, walk
 from .config import ContinuousConfig
 from .ode import NotConverged, dopri5
 
@@ -37,19 +39,30 @@ class ContinuousGraph(SmallGraph):
 
     def forward(self, images: Tensor) -> Tensor:
         inputs = self._stem(images)
-        empty = inputs.new_zeros(inputs.shape[0], self.nodes - self.inputs, *inputs.shape[2:])
-        state = self.solve(torch.cat((inputs, empty), dim=1))
+        if self._exact(inputs):
+            state = F.pad(inputs, (0, 0, 0, 0, 0, self.nodes - self.inputs))
+        else:  # a view of node-major maps
+            state = F.pad(nodes_first(inputs), (0, 0, 0, 0, 0, 0, 0, self.nodes - self.inputs)).transpose(0, 1)
+        state = self.solve(state)
         return self._head(state[:, -self.config.outputs :])
+
+    def _exact(self, state: Tensor) -> bool:
+        """Whether to sum in the order of the original: of a solution in float64 the last bit decides on step sizes."""
+        return self.config.solver == "original" and state.dtype == torch.float64
 
     def solve(self, state: Tensor) -> Tensor:
         """S(1) from S(0): [batch, nodes, h, w]."""
-        weight = self.graph.effective_weight()[:, :, None, None]
+        (weight,), (edges,) = self.graph.parts(((0, self.nodes, 0, self.nodes),))
+        exact, norm = self._exact(state), self.norm
         self.evaluations = 0
 
         def slope(rectified: Tensor) -> Tensor:
             self.evaluations += 1
-            received = F.conv2d(self._filter(rectified, 0), weight)
-            return instance_norm(received, self.norm.weight, self.norm.bias)
+            if exact:
+                sent = F.conv2d(rectified, self.conv.weight, padding=1, groups=self.nodes)
+                return norm(F.conv2d(sent, weight[:, :, None, None]))
+            received = node_sum(self._filter(nodes_first(rectified), 0), weight, edges)
+            return instance_norm(received, norm.weight, norm.bias).transpose(0, 1)
 
         def left_alone(t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             return slope(y.relu()), y

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import EPS, SmallGraph, instance_norm, walk
+from hiddennet.nn.pull import node_sum
+
+from .base import EPS, SmallGraph, instance_norm, nodes_first, walk
 from .config import DiscreteConfig
 
 
@@ -32,11 +33,14 @@ class DiscreteGraph(SmallGraph):
         return walk(self.graph.mask(), self.inputs, self.config.steps)
 
     def forward(self, images: Tensor) -> Tensor:
-        state = self._stem(images)
-        weight = self.graph.effective_weight()
-        for step in range(1, self.config.steps + 1):
-            first = self.nodes - self.config.outputs if step == self.config.steps else 0
-            used = weight[first:, : state.shape[1]]
-            received = F.conv2d(self._filter(state.relu(), 0), used[:, :, None, None])
-            state = instance_norm(received, self.norm.weight[first:], self.norm.bias[first:])
-        return self._head(state)
+        config, nodes = self.config, self.nodes
+        firsts = [0] * (config.steps - 1) + [nodes - config.outputs]  # who receives, to the last node
+        senders = [self.inputs] + [nodes] * (config.steps - 1)
+        steps = [(first, nodes, 0, stop) for first, stop in zip(firsts, senders, strict=True)]
+        spans = tuple(dict.fromkeys(steps))
+        parts = dict(zip(spans, zip(*self.graph.parts(spans), strict=True), strict=True))
+        maps = nodes_first(self._stem(images))
+        for span in steps:
+            received = node_sum(self._filter(maps.relu(), 0), *parts[span])
+            maps = instance_norm(received, self.norm.weight[span[0] :], self.norm.bias[span[0] :])
+        return self._head(maps.transpose(0, 1))

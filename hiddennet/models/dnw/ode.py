@@ -84,11 +84,12 @@ def _gave_up(tolerance: float, got: str) -> str:
 
 
 def _sum(step: Tensor, slopes: Sequence[Tensor], factors: Sequence[float]) -> Tensor:
-    """step x (the slopes weighted by factors), each product rounded by itself as the original's are."""
+    """step x (the slopes weighted by factors); products and sums are rounded one by one, in order, so that step sizes,
+    which hang on errors close to rounding, are the original's to the last bit."""
     total = slopes[0] * (step * factors[0])
     for slope, factor in zip(slopes[1:], factors[1:], strict=True):
         if factor:
-            total = torch.addcmul(total, slope, step * factor)
+            total = total + slope * (step * factor)
     return total
 
 

@@ -7,12 +7,10 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
-from hiddennet.nn.pull import PullBuffer, slices
+from hiddennet.nn.pull import PullBuffer, Spans
 
-from .base import EPS, SmallGraph, instance_norm, walk
+from .base import EPS, SmallGraph, instance_norm, nodes_first, walk
 from .config import StaticConfig
-
-Spans = tuple[tuple[int, int, int, int], ...]
 
 
 class StaticGraph(SmallGraph):
@@ -65,14 +63,14 @@ class StaticGraph(SmallGraph):
     def forward(self, images: Tensor) -> Tensor:
         received = self._stem(images)
         senders, spans = self._senders, self._spans()
-        weights = slices(self.graph.effective_weight(), spans)
+        weights, lists = self.graph.parts(spans)
         buffer = None
-        for i, ((start, stop), weight) in enumerate(zip(senders, weights, strict=True)):
-            norm, n = self.norm[i], stop - start
-            sent = self._filter(instance_norm(received, norm.weight[:n], norm.bias[:n]).relu_(), start)
+        for i, (start, stop) in enumerate(senders):
+            norm, n, last = self.norm[i], stop - start, i == len(senders) - 1
+            maps = nodes_first(received)
+            sent = self._filter(instance_norm(maps[:n], norm.weight[:n], norm.bias[:n]).relu_(), start).transpose(0, 1)
             buffer = PullBuffer(senders[-1][1], sent) if buffer is None else buffer
-            last = i == len(senders) - 1
-            pulled = buffer.pull(sent, weight, first=spans[i][2], last=last)
+            pulled = buffer.pull(sent, weights[i], first=spans[i][2], last=last, edges=lists[i])
             if last and self.lateral:
                 pulled = pulled + received[:, -self.config.outputs :]
             received = pulled

@@ -1,0 +1,118 @@
+"""The MobileNet-like wiring against what the original computed and its profiler printed."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hiddennet import models
+from hiddennet.models.dnw import MobileNetConfig, MobileNetGraph, from_original, original_name, to_original
+
+GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden" / "dnw.npz"
+pytestmark = pytest.mark.skipif(not GOLDEN.exists(), reason="the golden values lie beside a development checkout alone")
+TINY = {"num_classes": 5, "image_size": 16, "stages": ((4, 6, 1, 1), (6, 8, 2, 2), (8, 10, 2, 3)), "compat": True}
+APPS = {  # width, small, kind
+    "mobilenetv1_dnw_small_x15": (0.15, True, "dnw"),
+    "mobilenetv1_dnw_small_x225": (0.225, True, "dnw"),
+    "mobilenetv1_dnw_x225": (0.225, False, "dnw"),
+    "mobilenetv1_dnw_x3": (0.3, False, "dnw"),
+    "mobilenetv1_dnw_x49": (0.49, False, "dnw"),
+    "mobilenetv1_random_graph_x225": (0.225, False, "random"),
+    "mobilenetv1_random_graph_x49": (0.51, False, "random"),
+}
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(GOLDEN) as found:
+        return {key: found[key] for key in found.files}
+
+
+def array(golden, key):
+    if key not in golden:
+        pytest.skip(f"{key} is kept aside, for acceptance checks")
+    return torch.as_tensor(golden[key])
+
+
+@pytest.fixture(params=["0.3", "0.6", "0.65", "0.8"])
+def net(request, golden):
+    """The tiny network of a prune rate with its golden state, in float64, and where its values are."""
+    prefix = f"G/p{request.param}"
+    state = {key.removeprefix(f"{prefix}/param/"): golden[key] for key in golden if key.startswith(f"{prefix}/param/")}
+    if not state:
+        pytest.skip(f"{prefix}/param/* is kept aside, for acceptance checks")
+    state = {name: torch.as_tensor(value) for name, value in state.items()}
+    model = MobileNetGraph(MobileNetConfig(width=float(1 - Decimal(request.param)), **TINY)).double()
+    model.load_state_dict(from_original(model, {f"module.{name}": value for name, value in state.items()}))
+    written = to_original(model)
+    assert list(written) == list(state)
+    assert all(torch.equal(written[name], value) for name, value in state.items())
+    return model, prefix
+
+
+def close(found, want):
+    torch.testing.assert_close(found, want, rtol=1e-12, atol=1e-10)
+
+
+def test_budgets_and_edges(golden, net):
+    model, prefix = net
+    rates = [model.config.stage_rate(i) for i in range(3)]
+    assert rates == array(golden, f"{prefix}/block_prune_rate").tolist()
+    assert [layer.graph.edges for layer in model.layers] == array(golden, f"{prefix}/block_kept").tolist()
+    for i, layer in enumerate(model.layers):
+        want = array(golden, f"{prefix}/weff{i}")
+        assert torch.equal(layer.graph.effective_weight().detach(), want)
+        assert torch.equal(layer.graph.mask(), want != 0)
+
+
+def test_evaluation(golden, net):
+    model, prefix = net
+    outputs = []
+    for layer in model.layers:
+        layer.register_forward_hook(lambda _layer, _inputs, output: outputs.append(output))
+    close(model.eval()(array(golden, f"{prefix}/x")), array(golden, f"{prefix}/logits_eval"))
+    for i, output in enumerate(outputs):
+        close(output, array(golden, f"{prefix}/eval_layer{i}_out"))
+
+
+@pytest.mark.parametrize("plan", ["as a CPU runs it", "as others do"])
+def test_training(golden, net, plan):
+    model, prefix = net
+    if plan == "as others do":
+        for layer in model.layers:
+            layer.forward = layer._pulled
+    found = model.train()(array(golden, f"{prefix}/x"))
+    close(found, array(golden, f"{prefix}/logits_train"))
+    loss = F.cross_entropy(found, torch.tensor([1, 4]))
+    close(loss, array(golden, f"{prefix}/loss_train"))
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        want = array(golden, f"{prefix}/grad/{original_name(model, name)}")
+        close(parameter.grad, want.view_as(parameter))
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_counts_of_the_original(golden, app):
+    width, small, kind = APPS[app]
+    if "H/app" not in golden:
+        pytest.skip("H/* is kept aside, for acceptance checks")
+    i = golden["H/app"].tolist().index(app)
+    torch.manual_seed(0)
+    model = MobileNetGraph(MobileNetConfig(width=width, small=small, kind=kind, compat=True))
+    kept = [int(layer.graph.mask().sum()) for layer in model.layers]
+    assert kept == [layer.graph.edges for layer in model.layers] == golden["H/kept_edges_per_block"][i].tolist()
+    assert model.profile() == (golden["H/init_params"][i], golden["H/init_macs"][i])
+    assert model.profile(all_alive=True) == (golden["H/allalive_params"][i], golden["H/allalive_macs"][i])
+    assert model.counts()["stored"] == golden["H/raw_parameter_count"][i]
+
+
+def test_parameters_of_small_images(golden):
+    model = MobileNetGraph(MobileNetConfig(num_classes=10, image_size=32, compat=True))
+    assert model.counts()["stored"] == int(array(golden, "K/medium_dnw_raw_params"))
+    plain = models.build("mobilenet_v1", num_classes=10, width=0.25, bias=True)
+    assert sum(p.numel() for p in plain.parameters()) == int(array(golden, "K/mobilenetv1_x25_params"))
