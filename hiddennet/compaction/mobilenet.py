@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -12,8 +13,10 @@ from hiddennet.models.dnw import MobileNetGraph
 
 from .alive import Stage, reduce_stages
 from .base import CompactNetwork, group_of
-from .parts import Frozen, Nodes, Product, Space, Tensors, conv, features_of, folded, packed, part
+from .parts import Frozen, Nodes, Product, Space, Tensors, features_of, folded, packed, part
 from .stem import before, running_weight
+
+_CHANNELS = 8  # of the first convolution, made at once
 
 
 class CompactStage(nn.Module):
@@ -45,17 +48,23 @@ class CompactStage(nn.Module):
         first = sent * h * w + (self.inputs * height * width if own_input else 0)
         return group * max(first, (self.sources + max(self.blocks)) * h * w)
 
-    def run(self, received: Tensor, space: Space) -> Tensor:
-        """[N, inputs, H, W] to [N, outputs, H / stride, W / stride], rounded up, at the right of the workspace."""
-        group, (h, w) = received.shape[0], self.sides(*received.shape[2:])
+    def run(self, parts: Iterable[Tensor], space: Space, group: int, height: int, width: int) -> Tensor:
+        """The stage's input, channels [N, n, H, W] after channels, to [N, outputs, H / stride, W / stride], rounded up,
+        at the right of the workspace."""
+        h, w = self.sides(height, width)
         buffer = space.left(group, self.sources, h, w)
-        seen, stride = 0, self.stride
-        for product in self.products:
+        seen = 0
+        for received in parts:
             end = seen + received.shape[1]
-            self.nodes.send_into(buffer[:, seen:end], received, seen, stride)
+            self.nodes.send_into(buffer[:, seen:end], received, seen, self.stride)
+            seen = end
+        for j, product in enumerate(self.products):
             received = space.right(group, product.n_destinations, h, w)
-            product.sum_into(received, buffer[:, :end])
-            seen, stride = end, 1
+            product.sum_into(received, buffer[:, :seen])
+            if j + 1 < len(self.products):
+                end = seen + product.n_destinations
+                self.nodes.send_into(buffer[:, seen:end], received, seen)
+                seen = end
         return received
 
 
@@ -99,8 +108,7 @@ class CompactMobileNet(CompactNetwork):
         return list(products.values())
 
     def space_size(self, group: int, height: int, width: int) -> int:
-        stride = self.spec["stride"]
-        sides, sizes = ((height - 1) // stride + 1, (width - 1) // stride + 1), []
+        sides, sizes = self._sides(height, width), []
         for i, stage in enumerate(self.stages):
             sizes.append(stage.space_size(group, *sides, own_input=i > 0))
             sides = stage.sides(*sides)
@@ -117,11 +125,21 @@ class CompactMobileNet(CompactNetwork):
             self.give_space(space, images, group)
         return self.classifier(features)
 
+    def _sides(self, height: int, width: int) -> tuple[int, int]:
+        """Of the first convolution's maps."""
+        stride = self.spec["stride"]
+        return (height - 1) // stride + 1, (width - 1) // stride + 1
+
+    def _first(self, images: Tensor) -> Iterator[Tensor]:
+        """The first convolution, a few channels at a time: its maps are sent on before the next ones are made."""
+        for weight in self.conv1.weight.split(_CHANNELS) if len(self.conv1.weight) else ():
+            yield F.conv2d(images, weight, stride=self.spec["stride"], padding=1)
+
     def _features(self, images: Tensor, space: Space) -> Tensor:
-        first, *others = self.stages
-        x = first.run(conv(images, self.conv1.weight, stride=self.spec["stride"], padding=1), space)
-        for stage in others:
-            x = stage.run(x, space)
+        sides, x = self._sides(*images.shape[2:]), None
+        for stage in self.stages:
+            x = stage.run(self._first(images) if x is None else (x,), space, len(images), *sides)
+            sides = stage.sides(*sides)
         return features_of(x, self.classifier.scale, self.classifier.shift)
 
 
