@@ -33,6 +33,7 @@ MODULES = {
     "step_psg": "bench.step_psg",
     "step_dnw_mobilenet": "bench.step_dnw_mobilenet",
     "step_dnw": "bench.step_dnw",
+    "eval_dnw": "bench.eval_dnw",
     "memory": "bench.memory",
     "artifact": "bench.artifact",
     "masked_conv": "bench.ops.bench_masked_conv",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from .base import CompactNetwork, group_of
 from .parts import Frozen, Nodes, Product, Space, Tensors, features_of, folded, packed, part
 from .stem import before, running_weight
 
-_CHANNELS = 8  # of the first convolution, made at once
+_ROWS = 16  # of the first convolution's maps, made at once
 
 
 class CompactStage(nn.Module):
@@ -41,30 +40,25 @@ class CompactStage(nn.Module):
         """Of the stage's maps, of its input's."""
         return (height - 1) // self.stride + 1, (width - 1) // self.stride + 1
 
-    def space_size(self, group: int, height: int, width: int, *, own_input: bool) -> int:
-        """Elements of the workspace; own_input: the stage's input lies in it, too."""
+    def space_size(self, group: int, height: int, width: int) -> int:
+        """Elements of the workspace: its input and what is sent on of it, then all senders and a block of sums."""
         h, w = self.sides(height, width)
         sent = self.sources if group > 1 else self.inputs  # of one image the buffer's other channels lie behind them
-        first = sent * h * w + (self.inputs * height * width if own_input else 0)
+        first = sent * h * w + self.inputs * height * width
         return group * max(first, (self.sources + max(self.blocks)) * h * w)
 
-    def run(self, parts: Iterable[Tensor], space: Space, group: int, height: int, width: int) -> Tensor:
-        """The stage's input, channels [N, n, H, W] after channels, to [N, outputs, H / stride, W / stride], rounded up,
-        at the right of the workspace."""
-        h, w = self.sides(height, width)
+    def run(self, received: Tensor, space: Space) -> Tensor:
+        """[N, inputs, H, W], at the right of the workspace, to [N, outputs, H / stride, W / stride], rounded up, in its
+        place."""
+        group, (h, w) = received.shape[0], self.sides(*received.shape[2:])
         buffer = space.left(group, self.sources, h, w)
-        seen = 0
-        for received in parts:
+        seen, stride = 0, self.stride
+        for product in self.products:
             end = seen + received.shape[1]
-            self.nodes.send_into(buffer[:, seen:end], received, seen, self.stride)
-            seen = end
-        for j, product in enumerate(self.products):
+            self.nodes.send_into(buffer[:, seen:end], received, seen, stride)
             received = space.right(group, product.n_destinations, h, w)
-            product.sum_into(received, buffer[:, :seen])
-            if j + 1 < len(self.products):
-                end = seen + product.n_destinations
-                self.nodes.send_into(buffer[:, seen:end], received, seen)
-                seen = end
+            product.sum_into(received, buffer[:, :end])
+            seen, stride = end, 1
         return received
 
 
@@ -109,8 +103,8 @@ class CompactMobileNet(CompactNetwork):
 
     def space_size(self, group: int, height: int, width: int) -> int:
         sides, sizes = self._sides(height, width), []
-        for i, stage in enumerate(self.stages):
-            sizes.append(stage.space_size(group, *sides, own_input=i > 0))
+        for stage in self.stages:
+            sizes.append(stage.space_size(group, *sides))
             sides = stage.sides(*sides)
         return max(sizes) + 64  # rights begin at a cache line
 
@@ -130,16 +124,23 @@ class CompactMobileNet(CompactNetwork):
         stride = self.spec["stride"]
         return (height - 1) // stride + 1, (width - 1) // stride + 1
 
-    def _first(self, images: Tensor) -> Iterator[Tensor]:
-        """The first convolution, a few channels at a time: its maps are sent on before the next ones are made."""
-        for weight in self.conv1.weight.split(_CHANNELS) if len(self.conv1.weight) else ():
-            yield F.conv2d(images, weight, stride=self.spec["stride"], padding=1)
+    def _first(self, images: Tensor, out: Tensor) -> Tensor:
+        """The first convolution; on a CPU a few rows at a time, so that torch's copies of them stay small."""
+        weight, stride, height = self.conv1.weight, self.spec["stride"], out.shape[2]
+        step = _ROWS if images.device.type == "cpu" else height
+        for row in range(0, height if out.numel() else 0, step):
+            end = min(row + step, height)
+            top, bottom = row * stride - 1, (end - 1) * stride + 2
+            inside = images[:, :, max(top, 0) : bottom]
+            rows = F.pad(inside, (1, 1, max(-top, 0), max(bottom - images.shape[2], 0)))
+            out[:, :, row:end] = F.conv2d(rows, weight, stride=stride)
+        return out
 
     def _features(self, images: Tensor, space: Space) -> Tensor:
-        sides, x = self._sides(*images.shape[2:]), None
+        sides = self._sides(*images.shape[2:])
+        x = self._first(images, space.right(len(images), len(self.conv1.weight), *sides))
         for stage in self.stages:
-            x = stage.run(self._first(images) if x is None else (x,), space, len(images), *sides)
-            sides = stage.sides(*sides)
+            x = stage.run(x, space)
         return features_of(x, self.classifier.scale, self.classifier.shift)
 
 
