@@ -45,6 +45,7 @@ MODULES = {
     "quantize_codes": "bench.ops.bench_quantize_codes",
     "code_weight_gradient": "bench.ops.bench_code_weight_gradient",
     "wired_sum": "bench.ops.bench_wired_sum",
+    "filter_nodes": "bench.ops.bench_filter_nodes",
     "pruning": "bench.pruning",
     "accuracy": "bench.accuracy",
 }
