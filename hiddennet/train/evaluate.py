@@ -71,9 +71,15 @@ def export(run: str, path: str | None = None, *, compact: bool = False) -> Path:
     folder = RunFolder(Path(run))
     config, model, accuracy = _open_run(folder)
     target = Path(path) if path is not None else (folder.compact if compact else folder.artifact)
-    facts = metadata(config, model, accuracy)
-    artifact.export(compaction.compact(model) if compact else model, target, metadata=facts)
+    artifact.export(_compact(model) if compact else model, target, metadata=metadata(config, model, accuracy))
     return target
+
+
+def _compact(model: nn.Module) -> nn.Module:
+    try:
+        return compaction.compact(model)
+    except TypeError as error:  # the run's network, not a mistake of the caller's
+        raise ValueError(f"export: {error}; leave out --compact") from None
 
 
 def _open_run(folder: RunFolder) -> tuple[Config, nn.Module, float | None]:
