@@ -17,15 +17,18 @@ from bench.report import Report
 from bench.step import RTOL, claim
 from hiddennet import models
 from hiddennet.models.dnw import MobileNetConfig, MobileNetGraph
+from hiddennet.models.dnw.mobilenet_config import STAGES
 from hiddennet.train import optimizers
 
-WIDTH = 0.225
+WIDTH, SIZE = 0.225, 224
+QUICK = (0.6, ((8, 16, 1, 1), (16, 32, 2, 2), (32, 64, 2, 2), (64, 64, 2, 4), (64, 128, 2, 2)))  # other sizes'
 ORIGINAL_BAR = 2.0  # times faster than the original, on a CPU
 
 
 def mine(batch: int, size: int, device: torch.device, *, compat: bool) -> nets.Trainee:
     torch.manual_seed(0)
-    model = MobileNetGraph(MobileNetConfig(width=WIDTH, image_size=size, compat=compat)).to(device)
+    width, stages = (WIDTH, STAGES) if size == SIZE else QUICK
+    model = MobileNetGraph(MobileNetConfig(width=width, image_size=size, compat=compat, stages=stages)).to(device)
     generator = torch.Generator().manual_seed(1)
     x = torch.randn((batch, 3, size, size), generator=generator).to(device)
     labels = torch.randint(1000, (batch,), generator=generator).to(device)
@@ -66,14 +69,19 @@ def check(ours: nets.Trainee, theirs: nets.Trainee, rtol: float) -> None:
         same(f"gradient of {name}", gradient.flatten(), theirs[name].flatten(), rtol=rtol)
 
 
+def untied(batch: int, size: int, device: torch.device) -> tuple[nets.Trainee, nets.Trainee]:
+    """Ours with compat and the original, of equal weights."""
+    ours = mine(batch, size, device, compat=True)
+    untie(ours.model)
+    return ours, beside(ours, originals_dnw.OriginalMobileNet(ours.model))
+
+
 def main() -> None:
     args = parser(__doc__).parse_args()
     device = device_of(args)
     report = Report("step_dnw_mobilenet", args, device)
-    batch, size = (2, 32) if args.quick else (8, 224)
-    compat = mine(batch, size, device, compat=True)
-    untie(compat.model)
-    original = beside(compat, originals_dnw.OriginalMobileNet(compat.model))
+    batch, size = (4, 48) if args.quick else (8, SIZE)
+    compat, original = untied(batch, size, device)
     plain = models.build("mobilenet_v1", num_classes=1000, image_size=size, bias=True)
     works = {
         "hiddennet": mine(batch, size, device, compat=False).step,
@@ -85,7 +93,7 @@ def main() -> None:
     effort = Effort.quick() if args.quick else slow
     equal = lambda: check(compat, original, RTOL[device.type])  # noqa: E731
     times = measure(works, check=equal, device=device, effort=effort)
-    what = f"MobileNet-like x{WIDTH} {size} px b{batch}"
+    what = f"MobileNet-like x{compat.model.config.width} {size} px b{batch}"
     report.timings(what, times)
     bar = {"at_least": ORIGINAL_BAR} if device.type == "cpu" and not args.quick else {}
     claim(report, what, times, "original", "hiddennet", **bar)

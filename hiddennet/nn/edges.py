@@ -9,6 +9,8 @@ from torch.autograd.function import once_differentiable
 from hiddennet import ops
 from hiddennet.ops.generate_weight import InitScale, fill
 
+Prefixes = tuple[tuple[int, int, int], ...]
+
 
 def ranked(weight: Tensor, usable: Tensor | None) -> tuple[Tensor, str]:
     """What the top edges are chosen by, and how it is ordered: the weights' magnitudes, unusable edges below all."""
@@ -45,6 +47,40 @@ def largest_from(weight: Tensor, k: int, usable: Tensor | None, hint: Tensor | N
     return mask.view(scores.shape), None
 
 
+def prefixes(usable: Tensor) -> Prefixes | None:
+    """Runs of rows whose usable edges are those from the first sources, as (first row, last + 1, sources); None where
+    `usable`, bool [n_destinations, n_sources], has others, too, or changes more than 64 times from row to row."""
+    usable = usable.bool().cpu()
+    counts = usable.sum(dim=1)
+    if not torch.equal(usable, torch.arange(usable.shape[1], device="cpu") < counts[:, None]):
+        return None
+    widths, lengths = counts.unique_consecutive(return_counts=True)
+    if len(widths) > 64:
+        return None
+    stops = lengths.cumsum(0)
+    return tuple(zip((stops - lengths).tolist(), stops.tolist(), widths.tolist(), strict=True))
+
+
+def top_edges(
+    weight: Tensor, k: int, usable: Tensor | Prefixes | None, hint: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """The effective weight of the k largest magnitudes, and a hint for the next selection; float32.
+
+    usable: as in `largest`, or its `prefixes`, of which nothing else is read.
+    """
+    if not isinstance(usable, tuple):
+        scores, by = ranked(weight, usable)
+        source = ops.WeightSource("stored", weight.shape, stored=weight.contiguous())
+        return ops.topk_weight(scores.contiguous(), k, source=source, by=by, hint=hint)
+    packed = torch.cat([weight[a:b, :d].reshape(-1) for a, b, d in usable])
+    source = ops.WeightSource("stored", packed.shape, stored=packed)
+    values, hint = ops.topk_weight(packed, k, source=source, by="magnitude", hint=hint)
+    out = torch.zeros(weight.shape, dtype=weight.dtype, device=weight.device)
+    for (a, b, d), part in zip(usable, values.split([(b - a) * d for a, b, d in usable]), strict=True):
+        out[a:b, :d] = part.view(b - a, d)
+    return out, hint
+
+
 def largest_of_each(weight: Tensor, k: int, usable: Tensor | None) -> Tensor:
     """The k largest magnitudes of each row: bool of the weight's shape; all usable ones of a row that has fewer."""
     scores, _ = ranked(weight, usable)
@@ -56,7 +92,7 @@ def largest_of_each(weight: Tensor, k: int, usable: Tensor | None) -> Tensor:
 
 def random_edges(shape: tuple[int, int], k: int, usable: Tensor | None, seed: int, layer: int = 0) -> Tensor:
     """k edges, uniform among the usable ones: bool [n_destinations, n_sources], a function of (seed, layer) alone."""
-    uniform = fill(torch.empty(shape), InitScale("uniform", 1.0), seed=seed, layer=layer, redraw=0)
+    uniform = fill(torch.empty(shape, device="cpu"), InitScale("uniform", 1.0), seed=seed, layer=layer, redraw=0)
     if usable is not None:
         uniform = torch.where(usable.cpu(), uniform, -2.0)
     return ops.topk_mask(uniform, k, by="value")

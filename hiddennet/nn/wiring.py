@@ -8,25 +8,23 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from hiddennet import ops
+from hiddennet.nn import steps
 from hiddennet.nn.budget import DROPOUTS, KINDS, WITH_MASK, check_counts, check_shape, drop_rate, edge_budget
-from hiddennet.nn.edges import largest_from, largest_of_each, only, original_random_edges, random_edges, ranked, reveal
+from hiddennet.nn.edges import (
+    largest_from,
+    largest_of_each,
+    only,
+    original_random_edges,
+    prefixes,
+    random_edges,
+    reveal,
+    top_edges,
+)
 from hiddennet.nn.pull import Spans, edge_lists, slices
 from hiddennet.nn.rules import kept_count
 from hiddennet.ops.checks import check_choice, check_seed
 from hiddennet.ops.wired_sum import Edges
-
-_steps = 0  # of all optimisers: fused ones write parameters without raising the version that a change is noticed by
-
-
-def _count_step(*_: object) -> None:
-    global _steps
-    _steps += 1
-
-
-register_optimizer_step_post_hook(_count_step)
 
 
 class Wiring(nn.Module):
@@ -93,12 +91,15 @@ class Wiring(nn.Module):
         shape = (n_destinations, n_sources)
         if usable is not None:
             check_shape("usable", usable, shape)
-        self.register_buffer("usable", None if usable is None else usable.bool(), persistent=False)
         self._asked = density
         self._hint: Tensor | None = None
         if chosen is not None and kind not in WITH_MASK:
             raise ValueError(f"Wiring: expected no chosen edges for kind {kind!r}, got some; they are for {WITH_MASK}")
+        candidates = None if compat else usable
+        self._prefixes = None if candidates is None else prefixes(candidates)
         self.weight = nn.Parameter(torch.empty(shape))
+        usable = None if usable is None else usable.bool().to(self.weight.device)
+        self.register_buffer("usable", usable, persistent=False)
         self.reset_parameters()
         if callable(chosen) and not isinstance(chosen, Tensor):
             chosen = chosen()
@@ -106,12 +107,12 @@ class Wiring(nn.Module):
             check_shape("chosen", chosen, shape)
             edges = int(chosen.count_nonzero())
             density = None
-        self.edges = edge_budget(kind, shape, density, edges, self.candidates)
+        self.edges = edge_budget(kind, shape, density, edges, candidates)
         self.drop = drop_rate(kind, drop, self.density if self._asked is None else self._asked)
         if kind == "random" and chosen is None:
             pruned = math.prod(shape) - self.edges
             rows = original_random_edges(shape, pruned) if compat else None
-            chosen = random_edges(shape, self.edges, usable, seed) if rows is None else rows
+            chosen = random_edges(shape, self.edges, candidates, seed) if rows is None else rows
         self.register_buffer("chosen", None if chosen is None else chosen.bool().to(self.weight.device))
         self.forget()
 
@@ -235,7 +236,7 @@ class Wiring(nn.Module):
             return self._make()
         weight = self.weight
         inference = torch.is_inference_mode_enabled()
-        key = (weight.data_ptr(), weight._version, weight.device, weight.dtype, _steps, inference)
+        key = (weight.data_ptr(), weight._version, weight.device, weight.dtype, steps.taken, inference)
         if self.chosen is not None:
             key += (self.chosen.data_ptr(), self.chosen._version)
         if self._made is None or self._made_for != key:
@@ -245,23 +246,16 @@ class Wiring(nn.Module):
     def _make(self) -> tuple[Tensor, Tensor | None]:
         """The effective weight and what its gradient is multiplied by."""
         weight, kind = self.weight.detach(), self.kind
-        if kind == "dnw":
-            return self._top_edges(weight), self.candidates
+        if kind == "dnw" and weight.dtype == torch.float32:
+            usable = self._prefixes or self.candidates
+            values, self._hint = top_edges(weight, self.edges, usable, self._warm())
+            return values, self.candidates
         if kind == "complete":
             return (weight if self.candidates is None else only(self.candidates, weight)), self.candidates
         mask = self.mask()
         if kind in DROPOUTS and self.compat:
             return only(mask, weight.abs()), mask * weight.sign()
-        return only(mask, weight), mask
-
-    def _top_edges(self, weight: Tensor) -> Tensor:
-        if weight.dtype != torch.float32:
-            return only(self._largest(), weight)
-        scores, by = ranked(weight, self.candidates)
-        source = ops.WeightSource("stored", weight.shape, stored=weight.contiguous())
-        scores = scores.contiguous()
-        values, self._hint = ops.topk_weight(scores, self.edges, source=source, by=by, hint=self._warm())
-        return values
+        return only(mask, weight), (self.candidates if kind == "dnw" else mask)
 
     def _dropped_out(self, dropped: Tensor | None) -> tuple[Tensor, Tensor]:
         weight = self.weight.detach()

@@ -85,7 +85,7 @@ def test_compat_keeps_edges_that_are_never_run():
 
 
 def closure(model):
-    """Nodes on a path from the input to a logit, by powers of the whole network's adjacency matrix."""
+    """Nodes on a path from the input to a logit, by powers of the whole network's adjacency matrix; edges between."""
     stages = model.config.stages
     first, total = [0], 1  # node 0 is the input
     for stage in stages:
@@ -103,7 +103,8 @@ def closure(model):
     reach = torch.eye(last + 1)
     for _ in range(total):
         reach = (reach + adjacency @ reach).clamp(max=1)
-    return ((reach[:, 0] > 0) & (reach[last] > 0))[1:last]
+    alive = (reach[:, 0] > 0) & (reach[last] > 0)
+    return alive[1:last], adjacency[1:last, 1:last][alive[1:last]][:, alive[1:last]].sum()
 
 
 @pytest.mark.parametrize("small", [False, True])
@@ -112,9 +113,15 @@ def closure(model):
 def test_alive_nodes_and_counts(width, compat, small):
     model = tiny(width=width, compat=compat, small=small)
     alive = torch.cat(model.alive_nodes())
-    assert torch.equal(alive, closure(model))
+    nodes, edges = closure(model)
+    assert torch.equal(alive, nodes)
     found = model.counts()
     assert found["alive"] == int(alive.sum()) and found["nodes"] == len(alive)
+    stem, features = int(alive[:3].sum()), alive[-6:]
+    linear = int(features.sum()) * 4 + 4
+    if small:
+        linear = int(model.linear.graph.running()[:, features].sum())
+    assert found["effective"] == 18 * stem + 9 * int(alive[:-6].sum()) + int(edges) + linear
 
 
 def test_counts_of_a_whole_network():
@@ -182,3 +189,14 @@ def test_random_edges_without_a_path_are_refused_when_drawn():
 def test_impossible_requests_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         tiny(**options)
+
+
+@pytest.mark.parametrize("kind", ["complete", "dnw", "random"])
+def test_nothing_is_drawn_on_the_meta_device(kind):
+    with torch.device("meta"):
+        model = MobileNetGraph(MobileNetConfig(kind=kind, image_size=32, num_classes=10))
+        assert sum(p.numel() for p in model.parameters()) == 12_112_010
+        assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    kept = [layer.graph.edges for layer in model.layers]
+    whole = [stage.usable for stage in model.config.stages]
+    assert kept == (whole if kind == "complete" else [104, 1_245, 4_977, 72_991, 79_627])

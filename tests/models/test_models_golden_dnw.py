@@ -81,41 +81,49 @@ def test_static(golden):
     torch.testing.assert_close(model.eval()(array(golden, "B/x")), want, rtol=0, atol=1e-10)
 
 
-def test_static_swaps_edges_as_it_trains(golden):
-    if "B/traj_losses" not in golden:
-        pytest.skip("B/traj_* is kept aside, for acceptance checks")
+def trained(golden):
+    """The static network after 12 steps, the loss and the kept edges before each."""
     model = filled(StaticGraph(StaticConfig(blocks=(4, 6, 6), outputs=5, **TINY)), golden, "B/param/").train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9, weight_decay=1e-2)
-    losses = array(golden, "B/traj_losses")
-    for step in range(12):
-        images = torch.as_tensor(np.random.RandomState(100 + step).standard_normal((4, 3, 16, 16)))
-        target = torch.tensor([step % 3, (step + 1) % 3, (step + 2) % 3, step % 3])
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(images), target)
-        torch.testing.assert_close(loss, losses[step], rtol=0, atol=1e-9)
-        loss.backward()
-        optimizer.step()
-
-
-def test_static_swap_counts_of_the_specification(golden):
-    model = filled(StaticGraph(StaticConfig(blocks=(4, 6, 6), outputs=5, **TINY)), golden, "B/param/").train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9, weight_decay=1e-2)
-    masks = []
+    losses, masks = [], []
     for step in range(12):
         images = torch.as_tensor(np.random.RandomState(100 + step).standard_normal((4, 3, 16, 16)))
         target = torch.tensor([step % 3, (step + 1) % 3, (step + 2) % 3, step % 3])
         masks.append(model.graph.mask())
         optimizer.zero_grad()
-        F.cross_entropy(model(images), target).backward()
+        loss = F.cross_entropy(model(images), target)
+        losses.append(loss.detach())
+        loss.backward()
         optimizer.step()
-    changed = [int((a ^ b).sum()) for a, b in pairwise(masks)]
-    assert changed == [2, 6, 14, 8, 12, 10, 6, 8, 8, 4, 8]
+    return model, torch.stack(losses), torch.stack(masks)
+
+
+def test_static_swaps_edges_as_it_trains(golden):
+    kept = {key: torch.as_tensor(golden[key]) for key in golden if key.startswith("B/traj_")}
+    if not kept:
+        pytest.skip("B/traj_* is kept aside, for acceptance checks")
+    model, losses, masks = trained(golden)
+    torch.testing.assert_close(losses, kept.pop("B/traj_losses"), rtol=0, atol=1e-10)
+    for key, want in kept.items():  # by shape: masks before each step, the last weights, how many entries changed
+        if want.numel() == masks.numel():
+            assert torch.equal(masks, want.view_as(masks) != 0), key
+        elif want.numel() == masks[0].numel():
+            torch.testing.assert_close(model.graph.weight.detach(), want.view_as(masks[0]), rtol=0, atol=1e-10)
+        else:
+            assert [int((a ^ b).sum()) for a, b in pairwise(masks)] == want.tolist(), key
+
+
+def test_static_swap_counts_of_the_specification(golden):
+    _, _, masks = trained(golden)
+    assert [int((a ^ b).sum()) for a, b in pairwise(masks)] == [2, 6, 14, 8, 12, 10, 6, 8, 8, 4, 8]
 
 
 def test_discrete(golden):
     config = DiscreteConfig(nodes=10, inputs=4, outputs=3, steps=3, **TINY)
     model = filled(DiscreteGraph(config), golden, "C/param/")
     check_training(model, golden, "C")
+    counts = model.counts()
+    assert 9 * counts["sending"] + counts["edges"] == int(array(golden, "C/profiling_n_params"))
 
 
 def continuous(golden, **options):

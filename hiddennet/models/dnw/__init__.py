@@ -1,4 +1,4 @@
-"""Networks that are wirings: static, discrete-time and continuous-time graphs (Wortsman et al., NeurIPS 2019)."""
+"""Networks that are wirings: static, discrete, continuous in time, MobileNet-like (Wortsman et al., NeurIPS 2019)."""
 
 from __future__ import annotations
 

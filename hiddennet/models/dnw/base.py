@@ -97,7 +97,8 @@ class SmallGraph(nn.Module):
         )
 
     def _check_fixed(self) -> None:
-        if self.config.kind == "random" and not self.config.compat:  # other kinds can still find a path
+        fixed = self.config.kind == "random" and not self.config.compat  # other kinds can still find a path
+        if fixed and not self.graph.weight.is_meta:
             self.check_paths()
 
     @torch.no_grad()

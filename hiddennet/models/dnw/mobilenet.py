@@ -44,7 +44,7 @@ class MobileNetGraph(nn.Module):
         self.layers = nn.ModuleList(GraphStage(config, i) for i in range(len(config.stages)))
         self.linear = SparseLinear(config) if config.small else nn.Linear(config.features, config.num_classes)
         self.bn = nn.BatchNorm2d(config.features)
-        if config.kind == "random" and not config.compat:  # other kinds can still find a path
+        if config.kind == "random" and not (config.compat or self.conv1.weight.is_meta):  # others can find a path yet
             self.check_paths()
 
     def forward(self, images: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ class GraphStage(nn.Module):
 
     def _pulled(self, received: Tensor) -> Tensor:
         """By dense products over one buffer of all nodes, in torch's order of dimensions."""
-        weights = slices(self.graph.effective_weight(), self.spans)
+        weights = slices(self.graph.effective_weight(usable_only=True), self.spans)
         buffer = None
         for j, weight in enumerate(weights):
             sent = self._sent(received, j)
@@ -110,7 +110,7 @@ class GraphStage(nn.Module):
 
 def usable_edges(stage: Stage) -> Tensor:
     """bool [destinations, sources]: edges from a block into later ones."""
-    usable = torch.zeros(stage.destinations, stage.sources, dtype=torch.bool)
+    usable = torch.zeros(stage.destinations, stage.sources, dtype=torch.bool, device="cpu")
     for j in range(stage.blocks):
         usable[j * stage.outputs : (j + 1) * stage.outputs, : stage.inputs + j * stage.outputs] = True
     return usable

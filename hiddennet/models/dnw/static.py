@@ -52,7 +52,7 @@ class StaticGraph(SmallGraph):
         return tuple(spans)
 
     def _usable(self) -> Tensor:
-        usable = torch.zeros(self.nodes, self.nodes, dtype=torch.bool)
+        usable = torch.zeros(self.nodes, self.nodes, dtype=torch.bool, device="cpu")
         for a, b, c, d in self._spans():
             usable[a:b, c:d] = True
         return usable
