@@ -6,6 +6,8 @@ are the networks; file.py keeps them in a file, positions.py the places of their
 
 from __future__ import annotations
 
+import copy
+
 from torch import nn
 
 from hiddennet.models.dnw import DiscreteGraph, MobileNetGraph, StaticGraph
@@ -40,14 +42,16 @@ def compact(model: nn.Module) -> CompactNetwork:
     al. 2019 (their `fast_eval`, which is one pass, and drops the constants of the last stage).
 
     Args:
-        model: a MobileNetGraph, StaticGraph or DiscreteGraph; it is not changed, and nothing of it is kept.
+        model: a MobileNetGraph, StaticGraph or DiscreteGraph, on any device; it is not changed, and nothing of it is
+            kept.
 
     Raises:
         TypeError: another model. A ContinuousGraph has no exact compact form: its step sizes depend on all nodes.
     """
     for kind, make in _MADE_BY.items():
         if isinstance(model, kind):
-            return make(model)
+            device = next(model.parameters()).device
+            return make(model) if device.type == "cpu" else make(copy.deepcopy(model).cpu()).to(device)
     names = ", ".join(kind.__name__ for kind in _MADE_BY)
     raise TypeError(
         f"compact: expected one of {names}, got {type(model).__name__}; other networks have no exact compact form, "

@@ -218,6 +218,16 @@ def test_all_images_at_once_as_on_a_gpu(monkeypatch):
     same_logits(model, hn.compact(model), images(3, dtype=torch.float32), 2e-5)
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("width", [0.2, 1.0])
+def test_on_a_gpu(width):
+    model = liven(MobileNetGraph(MobileNetConfig(width=width, **TINY))).cuda()
+    compact, x = hn.compact(model), images(3, dtype=torch.float32)
+    assert all(tensor.is_cuda for tensor in compact.state_dict().values())
+    same_logits(model.cpu(), compact.cpu(), x, 2e-5)
+    torch.testing.assert_close(compact.cuda()(x.cuda()).cpu(), compact.cpu()(x), rtol=0, atol=2e-5)
+
+
 def test_it_evaluates_only():
     compact = hn.compact(liven(MobileNetGraph(MobileNetConfig(width=0.4, **TINY))))
     assert not compact.training and compact.eval() is compact
