@@ -100,3 +100,8 @@ def refuse(**changed):
 def test_bad_input(changed, error, message):
     with pytest.raises(error, match=message):
         refuse(**changed)
+
+
+def test_opcheck(device):
+    (out, x, scale, shift, taps), stride = make("14x14, stride 2", device)
+    torch.library.opcheck(torch.ops.hiddennet.filter_nodes_.default, (out, x, scale, shift, taps, stride))
