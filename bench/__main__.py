@@ -33,6 +33,7 @@ MODULES = {
     "step_psg": "bench.step_psg",
     "step_dnw_mobilenet": "bench.step_dnw_mobilenet",
     "step_dnw": "bench.step_dnw",
+    "eval_dnw": "bench.eval_dnw",
     "memory": "bench.memory",
     "artifact": "bench.artifact",
     "masked_conv": "bench.ops.bench_masked_conv",
@@ -44,6 +45,7 @@ MODULES = {
     "quantize_codes": "bench.ops.bench_quantize_codes",
     "code_weight_gradient": "bench.ops.bench_code_weight_gradient",
     "wired_sum": "bench.ops.bench_wired_sum",
+    "filter_nodes": "bench.ops.bench_filter_nodes",
     "pruning": "bench.pruning",
     "accuracy": "bench.accuracy",
 }

@@ -48,6 +48,7 @@ __all__ = [
     "Threshold",
     "TopK",
     "analysis",
+    "compact",
     "density",
     "export",
     "hidden_layers",
@@ -67,7 +68,7 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    """export, load, analysis, models and pruning are imported when first used."""
+    """export, load, compact, analysis, models and pruning are imported when first used."""
     if name in ("analysis", "models", "pruning"):
         import importlib
 
@@ -76,4 +77,8 @@ def __getattr__(name: str):
         from hiddennet import artifact
 
         return getattr(artifact, name)
+    if name == "compact":
+        from hiddennet import compaction
+
+        return compaction.compact
     raise AttributeError(f"module 'hiddennet' has no attribute {name!r}")

@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     exporting = commands.add_parser("export", help="write the artifact of a run's best epoch")
     exporting.add_argument("run", metavar="RUN", help="the folder of a run")
     exporting.add_argument("-o", "--output", metavar="FILE", help="default: into the folder")
+    exporting.add_argument("--compact", action="store_true", help="a wiring without its dead nodes, to evaluate only")
     exporting.set_defaults(action=_export)
 
     importing = commands.add_parser("import", help="another system's checkpoint to an artifact")
@@ -105,7 +106,7 @@ def _export(arguments: argparse.Namespace) -> int:
     from hiddennet import artifact
     from hiddennet.train import evaluate
 
-    path = evaluate.export(arguments.run, arguments.output)
+    path = evaluate.export(arguments.run, arguments.output, compact=arguments.compact)
     sizes = artifact.sizes(path)
     print(
         f"{path}: {sizes['artifact_bytes']:,} bytes; "

@@ -59,4 +59,5 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
   m.def("pack_edges(Tensor weight, Tensor starts, int n_edges) -> (Tensor, Tensor)");
   m.def("wired_sum(Tensor x, Tensor starts, Tensor sources, Tensor values) -> Tensor");
   m.def("wired_sum_(Tensor(a!) out, Tensor x, Tensor starts, Tensor sources, Tensor values, bool accumulate) -> ()");
+  m.def("filter_nodes_(Tensor(a!) out, Tensor x, Tensor scale, Tensor shift, Tensor taps, int stride) -> ()");
 }

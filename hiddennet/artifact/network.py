@@ -34,7 +34,8 @@ def export(model: nn.Module, path: str | os.PathLike, *, metadata: dict[str, Any
     """Write the model's hidden network to `path`, atomically.
 
     Args:
-        model: any model with hidden layers; a model without any is written densely, in float32.
+        model: any model with hidden layers; a model without any is written densely, in float32; a compact network
+            (hiddennet.compact) with its edges in lists.
         path: of the file to write; an old one is replaced only when the new one is complete.
         metadata: JSON-able facts kept in the header. `method` and `config_hash` have their places
             there; `model`, the arguments of hiddennet.models.build, is taken from the model where
@@ -44,6 +45,11 @@ def export(model: nn.Module, path: str | os.PathLike, *, metadata: dict[str, Any
         TypeError: a single layer instead of a model; state that is no tensor, metadata that is no
             JSON.
     """
+    from hiddennet import compaction
+
+    if isinstance(model, compaction.CompactNetwork):
+        compaction.save(model, path, metadata)
+        return
     if isinstance(model, HiddenMixin):
         raise TypeError(
             f"artifact: expected a model that holds layers, got a single {type(model).__name__}; "
@@ -84,6 +90,8 @@ def load(path: str | os.PathLike, model: nn.Module | None = None) -> nn.Module:
             architecture. The given model is changed only when everything fits.
     """
     header, tensors = file.read(path)
+    if header.get("kind") == "compact":
+        return _compact(path, header, tensors, model)
     try:
         streams = Streams.of(tensors)
         layers, graphs = {}, {}  # in the header's order, which is the streams'
@@ -108,6 +116,19 @@ def load(path: str | os.PathLike, model: nn.Module | None = None) -> nn.Module:
         model.get_submodule(name).fix(mask, weight)
     model.load_state_dict(state, strict=False)  # complete: check_architecture compared every key
     return model.eval()
+
+
+def _compact(
+    path: str | os.PathLike, header: dict[str, Any], tensors: dict[str, Tensor], model: nn.Module | None
+) -> nn.Module:
+    from hiddennet import compaction
+
+    if model is not None:
+        raise ArtifactError(
+            f"artifact: expected no model to load {path} into, since it holds a compact network, got a "
+            f"{type(model).__name__}; call load(path)"
+        )
+    return compaction.restore(path, header, tensors)
 
 
 def read_header(path: str | os.PathLike) -> dict[str, Any]:

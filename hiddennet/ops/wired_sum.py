@@ -59,7 +59,7 @@ class Edges:
     """
 
     starts: Tensor  # int32 [n_destinations + 1]
-    sources: Tensor  # int32 [n_edges], ascending in a destination
+    sources: Tensor  # int32 or uint16 [n_edges], ascending in a destination
     values: Tensor  # float32 [n_edges]
     n_sources: int
     _kept: dict[str, Edges] = field(default_factory=dict, repr=False)
@@ -107,7 +107,7 @@ def _transposed(edges: Edges) -> Edges:
     place = torch.arange(edges.n_edges, dtype=torch.int32, device=edges.starts.device)
     destination = torch.searchsorted(edges.starts, place, right=True, out_int32=True) - 1
     outside = (destination < 0) | (destination >= edges.n_destinations)
-    source = torch.where(outside, edges.n_sources, edges.sources)
+    source = torch.where(outside, edges.n_sources, edges.sources.int())
     ordered, order = source.sort(stable=True)
     nodes = torch.arange(edges.n_sources + 1, dtype=torch.int32, device=source.device)
     starts = torch.searchsorted(ordered.int(), nodes, out_int32=True)

@@ -3,6 +3,7 @@
 from hiddennet.reference import psg
 from hiddennet.reference.bop_step import bop_step
 from hiddennet.reference.code_weight_gradient import code_sums, code_weight_gradient
+from hiddennet.reference.filter_nodes import filter_nodes
 from hiddennet.reference.magnitude_conv import magnitude_conv, magnitude_conv_backward
 from hiddennet.reference.masked_weight import masked_weight, masked_weight_backward, rule_mask
 from hiddennet.reference.quantize import code_range, quantize_codes, threshold_gradient
@@ -29,6 +30,7 @@ __all__ = [
     "code_sums",
     "code_weight_gradient",
     "dense_weight",
+    "filter_nodes",
     "generate",
     "laplaces",
     "magnitude_conv",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hiddennet import artifact, data, density, methods, models
+from hiddennet import artifact, compaction, data, density, methods, models
 from hiddennet.config import Config, digest
 from hiddennet.nn import hides
 from hiddennet.train import checkpoint, machine
@@ -63,13 +63,23 @@ def metadata(config: Config, model: nn.Module, accuracy: float | None) -> dict[s
     }
 
 
-def export(run: str, path: str | None = None) -> Path:
-    """Write the artifact of a run's best epoch to `path` (default: into its folder)."""
+def export(run: str, path: str | None = None, *, compact: bool = False) -> Path:
+    """Write the artifact of a run's best epoch to `path` (default: into its folder).
+
+    compact: without dead nodes, for evaluation alone; of the networks that hiddennet.compact takes.
+    """
     folder = RunFolder(Path(run))
     config, model, accuracy = _open_run(folder)
-    target = Path(path) if path is not None else folder.artifact
-    artifact.export(model, target, metadata=metadata(config, model, accuracy))
+    target = Path(path) if path is not None else (folder.compact if compact else folder.artifact)
+    artifact.export(_compact(model) if compact else model, target, metadata=metadata(config, model, accuracy))
     return target
+
+
+def _compact(model: nn.Module) -> nn.Module:
+    try:
+        return compaction.compact(model)
+    except TypeError as error:  # the run's network, not a mistake of the caller's
+        raise ValueError(f"export: {error}; leave out --compact") from None
 
 
 def _open_run(folder: RunFolder) -> tuple[Config, nn.Module, float | None]:
@@ -135,10 +145,16 @@ def evaluate(
         "method": header.get("method"),
         "data": name,
         "split": split,
-        "density": density(model) if hides(model) else 1.0,
+        "density": _density(model),
         "scores": score(model.to(on), loader, on),
         **sizes,
     }
+
+
+def _density(model: nn.Module) -> float:
+    if isinstance(model, compaction.CompactNetwork):
+        return model.edges / max(1, model.spec["positions"])
+    return density(model) if hides(model) else 1.0
 
 
 def _check_fits(made: dict[str, Any], images: data.Data) -> None:

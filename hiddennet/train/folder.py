@@ -38,6 +38,7 @@ class RunFolder:
         self.metrics = path / "metrics.csv"
         self.record = path / "run.json"
         self.artifact = path / "artifact.safetensors"
+        self.compact = path / "compact.safetensors"
         self.events = path / "events"
         self.checkpoints = path / "checkpoints"
         self.first = self.checkpoints / "first.pt"
@@ -95,7 +96,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Delete what earlier runs of the config wrote here."""
-        files = [self.metrics, self.record, self.artifact, *self.checkpoints.glob("*.pt")]
+        files = [self.metrics, self.record, self.artifact, self.compact, *self.checkpoints.glob("*.pt")]
         for file in [*files, *self.events.glob("events.out.tfevents.*")]:
             file.unlink(missing_ok=True)
 

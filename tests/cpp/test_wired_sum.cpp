@@ -85,21 +85,31 @@ WiredSumParams params(const Wiring& w, const Sum& s) {
   return p;
 }
 
-std::vector<float> sum_cpu(const Wiring& w, const Sum& s, const std::vector<float>& x, std::vector<float> y) {
+std::vector<uint16_t> narrow_sources(const Wiring& w) { return {w.sources.begin(), w.sources.end()}; }
+
+// narrow: the sources in 2 bytes each.
+std::vector<float> sum_cpu(const Wiring& w, const Sum& s, const std::vector<float>& x, std::vector<float> y,
+                           bool narrow = false) {
   WiredSumParams p = params(w, s);
+  const std::vector<uint16_t> few = narrow_sources(w);
+  if (narrow) p.edges.sources = nullptr;
+  if (narrow) p.edges.narrow = few.data();
   p.x = x.data();
   p.y = y.data();
   cpu::wired_sum(p);
   return y;
 }
 
-std::vector<float> sum_cuda(const Wiring& w, const Sum& s, const std::vector<float>& x, const std::vector<float>& y) {
+std::vector<float> sum_cuda(const Wiring& w, const Sum& s, const std::vector<float>& x, const std::vector<float>& y,
+                            bool narrow = false) {
   const Buffer<int32_t> starts(w.starts), sources(w.sources);
+  const Buffer<uint16_t> few(narrow_sources(w));
   const Buffer<float> values(w.values), from(x);
   Buffer<float> to(y);
   WiredSumParams p = params(w, s);
   p.edges.starts = starts.data();
-  p.edges.sources = sources.data();
+  p.edges.sources = narrow ? nullptr : sources.data();
+  p.edges.narrow = narrow ? few.data() : nullptr;
   p.edges.values = values.data();
   p.x = from.data();
   p.y = to.data();
@@ -126,7 +136,9 @@ void check(const Wiring& w, const Sum& s) {
   const std::vector<float> x = maps(x_image(w, s), s.images, 1), y = maps(y_image(w, s), s.images, 2);
   const std::vector<float> want = expected(w, s, x, y);
   in_every_isa([&] { CHECK_EQ(sum_cpu(w, s, x, y), want); });
+  in_every_isa([&] { CHECK_EQ(sum_cpu(w, s, x, y, true), want); });
   CHECK_EQ(test::same_in_every_order([&] { return sum_cuda(w, s, x, y); }), want);
+  CHECK_EQ(sum_cuda(w, s, x, y, true), want);
 }
 
 // Around vectors, tiles of 13 x 8 and 16 x 16 pixels, and maps that are packed side by side.

@@ -36,6 +36,14 @@ def test_eval_and_export_agree_with_the_run(finished, tmp_path, capsys):
         assert f"{record['artifact_bytes']:,} as an artifact" in text
 
 
+def test_a_network_without_a_compact_form_is_refused(finished, tmp_path, capsys):
+    file = tmp_path / "net.safetensors"
+    assert cli.main(["export", finished[0], "--compact", "-o", str(file)]) == 1
+    said = capsys.readouterr().err
+    assert "expected one of MobileNetGraph, StaticGraph, DiscreteGraph, got" in said and "leave out --compact" in said
+    assert not file.exists()
+
+
 def test_eval_on_the_validation_split(finished, capsys):
     folder, record = finished
     assert cli.main(["eval", folder, "--split", "validation", "--batch-size", "7"]) == 0

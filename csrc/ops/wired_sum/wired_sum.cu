@@ -18,7 +18,8 @@ int wired_sum(const WiredSumParams& p, void* stream) {
   const int32_t row_blocks = row_blocks_of(p.edges.n_destinations);
   const int64_t blocks = (columns + kWiredTile - 1) / kWiredTile * row_blocks;
   if (columns > kLargestCount || blocks > kLargestCount) return kInvalidArgument;
-  return launch(&wired_sum_kernel, dim3(unsigned(blocks)), dim3(kWiredThreads), 0, stream,
+  const auto kernel = p.edges.sources == nullptr ? &wired_sum_kernel<uint16_t> : &wired_sum_kernel<int32_t>;
+  return launch(kernel, dim3(unsigned(blocks)), dim3(kWiredThreads), 0, stream,
                 WiredGrid{p, int32_t(columns), row_blocks});
 }
 

@@ -22,6 +22,7 @@ HN_HD int32_t within(int32_t v, int32_t most) { return v < 0 ? 0 : (v > most ? m
 // A warp owns a destination and 128 columns, pixels of all images in a row; the eight warps of a block and the blocks
 // next to it read the same columns of x, which the caches keep. Lanes fetch 32 edges at once and hand them round; x is
 // read 128 bytes at a time, y written once. A source that does not exist reads as NaN.
+template <class Source>
 __global__ void __launch_bounds__(kWiredThreads) wired_sum_kernel(const __grid_constant__ WiredGrid g) {
   const Edges& edges = g.p.edges;
   const int lane = lane_index();
@@ -45,7 +46,7 @@ __global__ void __launch_bounds__(kWiredThreads) wired_sum_kernel(const __grid_c
     int32_t source = 0;
     float value = 0.0f;
     if (at + lane < end) {
-      source = __ldg(edges.sources + at + lane);
+      source = int32_t(__ldg(sources_of<Source>(edges) + at + lane));
       value = __ldg(edges.values + at + lane);
       if (uint32_t(source) >= uint32_t(edges.n_sources)) {
         source = -1;

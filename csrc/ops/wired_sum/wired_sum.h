@@ -19,7 +19,20 @@ struct Edges {
   const int32_t* sources;  // [n_edges], in [0, n_sources)
   const float* values;     // [n_edges]
   int32_t n_edges, n_destinations, n_sources;
+  const uint16_t* narrow = nullptr;  // the sources in 2 bytes each, where `sources` is null
 };
+
+// The sources as one of the two types.
+template <class Source>
+HN_HD const Source* sources_of(const Edges& g);
+template <>
+HN_HD const int32_t* sources_of<int32_t>(const Edges& g) {
+  return g.sources;
+}
+template <>
+HN_HD const uint16_t* sources_of<uint16_t>(const Edges& g) {
+  return g.narrow;
+}
 
 struct WiredSumParams {
   Edges edges;

@@ -56,7 +56,7 @@ void sum_in_place(const WiredSumParams& p, const WiredMachine& m) {
                    t.rows = std::min(kRowBlock, p.edges.n_destinations - first);
                    t.count = count;
                    t.accumulate = p.accumulate;
-                   m.function(count)(p.edges, t);
+                   m.function(p.edges, count)(p.edges, t);
                  }
                });
 }
@@ -129,7 +129,7 @@ class PackedSum {
       t.rows = count;
       t.count = n;
       t.accumulate = p_.accumulate;
-      m_.function(n)(p_.edges, t);
+      m_.function(p_.edges, n)(p_.edges, t);
     }
     move<true>(group, first, count, rows);
   }

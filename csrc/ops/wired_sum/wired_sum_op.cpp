@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "../../base/backend.h"
+#include "../../base/maps.h"
 #include "wired_sum.h"
 
 namespace hn {
@@ -28,9 +29,11 @@ void check_starts(const char* op, const int32_t* starts, int32_t n_destinations,
            "]");
 }
 
+template <class Source>
 void check_sources(const char* op, const Edges& g) {
+  const Source* const sources = sources_of<Source>(g);
   uint32_t most = 0;  // a negative source is the largest
-  for (int32_t e = g.starts[0]; e < g.starts[g.n_destinations]; ++e) most = std::max(most, uint32_t(g.sources[e]));
+  for (int32_t e = g.starts[0]; e < g.starts[g.n_destinations]; ++e) most = std::max(most, uint32_t(sources[e]));
   HN_CHECK(g.starts[0] == g.starts[g.n_destinations] || most < uint32_t(g.n_sources), op, ": expected sources in [0, ",
            g.n_sources, "), got ", int32_t(most), "; the edges are of another wiring");
 }
@@ -40,7 +43,11 @@ void check_sources(const char* op, const Edges& g) {
 Edges edges_of(const char* op, const Tensor& starts, const Tensor& sources, const Tensor& values, const Tensor& x) {
   Edges g = {};
   g.starts = static_cast<const int32_t*>(list_of(op, "starts", starts, ScalarType::Int, x));
-  g.sources = static_cast<const int32_t*>(list_of(op, "sources", sources, ScalarType::Int, x));
+  if (sources.scalar_type() == ScalarType::UInt16) {
+    g.narrow = static_cast<const uint16_t*>(list_of(op, "sources", sources, ScalarType::UInt16, x));
+  } else {
+    g.sources = static_cast<const int32_t*>(list_of(op, "sources", sources, ScalarType::Int, x));
+  }
   g.values = static_cast<const float*>(list_of(op, "values", values, ScalarType::Float, x));
   HN_CHECK(starts.numel() > 0, op, ": expected starts of one element more than destinations, got none");
   HN_CHECK(sources.numel() == values.numel(), op, ": expected as many sources as values, got ", sources.numel(),
@@ -50,41 +57,9 @@ Edges edges_of(const char* op, const Tensor& starts, const Tensor& sources, cons
   g.n_sources = int32_t(x.size(1));
 #if !defined(HN_CUDA)
   check_starts(op, g.starts, g.n_destinations, g.n_edges);
-  check_sources(op, g);
+  g.sources == nullptr ? check_sources<uint16_t>(op, g) : check_sources<int32_t>(op, g);
 #endif
   return g;
-}
-
-// Whether maps are contiguous and lie side by side in an image.
-bool has_maps(const Tensor& t) {
-  const int64_t h = t.size(2), w = t.size(3);
-  return t.numel() == 0 ||
-         ((w == 1 || t.stride(3) == 1) && (h == 1 || t.stride(2) == w) && (t.size(1) == 1 || t.stride(1) == h * w));
-}
-
-int64_t image_of(const Tensor& t) { return t.size(0) > 1 ? t.stride(0) : t.size(1) * t.size(2) * t.size(3); }
-
-void check_maps(const char* op, const char* name, const Tensor& t) {
-  check_type(op, name, t, ScalarType::Float);
-  HN_CHECK(t.dim() == 4, op, ": expected ", name, " of 4 dimensions, got ", t.dim());
-  HN_CHECK(t.numel() <= kMaxElements, op, ": expected ", name, " of fewer than 2^31 elements");
-  HN_CHECK(has_maps(t), op, ": expected ", name, " with contiguous maps side by side; call .contiguous() first");
-  HN_CHECK(t.numel() == 0 || image_of(t) >= t.size(1) * t.size(2) * t.size(3), op, ": expected ", name,
-           " whose images do not overlap");
-}
-
-// Both are in one buffer of images, in different channels of it; or they are apart.
-bool apart(const WiredSumParams& p) {
-  const int64_t x = int64_t(p.edges.n_sources) * p.pixels, y = int64_t(p.edges.n_destinations) * p.pixels;
-  if (p.images == 0 || x == 0 || y == 0) return true;
-  const uintptr_t x0 = reinterpret_cast<uintptr_t>(p.x), y0 = reinterpret_cast<uintptr_t>(p.y);
-  const uintptr_t x1 = x0 + uintptr_t((p.images - 1) * p.x_image + x) * sizeof(float);
-  const uintptr_t y1 = y0 + uintptr_t((p.images - 1) * p.y_image + y) * sizeof(float);
-  if (x1 <= y0 || y1 <= x0) return true;
-  if (p.images == 1 || p.x_image != p.y_image) return false;
-  const int64_t image = p.x_image * int64_t(sizeof(float));
-  const int64_t at = ((int64_t(y0) - int64_t(x0)) % image + image) % image;  // of y in an image that begins with x
-  return at >= x * int64_t(sizeof(float)) && at + y * int64_t(sizeof(float)) <= image;
 }
 
 WiredSumParams params_of(const char* op, const Tensor& x, const Tensor& y, const Edges& edges, bool accumulate) {
@@ -99,7 +74,8 @@ WiredSumParams params_of(const char* op, const Tensor& x, const Tensor& y, const
   p.images = int32_t(x.size(0));
   p.pixels = int32_t(pixels);
   p.accumulate = accumulate;
-  HN_CHECK(apart(p), op, ": expected out apart from x, got maps that overlap; give it channels of its own");
+  HN_CHECK(maps_apart({p.x, p.images, x.size(1) * pixels, p.x_image}, {p.y, p.images, y.size(1) * pixels, p.y_image}),
+           op, ": expected out apart from x, got maps that overlap; give it channels of its own");
   return p;
 }
 
