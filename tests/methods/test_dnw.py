@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import hiddennet as hn
-from hiddennet import artifact, config
+from hiddennet import artifact, cli, config
 from hiddennet.config import ConfigError
 from hiddennet.nn import wirings
 from hiddennet.train import checkpoint, evaluate, experiment
@@ -15,7 +15,10 @@ from hiddennet.train.folder import RunFolder
 
 STATIC = {"name": "dnw_static", "batch_norm": "affine", "graph": {"blocks": [8, 16, 20], "outputs": 10}}
 DISCRETE = {"name": "dnw_discrete", "graph": {"nodes": 40, "inputs": 8, "outputs": 10, "steps": 2}}
-CONTINUOUS = {"name": "dnw_continuous", "graph": {"nodes": 30, "inputs": 8, "outputs": 10, "tolerance": 0.1}}
+CONTINUOUS = {
+    "name": "dnw_continuous",
+    "graph": {"nodes": 30, "inputs": 8, "outputs": 10, "solver": "original", "tolerance": 0.1},
+}
 MOBILENET = {"name": "dnw_mobilenet", "width": 0.6, "graph": {"stages": [[8, 12, 1, 1], [12, 16, 2, 3]]}}
 NETWORKS = {"static": STATIC, "discrete": DISCRETE, "continuous": CONTINUOUS, "mobilenet": MOBILENET}
 KINDS = {
@@ -213,3 +216,19 @@ def test_other_methods_refuse_graphs(settings):
     dense = config.parse({**document, "method": {"name": "dense"}})
     model, _ = built(dense)
     assert model.graph.kind == "complete"
+
+
+@pytest.mark.parametrize("network", ["static", "discrete", "mobilenet"])
+def test_a_run_is_exported_without_its_dead_nodes(settings, tmp_path, capsys, network):
+    options = settings(NETWORKS[network], **({} if network == "mobilenet" else {"density": 0.03}))
+    record = experiment.run(options)
+    folder = RunFolder.of(options).path
+    capsys.readouterr()
+    assert cli.main(["export", str(folder), "--compact", "-o", str(tmp_path / "compact")]) == 0
+    found = evaluate.evaluate(str(tmp_path / "compact"), device="cpu")
+    assert found["scores"].top1 == pytest.approx(record["test_top1"])
+    assert (tmp_path / "compact").stat().st_size < RunFolder.of(options).artifact.stat().st_size
+    model = evaluate.restore(options, checkpoint.load(RunFolder.of(options).best))
+    small = hn.load(tmp_path / "compact")
+    with torch.no_grad():
+        torch.testing.assert_close(small(images()), model(images()), rtol=1e-4, atol=1e-5)

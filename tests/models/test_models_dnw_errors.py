@@ -64,7 +64,7 @@ def test_a_graph_without_a_path_is_named():
 @pytest.mark.parametrize("trouble", ["too few steps", "no number"])
 def test_an_equation_that_is_not_solved(solver, trouble):
     if solver == "torchdiffeq":
-        pytest.importorskip("torchdiffeq", reason="the extra hiddennet[ode] is not installed")
+        pytest.importorskip("torchdiffeq", reason="torchdiffeq is not installed")
     steps = 2 if trouble == "too few steps" else 1000
     network = made(ContinuousGraph, dataclasses.replace(CONTINUOUS, solver=solver, tolerance=1e-9, max_steps=steps))
     if trouble == "no number":

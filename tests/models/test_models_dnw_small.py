@@ -162,7 +162,7 @@ def test_discrete_is_its_formula(name, dtype):
 @pytest.mark.parametrize("solver", ["torchdiffeq", "original"])
 def test_continuous_solves_its_equation(solver):
     if solver == "torchdiffeq":
-        pytest.importorskip("torchdiffeq", reason="the extra hiddennet[ode] is not installed")
+        pytest.importorskip("torchdiffeq", reason="torchdiffeq is not installed")
     config = dataclasses.replace(CONTINUOUS, solver=solver)
     model = made(ContinuousGraph, config)
     found = model(images()).detach()

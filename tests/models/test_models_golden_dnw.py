@@ -149,7 +149,7 @@ def test_continuous_states(golden, prefix):
 
 
 def test_torchdiffeq_solves_the_same_equation(golden):
-    pytest.importorskip("torchdiffeq", reason="the extra hiddennet[ode] is not installed")
+    pytest.importorskip("torchdiffeq", reason="torchdiffeq is not installed")
     model = continuous(golden, compat=False, tolerance=1e-8)
     found = model.train()(array(golden, "B/x"))
     # two solvers, two sequences of steps over the kinks of a ReLU: each 1e-8 off a step

@@ -88,7 +88,7 @@ def _by_torchdiffeq(function, state: Tensor, config: ContinuousConfig) -> Tensor
     except ImportError as error:
         raise ImportError(
             "ContinuousGraph: expected the package torchdiffeq for solver 'torchdiffeq', got none; "
-            "install hiddennet[ode], or take solver='original'"
+            "pip install torchdiffeq, or take solver='original'"
         ) from error
     times = torch.tensor([0.0, 1.0], dtype=state.dtype if state.dtype == torch.float64 else torch.float32)
     tolerance, options = config.tolerance, {"max_num_steps": config.max_steps}
