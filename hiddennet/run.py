@@ -75,10 +75,11 @@ def guarded(action: Callable[[], int], name: str) -> int:
 
 def _worded() -> tuple[type[BaseException], ...]:
     """Errors whose text is written for the user."""
+    from hiddennet.models.dnw import NotConverged
     from hiddennet.train.checkpoint import CheckpointError
     from hiddennet.train.folder import RunError
 
-    return ValueError, OSError, CheckpointError, RunError
+    return ValueError, OSError, CheckpointError, RunError, NotConverged
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -68,7 +68,10 @@ def density(model: nn.Module) -> float:
     layers, graphs = hidden_layers(model).values(), wirings(model).values()
     total = sum(layer.weight_shape.numel() for layer in layers) + sum(graph.weight.numel() for graph in graphs)
     if total == 0:
-        raise ValueError("density: expected a model with hidden layers or wirings, got none; hide() it first")
+        raise ValueError(
+            f"density: expected a model with hidden layers or wirings, got {type(model).__name__} without any; hide() "
+            "it first, or ask for that of the network it was made from (a compact one has neither)"
+        )
     _ensure_selected(model)
     return (sum(layer.kept() for layer in layers) + sum(graph.edges for graph in graphs)) / total
 

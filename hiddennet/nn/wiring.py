@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable
 
 import torch
@@ -133,6 +134,7 @@ class Wiring(nn.Module):
         """Drop the effective weight made last, so that the next forward makes it again."""
         self._made: tuple[Tensor, Tensor | None] | None = None
         self._made_for: tuple | None = None
+        self._made_of: weakref.ref | None = None  # an address alone may be another tensor's by now
         self._lists: dict[Spans, tuple[Edges | None, ...]] = {}
 
     def train(self, mode: bool = True) -> Wiring:
@@ -259,8 +261,9 @@ class Wiring(nn.Module):
         key = (weight.data_ptr(), weight._version, weight.device, weight.dtype, steps.taken, inference)
         if self.chosen is not None:
             key += (self.chosen.data_ptr(), self.chosen._version)
-        if self._made is None or self._made_for != key:
+        if self._made is None or self._made_for != key or self._made_of() is not weight:
             self._made, self._made_for, self._lists = self._make(), key, {}
+            self._made_of = weakref.ref(weight)
         return self._made
 
     def _make(self) -> tuple[Tensor, Tensor | None]:
@@ -308,7 +311,7 @@ class Wiring(nn.Module):
         self.forget()
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_made": None, "_made_for": None, "_lists": {}, "_hint": None}
+        return {**self.__dict__, "_made": None, "_made_for": None, "_made_of": None, "_lists": {}, "_hint": None}
 
     def extra_repr(self) -> str:
         counted = f"{self.n_sources}, {self.n_destinations}, kind={self.kind!r}, edges={self.edges}"

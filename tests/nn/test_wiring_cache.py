@@ -160,6 +160,19 @@ def test_parts_are_the_weight_and_its_gradient(kind, dtype):
     assert all(first is second for first, second in zip(lists, again, strict=True))
 
 
+def test_another_tensor_at_the_same_address_is_noticed():
+    made, images, outputs = counted().eval(), torch.randn(2, 20), []
+    drawn = made.weight.detach().clone()
+    for scale in (1.0, 2.0, 4.0, 8.0):
+        made.weight = None  # the memory is free for the next one
+        made.weight = nn.Parameter(drawn * scale)
+        outputs.append(made(images).detach() / scale)
+    assert all(torch.equal(output, outputs[0]) for output in outputs)
+    for scale in (1.0, 2.0, 4.0):
+        output = torch.func.functional_call(made, {"weight": drawn * scale}, (images,))
+        assert torch.equal(output / scale, outputs[0])
+
+
 def test_state_dicts_round_trip():
     for kind in KINDS:
         made, twin = counted(kind), counted(kind)

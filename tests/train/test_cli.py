@@ -7,6 +7,7 @@ import torch
 
 from hiddennet import artifact, cli, run
 from hiddennet.config import yaml
+from hiddennet.models.dnw import NotConverged
 from hiddennet.train.folder import RunFolder
 
 
@@ -97,7 +98,9 @@ def test_errors_of_ours_are_a_sentence_and_others_keep_their_traceback(monkeypat
 
     assert run.guarded(raising(ValueError("x: expected y")), "hiddennet") == 1
     assert run.guarded(raising(torch.OutOfMemoryError("CUDA out of memory\nand")), "hiddennet") == 1
-    first, second = capsys.readouterr().err.splitlines()
+    assert run.guarded(raising(NotConverged("the ODE: expected z")), "hiddennet") == 1
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert third == "hiddennet: the ODE: expected z"
     assert first == "hiddennet: x: expected y"
     assert second.startswith("hiddennet: the GPU's memory is full (CUDA out of memory); raise train.")
     with pytest.raises(RuntimeError, match="a bug"):
