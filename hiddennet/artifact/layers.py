@@ -129,6 +129,10 @@ def encode(name: str, layer: HiddenMixin, mask: Tensor, streams: Streams) -> dic
 
 def encode_wiring(name: str, wiring: Wiring, mask: Tensor, streams: Streams) -> dict[str, Any]:
     """Append a wiring's kept edges, as evaluation runs them, to the streams and return its entry."""
+    if wiring.weight.dtype != torch.float32:
+        raise TypeError(
+            f"artifact: expected wiring {name} in float32, got {wiring.weight.dtype}; convert the model with .float()"
+        )
     with torch.no_grad():
         weight = wiring.eval_weight().cpu().contiguous().flatten()
     streams.add("mask_bits", ops.pack_mask(mask.cpu()))

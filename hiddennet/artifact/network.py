@@ -42,7 +42,7 @@ def export(model: nn.Module, path: str | os.PathLike, *, metadata: dict[str, Any
             that function made it, and lets load() build the model by itself.
 
     Raises:
-        TypeError: a single layer instead of a model; state that is no tensor, metadata that is no
+        TypeError: a single layer instead of a model; a wiring that is not in float32; state that is no tensor, metadata that is no
             JSON.
     """
     from hiddennet import compaction
@@ -50,7 +50,7 @@ def export(model: nn.Module, path: str | os.PathLike, *, metadata: dict[str, Any
     if isinstance(model, compaction.CompactNetwork):
         compaction.save(model, path, metadata)
         return
-    if isinstance(model, HiddenMixin):
+    if isinstance(model, (HiddenMixin, Wiring)):
         raise TypeError(
             f"artifact: expected a model that holds layers, got a single {type(model).__name__}; "
             "put it into an nn.Sequential"

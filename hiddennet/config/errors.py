@@ -129,6 +129,9 @@ def _allowed(mistake: Mapping[str, Any], field: FieldInfo | None) -> str:
     if bounds and kind.startswith(("greater_than", "less_than", "int", "float", "finite")):
         noun = "a whole number" if kind.startswith("int") or field.annotation is int else "a number"
         return f"{noun}, {bounds}{_or_null(field)}"
+    if kind in ("too_short", "too_long"):
+        least, most = mistake["ctx"].get("min_length"), mistake["ctx"].get("max_length")
+        return f"a list of {f'at least {least}' if kind == 'too_short' else f'at most {most}'} values"
     if kind in _KINDS:
         return _KINDS[kind] + _or_null(field)
     return mistake["msg"][0].lower() + mistake["msg"][1:]

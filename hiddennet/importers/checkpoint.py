@@ -90,6 +90,8 @@ def read_checkpoint(path: str | os.PathLike, *, inert: Sequence[str] = ()) -> An
 
 def _reason(error: Exception) -> str:
     """The telling part of torch's refusal, which is a page of advice."""
+    if isinstance(error, KeyError):  # a byte that is no opcode of a pickle
+        return "it is no file of torch.save"
     named = re.search(r"GLOBAL ([\w.]+)", str(error))
     if named:
         return f"it calls {named[1]}"

@@ -150,6 +150,12 @@ class Dnw(Method):
                     "use the network that it was trained as"
                 )
         for name, graph in wirings(model).items():
+            known = int(state[f"{name}.weight"].count_nonzero())
+            if known < graph.edges:  # an artifact holds no others
+                raise ValueError(
+                    f"method.graph_from: expected at least {graph.edges} edges of {name} in {where}, got {known}; "
+                    "lower the density, or give the run, whose checkpoint has all weights"
+                )
             graph.freeze(largest(state[f"{name}.weight"], graph.edges, graph.candidates))
         if self.section.weights == "found":
             for key, value in own.items():

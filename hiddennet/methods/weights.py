@@ -20,7 +20,7 @@ def read_weights(where: str, key: str = "method.weights") -> dict[str, Tensor]:
     Raises FileNotFoundError or ValueError, saying what was expected.
     """
     if where.startswith(TORCHVISION):
-        return _torchvision(where.removeprefix(TORCHVISION))
+        return _torchvision(where.removeprefix(TORCHVISION), key)
     path = Path(where)
     if path.is_dir():
         best = path / "checkpoints" / "best.pt"
@@ -39,27 +39,27 @@ def read_weights(where: str, key: str = "method.weights") -> dict[str, Tensor]:
         return state
     from hiddennet.importers.checkpoint import read_checkpoint
 
-    return _state_dict(read_checkpoint(path), where)
+    return _state_dict(read_checkpoint(path), where, key)
 
 
-def _torchvision(name: str) -> dict[str, Tensor]:
+def _torchvision(name: str, key: str) -> dict[str, Tensor]:
     import torchvision
 
     try:
         weights = torchvision.models.get_model_weights(name).DEFAULT
     except (ValueError, AttributeError):
-        raise ValueError(f"method.weights: expected a classification model of torchvision, got {name!r}") from None
+        raise ValueError(f"{key}: expected a classification model of torchvision, got {name!r}") from None
     try:
         return weights.get_state_dict(progress=False, check_hash=True)
     except OSError as error:
         raise ValueError(
-            f"method.weights: expected torchvision's weights of {name} in "
+            f"{key}: expected torchvision's weights of {name} in "
             f"{torch.hub.get_dir()}/checkpoints or a network to fetch them from {weights.url}, "
             f"got {error}"
         ) from None
 
 
-def _state_dict(document: object, where: str) -> dict[str, Tensor]:
+def _state_dict(document: object, where: str, config_key: str) -> dict[str, Tensor]:
     """The tensors of a checkpoint: itself, or under model, state_dict or model_state_dict."""
     for key in ("model", "state_dict", "model_state_dict"):
         if isinstance(document, dict) and isinstance(document.get(key), dict):
@@ -69,7 +69,7 @@ def _state_dict(document: object, where: str) -> dict[str, Tensor]:
     if isinstance(document, dict):
         found = {str(key).removeprefix("module."): value for key, value in document.items() if torch.is_tensor(value)}
     if not found:
-        raise ValueError(f"method.weights: expected a state dict in {where}, got no tensors")
+        raise ValueError(f"{config_key}: expected a state dict in {where}, got no tensors")
     return found
 
 

@@ -133,6 +133,16 @@ def test_kept_count_must_fit_the_mask(tmp_path):
         hn.load(tmp_path / "net")
 
 
+def test_wirings_are_written_in_float32_alone(tmp_path):
+    wiring = hn.nn.Wiring(4, 8, density=0.5)
+    with pytest.raises(TypeError, match=r"single Wiring; put it into an nn\.Sequential"):
+        hn.export(wiring, tmp_path / "net")
+    for dtype in (torch.float64, torch.bfloat16):
+        with pytest.raises(TypeError, match=rf"expected wiring 0 in float32, got {dtype}; convert"):
+            hn.export(nn.Sequential(wiring).to(dtype), tmp_path / "net")
+    assert not list(tmp_path.iterdir())
+
+
 def test_single_layer_is_no_model(tmp_path):
     with pytest.raises(TypeError, match=r"single HiddenConv2d; put it into an nn\.Sequential"):
         hn.export(hn.HiddenConv2d(3, 4, 3), tmp_path / "net")

@@ -82,6 +82,12 @@ def test_code_is_refused(tmp_path, zipped, function, arguments):
     assert not mark.exists()
 
 
+def test_a_file_of_something_else_is_called_so(tmp_path):
+    (tmp_path / "other.pth").write_bytes(b"hello")
+    with pytest.raises(CheckpointError, match=r"cannot be read safely \(it is no file of torch.save\)"):
+        read_checkpoint(tmp_path / "other.pth")
+
+
 @pytest.mark.parametrize("value", [np.arange(3.0), np.array("text")[()], np.array([object()], dtype=object)])
 def test_other_numpy_values_are_refused(tmp_path, value):
     torch.save({"value": value}, tmp_path / "checkpoint.pth")
