@@ -42,8 +42,8 @@ def export(model: nn.Module, path: str | os.PathLike, *, metadata: dict[str, Any
             that function made it, and lets load() build the model by itself.
 
     Raises:
-        TypeError: a single layer instead of a model; a wiring that is not in float32; state that is no tensor, metadata that is no
-            JSON.
+        TypeError: a single layer instead of a model; a wiring that is not in float32; state that is no
+            tensor, metadata that is no JSON.
     """
     from hiddennet import compaction
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 from torch import Tensor
 
@@ -47,8 +48,9 @@ def edge_budget(
         return most
     if (density is None) == (edges is None):
         raise ValueError(f"Wiring: expected either a density or a number of edges, got {density} and {edges}")
-    if density is not None and not 0.0 <= density <= 1.0:
-        raise ValueError(f"Wiring: expected a density in [0, 1] (the kept fraction), got {density}")
+    is_number = isinstance(density, Real) and not isinstance(density, bool)
+    if density is not None and not (is_number and 0.0 <= density <= 1.0):
+        raise ValueError(f"Wiring: expected a density in [0, 1] (the kept fraction), got {density!r}")
     if kind == "regular_targeted_dropout":
         if density is None:
             raise ValueError(f"Wiring: expected a density for kind {kind!r}, got a number of edges, {edges}")

@@ -254,7 +254,7 @@ class Wiring(nn.Module):
             raise ValueError("Wiring: expected a draw for a targeted dropout in training alone, got one elsewhere")
         if self.kind == "fine_tune":
             self.freeze()
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or self.weight.is_inference():  # these do not tell of their changes
             return self._make()
         weight = self.weight
         inference = torch.is_inference_mode_enabled()

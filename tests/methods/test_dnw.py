@@ -183,7 +183,7 @@ def test_swaps_and_edges_of_each_epoch(settings):
         ({"model": {**STATIC, "graph": {"nodes": 9, "blocks": [4, 4], "outputs": 2}}}, "add up to 9 nodes"),
         ({"model": {**STATIC, "graph": {"steps": 3}}}, "model.graph.steps: expected a key of dnw_static"),
         ({"model": {**STATIC, "graph": {"step": 3}}}, "model.graph.step: expected a key of model.graph"),
-        ({"model": {"name": "dnw_mobilenet", "graph": {"stages": [[1, 2, 3]]}}}, "expected a list of at least 4 values"),
+        ({"model": {"name": "dnw_mobilenet", "graph": {"stages": [[1, 2, 3]]}}}, "expected a list of at least 4"),
         ({"model": {**STATIC, "width": 2}}, "model.width: expected 1 with dnw_static"),
         ({"model": {"name": "digits_mlp", "graph": {"steps": 3}}}, "model.graph: expected null with digits_mlp"),
     ],
@@ -218,7 +218,7 @@ def test_an_artifact_has_no_more_edges_than_it_kept(settings):
         path = folder.path if name == "run" else folder.artifact
         model, _ = built(settings(kind="fine_tune", graph_from=str(path), density=density))
         assert model.graph.edges == 44 * 44 - int((1 - density) * 44 * 44)
-    with pytest.raises(ValueError, match=r"method.graph_from: expected at least 484 edges of graph in .*, got \d+; lower"):
+    with pytest.raises(ValueError, match=r"method.graph_from: expected at least 484 edges of graph in .*, got \d+"):
         built(settings(kind="fine_tune", graph_from=str(folder.artifact), density=0.25))
 
 

@@ -232,6 +232,7 @@ def test_copies_and_pickles_are_of_their_own():
     [
         ("expected kind to be", {"kind": "sparse"}),
         ("density in \\[0, 1\\] \\(the kept fraction\\), got 1.5", {"density": 1.5}),
+        ("density in \\[0, 1\\] \\(the kept fraction\\), got 'a'", {"density": "a"}),
         ("either a density or a number of edges, got None and None", {"density": None}),
         ("either a density or a number of edges, got 0.25 and 3", {"edges": 3}),
         ("in \\[0, 240\\], the usable ones, got 241", {"density": None, "edges": 241}),

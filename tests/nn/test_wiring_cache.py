@@ -173,6 +173,14 @@ def test_another_tensor_at_the_same_address_is_noticed():
         assert torch.equal(output / scale, outputs[0])
 
 
+def test_a_wiring_made_in_inference_mode_runs_and_notices_changes():
+    with torch.inference_mode():
+        made, images = counted().eval(), torch.randn(2, 20)
+        before = made(images)
+        made.weight.mul_(2.0)
+        assert torch.equal(made(images), 2.0 * before)
+
+
 def test_state_dicts_round_trip():
     for kind in KINDS:
         made, twin = counted(kind), counted(kind)
