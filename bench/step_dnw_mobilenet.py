@@ -22,8 +22,8 @@ from hiddennet.train import optimizers
 
 WIDTH, SIZE = 0.225, 224
 QUICK = (0.6, ((8, 16, 1, 1), (16, 32, 2, 2), (32, 64, 2, 2), (64, 64, 2, 4), (64, 128, 2, 2)))  # other sizes'
-# A ReLU that one side rounds to 0 and the other does not moves gradients by percents: float32, on either side, is 4 % of a
-# tensor's largest gradient off float64. tests/models compare all gradients in float64, to 1e-10.
+# A ReLU that one side rounds to 0 and the other does not moves gradients by percents: float32, on either side, is 4 %
+# of a tensor's largest gradient off float64. tests/models compare all gradients in float64, to 1e-10.
 KINKS = 0.05
 ORIGINAL_BAR = 2.0  # times faster than the original, on a CPU
 
