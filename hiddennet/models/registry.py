@@ -194,6 +194,8 @@ def build(
         near = difflib.get_close_matches(str(name).lower(), _ENTRIES, n=1, cutoff=0.0)
         raise ValueError(f"model: expected one of {', '.join(names())}, got {name!r}; did you mean {near[0]!r}?")
     entry = _ENTRIES[name]
+    if graph is not None and not isinstance(graph, Mapping):
+        raise ValueError(f"graph: expected a map of keys such as {{'kind': 'dnw'}}, or None, got {graph!r}")
     request = Request(
         name=name,
         num_classes=num_classes,

@@ -269,6 +269,9 @@ def test_copies_and_pickles():
         ({"width": 0}, "width: expected a positive number, got 0"),
         ({"width": float("nan")}, "width: expected a positive number"),
         ({"width": 0.01}, "width: expected at least one channel .* layer of 64"),
+        ({"name": "dnw_static", "graph": 3}, "graph: expected a map of keys .* got 3"),
+        ({"name": "dnw_static", "graph": {"steps": 3}}, "model.graph.steps: expected a key of dnw_static"),
+        ({"graph": {"steps": 3}}, "graph: expected None for conv4, got {'steps': 3}; it is for dnw_continuous"),
         ({"batch_norm": "learned"}, "batch_norm: expected one of affine, non_affine, none"),
     ],
 )
