@@ -1,0 +1,87 @@
+"""Registries: methods, rules, sources, models, data sets and more by name, ours and a user's alike.
+
+    @hn.register("rule", "every_other")
+    class EveryOther(hn.nn.Rule): ...
+
+What is registered is validated, listed, resumed, exported and reported as what ships with the package. A config names the
+modules that register with `plugins:`; an installed package announces them in the entry point group `hiddennet.plugins`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def nearest(word: Any, names: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` for the nearest of `names`, or nothing when none is near."""
+    near = difflib.get_close_matches(str(word).lower(), list(names), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def one_of(names: Iterable[str]) -> str:
+    """Return `one of a, b, c`."""
+    names = list(names)
+    return names[0] if len(names) == 1 else f"one of {', '.join(names)}"
+
+
+class Registry(Mapping[str, Any]):
+    """Things of one kind by name, in the order they were registered.
+
+    A missing name raises KeyError, as in any mapping; `find` raises ValueError with the names there are.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._things: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._things[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._things)
+
+    def __len__(self) -> int:
+        return len(self._things)
+
+    def find(self, name: Any) -> Any:
+        """The thing of that name. Raises ValueError with all names and the nearest."""
+        if name not in self._things:
+            raise ValueError(f"{self.kind}: expected {one_of(self)}, got {name!r}{nearest(name, self)}")
+        return self._things[name]
+
+    def add(self, name: str, thing: T) -> T:
+        """Register `thing` under `name` and return it.
+
+        The same definition may come again, from a module that was imported twice; another one of the name is refused.
+        """
+        old = self._things.get(name)
+        if old is not None and _place(old) != _place(thing):
+            raise ValueError(
+                f"register: expected a {self.kind} name that is free, got {name!r}, which {_place(old)} has; "
+                "choose another name"
+            )
+        self._things[name] = thing
+        return thing
+
+
+def _place(thing: Any) -> str:
+    named = thing if hasattr(thing, "__qualname__") else type(thing)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+KINDS = ("method", "rule", "source", "model", "data", "init", "optimizer", "schedule", "logger")
+REGISTRIES = {kind: Registry(kind) for kind in KINDS}
+
+
+def register(kind: str, name: str) -> Callable[[T], T]:
+    """A decorator that registers a class or function as the `kind` (of KINDS) called `name`.
+
+    Raises ValueError: an unknown kind, or a name that another definition has.
+    """
+    if kind not in REGISTRIES:
+        raise ValueError(f"register: expected {one_of(KINDS)}, got {kind!r}{nearest(kind, KINDS)}")
+    return lambda thing: REGISTRIES[kind].add(name, thing)
