@@ -34,8 +34,8 @@ class Registry(Mapping[str, Any]):
     A missing name raises KeyError, as in any mapping; `find` raises ValueError with the names there are.
     """
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, label: str | None = None) -> None:
+        self.kind, self.label = kind, label  # label: the attribute that a registered thing knows its name by
         self._things: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
@@ -65,6 +65,8 @@ class Registry(Mapping[str, Any]):
                 "choose another name"
             )
         self._things[name] = thing
+        if self.label is not None:
+            setattr(thing, self.label, name)
         return thing
 
 
@@ -74,7 +76,8 @@ def _place(thing: Any) -> str:
 
 
 KINDS = ("method", "rule", "source", "model", "data", "init", "optimizer", "schedule", "logger")
-REGISTRIES = {kind: Registry(kind) for kind in KINDS}
+_LABELS = {"rule": "kind", "source": "kind"}
+REGISTRIES = {kind: Registry(kind, _LABELS.get(kind)) for kind in KINDS}
 
 
 def register(kind: str, name: str) -> Callable[[T], T]:

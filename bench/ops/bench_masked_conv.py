@@ -55,7 +55,7 @@ class Layer:
         self.scores = scores.requires_grad_()
         self.source = ops.WeightSource.generate(shape, "signed_constant", seed=0, device=device)
         row = ops.topk_select([scores], [kept(scores.numel())])[0]
-        self.rule = ops.Rule.selected(row, "magnitude")
+        self.rule = ops.Mask.selected(row, "magnitude")
         with torch.no_grad():
             weight = ops.masked_weight(scores, self.rule, source=self.source)
         self.weight = weight.requires_grad_()  # float32, as a trained weight is

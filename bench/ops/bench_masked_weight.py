@@ -58,7 +58,7 @@ class Ours:
     def weights(self, i: int) -> list[Tensor]:
         """The effective weights alone, for a selection made before."""
         return [
-            effective_weight(s, ops.Rule("magnitude", row), source, self.dtype)
+            effective_weight(s, ops.Mask("magnitude", row), source, self.dtype)
             for s, row, source in zip(self.states[i], self.hint.unbind(0), self.sources, strict=True)
         ]
 

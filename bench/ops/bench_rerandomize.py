@@ -105,7 +105,7 @@ def check(ours: Ours, theirs: Theirs) -> None:
         rows = ours.step(i)
         theirs.step(i)
         kept = [
-            ops.rule_mask(s, ops.Rule.selected(row, "value"), s.shape)
+            ops.rule_mask(s, ops.Mask.selected(row, "value"), s.shape)
             for s, row in zip(ours.states[i], rows, strict=True)
         ]
         for layer, (s, k) in enumerate(zip(ours.states[i], kept, strict=True)):

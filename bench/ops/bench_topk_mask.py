@@ -51,7 +51,7 @@ class Search:
             for s, k, a, b in zip(scores, self.k, cold, warm, strict=True):
                 want = sorted_mask(s, k)
                 for name, row in (("cold", a), ("warm", b)):
-                    mask = ops.rule_mask(s, ops.Rule.selected(row, "magnitude"), s.shape)
+                    mask = ops.rule_mask(s, ops.Mask.selected(row, "magnitude"), s.shape)
                     same(f"{name} mask of state {i}", mask, want)
         for i in reversed(range(len(self.states))):  # the timing starts at state 0, warm
             self.warm(i)

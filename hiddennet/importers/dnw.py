@@ -21,7 +21,7 @@ from hiddennet.importers.dnw_shapes import mobilenet_config, shape, small_config
 from hiddennet.models import dnw
 from hiddennet.nn import Fixed, Stored, hide
 from hiddennet.nn.edges import largest
-from hiddennet.nn.expose import undrawn
+from hiddennet.nn.expose import skip_init
 from hiddennet.nn.wiring import KINDS
 
 _INERT = ("train.ScalarMeter", "__main__.ScalarMeter")  # the original's meters, beside the model
@@ -129,7 +129,7 @@ def _graph(name: str, state: dict[str, Tensor], density: float | None, kind: str
     else:
         config = small_config(name, state, density, kind, masks if fixed else {})
     try:
-        with undrawn():
+        with skip_init():
             model = _GRAPHS[name](config)
         model.load_state_dict(dnw.from_original(model, state))
     except ValueError as error:
@@ -158,7 +158,7 @@ def _plain(name: str, state: dict[str, Tensor], size: int | None) -> nn.Module:
     last = "fc.weight" if resnet else "linear.weight"
     convolution = resnet and last in state and state[last].dim() == 4
     classes = shape(state, last, name, 4 if convolution else 2)[0]
-    with undrawn():
+    with skip_init():
         model = models.build(
             name,
             num_classes=classes,

@@ -17,7 +17,7 @@ from hiddennet import artifact, models
 from hiddennet.importers import fit
 from hiddennet.importers.checkpoint import CheckpointError, read_checkpoint
 from hiddennet.nn import Fixed, Sampled, Stored, TopK, hidden_layers, hide
-from hiddennet.nn.expose import undrawn
+from hiddennet.nn.expose import skip_init
 
 ARCHITECTURES = {
     "FC": "fc",
@@ -133,7 +133,7 @@ def _build(name: str, state: Mapping[str, Tensor]) -> nn.Module:
         arguments["width"] = len(state[first]) / _FIRST_CHANNELS
     if not small:
         arguments["batch_norm"] = "affine" if "bn1.weight" in state else "non_affine"
-    with undrawn():
+    with skip_init():
         return models.build(**arguments)
 
 

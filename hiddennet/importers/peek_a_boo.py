@@ -20,7 +20,7 @@ from hiddennet import artifact, models
 from hiddennet.importers import fit
 from hiddennet.importers.checkpoint import CheckpointError, read_checkpoint
 from hiddennet.nn import Fixed, Stored, hide
-from hiddennet.nn.expose import undrawn
+from hiddennet.nn.expose import skip_init
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _build(name: str, state: Mapping[str, Tensor]) -> nn.Module:
     ours = source.ours
     if name == "ResNet20" and not any(".shortcut." in key for key in state):
         ours = "resnet20"  # the Seed variant's skip paths have no weights
-    with undrawn():
+    with skip_init():
         return models.build(
             ours,
             num_classes=len(state[last]),

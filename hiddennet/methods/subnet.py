@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet.methods.layers import is_batch_norm, plain_layers
-from hiddennet.methods.search import Search, importance
+from hiddennet.methods.search import Search
 from hiddennet.nn import hidden_layers, masks
-from hiddennet.nn.weights import source_weight
 
 
 def run_artifact(where: str | Path) -> Path | None:
@@ -86,7 +85,7 @@ def read_subnet(where: str, model: nn.Module, *, scores: bool = False) -> Subnet
         raise ValueError(f"method.subnet: expected a sub-network in {where}, got no hidden layers")
     state = {key: value for key, value in found.state_dict().items() if torch.is_tensor(value)}
     for name, layer in layers.items():
-        state[f"{name}.weight"] = source_weight(layer)
+        state[f"{name}.weight"] = layer.source_weight()
     own = model.state_dict()
     state = {key: state[key] for key in state if key in own or not key.startswith(tuple(layers))}
     normal = {name for name, module in model.named_modules() if is_batch_norm(module)}
@@ -108,6 +107,6 @@ def read_subnet(where: str, model: nn.Module, *, scores: bool = False) -> Subnet
         )
     hidden = set(plain_layers(model))
     chosen = {name: revealed[name] for name in layers if name in hidden}
-    ranked = {name: importance(layer) for name, layer in layers.items()} if scores else {}
+    ranked = {name: layer.rule.importance(layer) for name, layer in layers.items()} if scores else {}
     known = ranked and all(score is not None for score in ranked.values())
     return Subnet(chosen, state, ranked if known else None)

@@ -40,7 +40,7 @@ def largest_from(weight: Tensor, k: int, usable: Tensor | None, hint: Tensor | N
     if scores.dtype != torch.float64:
         scores = scores.float().contiguous()
         found = ops.topk_select([scores], [k], by=by, hint=hint)
-        return ops.rule_mask(scores, ops.Rule.selected(found[0], by), scores.shape), found
+        return ops.rule_mask(scores, ops.Mask.selected(found[0], by), scores.shape), found
     values = scores.abs() if by == "magnitude" else scores
     mask = torch.ones(scores.numel(), dtype=torch.bool, device=scores.device)
     mask[values.flatten().sort(stable=True).indices[: scores.numel() - k]] = False

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hiddennet.nn import steps
 from hiddennet.nn.budget import DROPOUTS, KINDS, WITH_MASK, check_counts, check_shape, drop_rate, edge_budget
 from hiddennet.nn.edges import (
     largest_from,
@@ -22,6 +20,7 @@ from hiddennet.nn.edges import (
     reveal,
     top_edges,
 )
+from hiddennet.nn.memo import Memo
 from hiddennet.nn.pull import Spans, edge_lists, slices
 from hiddennet.nn.rules import kept_count
 from hiddennet.ops.checks import check_choice, check_seed
@@ -94,6 +93,7 @@ class Wiring(nn.Module):
             check_shape("usable", usable, shape)
         self._asked = density
         self._hint: Tensor | None = None
+        self._memo = Memo()  # the effective weight and its gradient's factor
         if chosen is not None and kind not in WITH_MASK:
             raise ValueError(f"Wiring: expected no chosen edges for kind {kind!r}, got some; they are for {WITH_MASK}")
         candidates = None if compat else usable
@@ -132,9 +132,7 @@ class Wiring(nn.Module):
 
     def forget(self) -> None:
         """Drop the effective weight made last, so that the next forward makes it again."""
-        self._made: tuple[Tensor, Tensor | None] | None = None
-        self._made_for: tuple | None = None
-        self._made_of: weakref.ref | None = None  # an address alone may be another tensor's by now
+        self._memo.forget()
         self._lists: dict[Spans, tuple[Edges | None, ...]] = {}
 
     def train(self, mode: bool = True) -> Wiring:
@@ -205,7 +203,8 @@ class Wiring(nn.Module):
     @property
     def made(self) -> Tensor | None:
         """The effective weight made last, without gradient, for as long as it is the right one; None: not kept."""
-        return None if self._made is None or (self.kind in DROPOUTS and self.training) else self._made[0]
+        made = self._memo.value
+        return None if made is None or (self.kind in DROPOUTS and self.training) else made[0]
 
     def effective_weight(self, *, dropped: Tensor | None = None, usable_only: bool = False) -> Tensor:
         """The weight the graph runs: [n_destinations, n_sources], +0 where there is no edge; differentiable.
@@ -229,7 +228,7 @@ class Wiring(nn.Module):
             (`hiddennet.nn.pull.edge_lists`). Lists are made once for an effective weight, too.
         """
         values, factor = self._current(None)
-        kept = self._made is not None and values is self._made[0]
+        kept = self._memo.value is not None and values is self._memo.value[0]
         lists = self._lists.get(spans) if kept else None
         if lists is None:
             lists = edge_lists(values, spans)
@@ -254,17 +253,14 @@ class Wiring(nn.Module):
             raise ValueError("Wiring: expected a draw for a targeted dropout in training alone, got one elsewhere")
         if self.kind == "fine_tune":
             self.freeze()
-        if torch.compiler.is_compiling() or self.weight.is_inference():  # these do not tell of their changes
-            return self._make()
-        weight = self.weight
-        inference = torch.is_inference_mode_enabled()
-        key = (weight.data_ptr(), weight._version, weight.device, weight.dtype, steps.taken, inference)
-        if self.chosen is not None:
-            key += (self.chosen.data_ptr(), self.chosen._version)
-        if self._made is None or self._made_for != key or self._made_of() is not weight:
-            self._made, self._made_for, self._lists = self._make(), key, {}
-            self._made_of = weakref.ref(weight)
-        return self._made
+        of = (self.weight,) if self.chosen is None else (self.weight, self.chosen)
+        if self._memo.current(*of):
+            return self._memo.value
+        made = self._make()
+        if not torch.compiler.is_compiling():
+            self._memo.keep(made, *of)
+            self._lists = {}
+        return made
 
     def _make(self) -> tuple[Tensor, Tensor | None]:
         """The effective weight and what its gradient is multiplied by."""
@@ -311,7 +307,7 @@ class Wiring(nn.Module):
         self.forget()
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_made": None, "_made_for": None, "_made_of": None, "_lists": {}, "_hint": None}
+        return {**self.__dict__, "_lists": {}, "_hint": None}
 
     def extra_repr(self) -> str:
         counted = f"{self.n_sources}, {self.n_destinations}, kind={self.kind!r}, edges={self.edges}"

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from hiddennet.nn.hidden import HiddenMixin
-from hiddennet.nn.weights import source_weight
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LAYERS = (*CONVOLUTIONS, nn.Linear)
@@ -34,7 +33,7 @@ class Target:
     @torch.no_grad()
     def value(self) -> Tensor:
         """The parameter, or the weights of a hidden layer's source; detached."""
-        return source_weight(self.layer) if self.of_source else getattr(self.layer, self.kind).detach()
+        return self.layer.source_weight() if self.of_source else getattr(self.layer, self.kind).detach()
 
     @property
     def shape(self) -> torch.Size:

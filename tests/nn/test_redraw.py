@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 import hiddennet as hn
-from hiddennet.nn.weights import source_weight
 
 INITS = ("signed_constant", "kaiming_uniform", "kaiming_normal", "kaiming_laplace")
 
@@ -20,7 +19,7 @@ def network(init: str, layout=torch.contiguous_format, decayed: bool = False, de
 
 
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: source_weight(layer).contiguous().clone() for name, layer in hn.hidden_layers(model).items()}
+    return {name: layer.source_weight().contiguous().clone() for name, layer in hn.hidden_layers(model).items()}
 
 
 @pytest.mark.parametrize("init", INITS)

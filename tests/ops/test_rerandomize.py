@@ -99,7 +99,7 @@ def test_revealed_weights_stay_and_the_rate_is_kept(device):
     scores = torch.randn(shape, device=device)
     n = scores.numel()
     row = ops.topk_select([scores], [n // 2], by="value")
-    revealed = ops.rule_mask(scores, ops.Rule.selected(row[0], "value"), scores.shape)
+    revealed = ops.rule_mask(scores, ops.Mask.selected(row[0], "value"), scores.shape)
     init = ops.init_scale(shape, "kaiming_uniform")
     before = ops.generate_weight(shape, "kaiming_uniform", seed=1, device=device)
     masks = []

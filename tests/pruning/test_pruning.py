@@ -295,7 +295,7 @@ def test_hidden_layers_are_pruned_as_their_sources(method):
     drawn_twin = copy.deepcopy(plain)
     with torch.no_grad():
         for name in ("c1", "c2"):
-            getattr(drawn_twin, name).weight.copy_(hn.nn.weights.source_weight(getattr(drawn, name)))
+            getattr(drawn_twin, name).weight.copy_(getattr(drawn, name).source_weight())
     for hidden, same in ((twin, plain), (drawn, drawn_twin)):
         found, want = (prune(net, method, 0.3, iterations=2, batches=batches) for net in (hidden, same))
         assert list(found) == list(want) == ["c1.weight", "c2.weight", "fc.weight"]
