@@ -1,4 +1,4 @@
-"""Activated: random weights times a function of trainable latent scores, W = theta * a(t). Peek-a-Boo's "seed" layers."""
+"""Activated: random weights times a function of trainable latent scores, theta * a(t). Peek-a-Boo's "seed" layers."""
 
 from __future__ import annotations
 

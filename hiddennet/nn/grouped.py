@@ -18,7 +18,7 @@ _COMPARED = 32  # rows up to this length are ranked by comparing their members w
 
 
 def _keys(scores: Tensor, by: str) -> Tensor:
-    """int32 in the order of selection: the keys of csrc/base/key.cuh with their top bit turned, since these are signed."""
+    """int32 in the order of selection: the keys of csrc/base/key.cuh, their top bit turned since these are signed."""
     bits = scores.view(torch.int32)
     magnitude = bits & 0x7FFFFFFF
     if by == "magnitude":

@@ -26,8 +26,8 @@ class Redrawn(Generated):
     """Random weights of which some are drawn anew while others stay (IteRand): hiddennet.redraw does so.
 
     A layer keeps what the seed alone does not tell: for signs one bit a weight, for other distributions two bytes that
-    say which redraw the weight is of, `redraws`, beside a working copy of the weights, `drawn`, which no state dict holds.
-    `decayed` weights (IteRand's "manual" mode) are mixtures of many draws and are kept as they are.
+    say which redraw the weight is of, `redraws` (beside a working copy, `drawn`, which no state dict holds). `decayed`
+    weights (IteRand's "manual" mode) are mixtures of many draws and are kept as they are.
     """
 
     redrawable = True

@@ -76,7 +76,7 @@ class Rounded(Drawn):
         return self
 
     def state(self, layer: nn.Module, training: bool) -> ops.Mask:
-        # its parts fit by construction: the checks of Mask's class methods would cost as much as the op on a small layer
+        # its parts fit: the checks of Mask's class methods would cost as much as the op on a small layer
         if training and not self.quantized:
             return ops.Mask("scored", layer.selection, bits=layer.flags)
         if self.rounding == "all_ones" and not training:

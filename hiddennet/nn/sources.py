@@ -142,7 +142,8 @@ class Stored(Source):
             nn.init.kaiming_uniform_(own, a=math.sqrt(5))
         if given is not None and given.shape != own.shape:
             raise ValueError(
-                f"{type(layer).__name__}: expected a stored weight of shape {tuple(own.shape)}, got {tuple(given.shape)}"
+                f"{type(layer).__name__}: expected a stored weight of shape {tuple(own.shape)}, got "
+                f"{tuple(given.shape)}"
             )
         if given is None and own.dtype == torch.float32:
             own.requires_grad_(self.trainable)

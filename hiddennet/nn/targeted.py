@@ -17,8 +17,8 @@ from hiddennet.registry import register
 def not_dropped(weight: Tensor, kept: Tensor, drop: float, *, seed: int, layer: int, step: Tensor) -> Tensor:
     """What takes part in a training step: bool of the weight's shape.
 
-    All of `kept` does, every other element with probability 1 - drop: a function of (seed, layer, index, step), the same
-    on every device. No sort, no synchronisation with the host. step: int64, one element, on the device.
+    All of `kept` does, every other element with probability 1 - drop: a function of (seed, layer, index, step), the
+    same on every device. No sort, no synchronisation with the host. step: int64, one element, on the device.
     """
     # a uniform number below 1 never exceeds 2
     chance = torch.full_like(weight, 1.0 - drop, dtype=torch.float32).masked_fill_(kept, 2.0)

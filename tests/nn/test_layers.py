@@ -194,7 +194,11 @@ def test_a_state_dict_of_another_seed_is_refused():
         (lambda: hn.HiddenLinear(3, 2, rule=hn.Fixed(torch.ones(3, 2).bool())), ValueError, r"mask of shape \(2, 3\)"),
         (lambda: hn.HiddenLinear(3, 2, source=hn.Stored(torch.ones(3, 3))), ValueError, "stored weight of shape"),
         (lambda: hn.HiddenLinear(3, 2, source="random"), TypeError, r"Generated\(\) or Stored\(\), got str"),
-        (lambda: hn.HiddenLinear(3, 2, rule=hn.TopK(0.5, of="weights")), ValueError, "expected a source that stores its weights"),
+        (
+            lambda: hn.HiddenLinear(3, 2, rule=hn.TopK(0.5, of="weights")),
+            ValueError,
+            "expected a source that stores its weights",
+        ),
         (
             lambda: hn.HiddenLinear(3, 2, source=hn.Generated(scale_fan=True), rule=hn.Sampled()),
             ValueError,
