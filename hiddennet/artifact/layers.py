@@ -98,6 +98,8 @@ def shape_of(module: nn.Conv2d | nn.Linear | Wiring) -> tuple[int, ...]:
 def encode(name: str, layer: HiddenMixin, mask: Tensor, streams: Streams) -> dict[str, Any]:
     """Append the layer's numbers to the streams and return its entry. mask: what it keeps."""
     mask, ships = mask.cpu(), layer.rule.ships
+    if ships == "all" and not bool(mask.all()):  # the source itself makes some 0
+        ships = "mask"
     if ships == "expectation":
         streams.put("scores", layer.scores)
         mask = torch.ones_like(mask)
