@@ -51,7 +51,7 @@ class HiddenConv2d(HiddenMixin, nn.Conv2d):
         padding = self.padding
         if self.padding_mode != "zeros":
             x = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
-            padding = 0
+            padding = (0, 0)
         weight, numbers = self.masked_weight(), (self.stride, padding, self.dilation, self.groups)
         if self.psg is not None and self.training and torch.is_grad_enabled():
             y = hidden_conv2d(x, weight, self.bias, numbers, self.psg, self.input_signed)

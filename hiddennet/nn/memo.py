@@ -22,12 +22,14 @@ register_optimizer_step_post_hook(_count)
 def _key(tensors: tuple[Tensor, ...]) -> tuple | None:
     """What tells these tensors' values from earlier ones; None where nothing does: compiled code, a captured graph,
     tensors of inference mode."""
-    if torch.compiler.is_compiling() or any(t.is_inference() for t in tensors):
+    if torch.compiler.is_compiling() or (tensors[0].is_cuda and torch.cuda.is_current_stream_capturing()):
         return None
-    if tensors[0].is_cuda and torch.cuda.is_current_stream_capturing():
-        return None
-    read = tuple((t.data_ptr(), t._version, t.device, t.dtype) for t in tensors)
-    return _steps, torch.is_inference_mode_enabled(), read
+    key: list[Any] = [_steps, torch.is_inference_mode_enabled()]
+    for t in tensors:
+        if t.is_inference():
+            return None
+        key += (id(t), t.data_ptr(), t._version, t.device, t.dtype)
+    return tuple(key)
 
 
 class Memo:
@@ -49,14 +51,13 @@ class Memo:
 
     def keep(self, value: Any, *tensors: Tensor) -> Any:
         """Take `value`, made from the tensors as they are now, and return it."""
+        # the tensors are held, so that their ids are nobody else's
         self.value, self._made, self._of = value, _key(tensors), tensors
         return value
 
     def current(self, *tensors: Tensor) -> bool:
         """Whether the value is there, and of these tensors as they are now."""
-        if self._made is None or len(tensors) != len(self._of):
-            return False
-        return all(a is b for a, b in zip(tensors, self._of, strict=True)) and self._made == _key(tensors)
+        return self._made is not None and self._made == _key(tensors)
 
     def __deepcopy__(self, _: dict) -> Memo:
         return Memo()

@@ -24,14 +24,18 @@ def hides(model: nn.Module) -> bool:
 
 
 def _selecting(model: nn.Module) -> list[HiddenMixin]:
-    return [m for m in model.modules() if isinstance(m, HiddenMixin) and m.rule.selects]
+    found = []
+    for module in model.modules():
+        if isinstance(module, HiddenMixin) and module.rule.selects:
+            found.append(module)
+    return found
 
 
 @torch.no_grad()
 def _select(layers: list[HiddenMixin]) -> None:
     groups: dict[Hashable, list[HiddenMixin]] = defaultdict(list)
     for layer in layers:
-        device = layer.rule.ranked(layer).device
+        device = layer.selection.device
         if device.type != "meta":
             groups[device, layer.rule.group(layer)].append(layer)
     for members in groups.values():
@@ -56,8 +60,10 @@ def refresh(model: nn.Module) -> None:
 def begin_pass(model: nn.Module, _inputs: object = None) -> None:
     """Forward pre-hook of hide(): select at each training forward, and in evaluation when scores moved."""
     layers = _selecting(model)
-    if any(layer.training or not layer.is_selected() for layer in layers):
-        _select(layers)
+    for layer in layers:
+        if layer.training or not layer.is_selected():
+            _select(layers)
+            break
     for layer in layers:
         layer._in_pass = True
 

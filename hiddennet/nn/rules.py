@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hiddennet import ops
 from hiddennet.nn.rule import Rule, Selecting
 from hiddennet.ops.checks import ORDERS, check_choice, check_seed
+from hiddennet.ops.topk_mask import select_rows as topk_select_
 from hiddennet.registry import register
 
 SCOPES = ("layer", "global")
@@ -41,12 +42,11 @@ def select_rows(ranked: Sequence[Tensor], rules: Sequence[TopK], hint: Tensor | 
 
     rules: one a tensor, or a single one that ranks all tensors together.
     """
-    sizes = [t.numel() for t in ranked]
-    if len(rules) == 1:
-        sizes = [sum(sizes)]
-    k = [rule.count(n) for rule, n in zip(rules, sizes, strict=True)]
-    rows = ops.topk_select(ranked, k, by=rules[0].by, hint=hint)
-    if rules[0].keeps_ties:
+    first, sizes = rules[0], [t.numel() for t in ranked]
+    together = len(rules) == 1 and len(ranked) > 1
+    k = [first.count(sum(sizes))] if together else [rule.count(n) for rule, n in zip(rules, sizes, strict=True)]
+    rows = topk_select_(ranked, k, first.by == "value", together, hint)
+    if first.keeps_ties:
         rows[:, 1] = 0
     return rows
 
@@ -93,10 +93,10 @@ class TopK(Selecting):
         return self.scope == "layer"
 
     def ranked(self, layer: nn.Module) -> Tensor:
-        return layer.scores if self.has_scores else layer.weight
+        return layer.weight if layer.scores is None else layer.scores
 
     def scores(self, layer: nn.Module, training: bool) -> Tensor:
-        return layer.scores if self.has_scores else layer.weight.detach()
+        return layer.weight.detach() if layer.scores is None else layer.scores
 
     def group(self, layer: nn.Module) -> Hashable:
         return type(self), self.by, None if self.alone else self

@@ -21,6 +21,8 @@ CODES = {
     "scored": 7,
 }
 
+SCORELESS = ("all", "bits")  # no function of scores
+
 
 def threshold_key(t: float, by: str) -> int:
     """The selection key of a float32 threshold (csrc/base/key.cuh), as the int32 that holds its bits."""
@@ -144,7 +146,7 @@ class Mask:
     @property
     def reads_scores(self) -> bool:
         """Whether the effective weight depends on scores, or they get a gradient."""
-        return self.order is not None or self.kind not in ("all", "bits")
+        return self.order is not None or self.kind not in SCORELESS
 
     def arguments(self) -> tuple[int, Tensor | None, Tensor | None, int]:
         """The schemas' (rule, bits, step, rule_seed)."""

@@ -17,6 +17,7 @@ from hiddennet.ops.checks import check_choice
 from hiddennet.ops.mask import Mask
 from hiddennet.ops.masked_weight import (
     DTYPE_CODES,
+    N_ARGUMENTS,
     MaskedWeight,
     checked_weight,
     effective_weight,
@@ -55,7 +56,7 @@ class _ImplicitGemm(torch.autograd.Function):
         weight = MaskedWeight(*parts)
         weight.save(ctx, x)
         ctx.geometry = geometry
-        return _forward(x, *weight.arguments, *geometry)
+        return _forward(x, *weight[:N_ARGUMENTS], *geometry)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -65,7 +66,7 @@ class _ImplicitGemm(torch.autograd.Function):
         dy = dy.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
         dx = grad_scores = grad_stored = None
         if want_x:
-            dx = _input_gradient(dy, list(x.shape), *weight.arguments, *ctx.geometry)
+            dx = _input_gradient(dy, list(x.shape), *weight[:N_ARGUMENTS], *ctx.geometry)
         if want_scores or want_stored:
             stride, padding, dilation = ctx.geometry
             like = dy.new_empty(()).expand(weight.shape)
@@ -105,18 +106,15 @@ def default_plan(x: Tensor, shape: Sequence[int], stride, padding, dilation, gro
     return "matmul" if is_matmul(x, shape, stride, padding, groups) else "effective_weight"
 
 
-def autocast_dtype(x: Tensor) -> torch.dtype:
-    """The dtype a layer computes in: autocast's where it is on, else the input's."""
-    device = x.device.type
+def compute_dtype(op: str | None, x: Tensor) -> torch.dtype:
+    """The dtype a layer computes in: autocast's where it is on, else the input's.
+
+    op: raises TypeError in its name where the ops do not have the dtype.
+    """
+    dtype, device = x.dtype, x.device.type
     if device != "meta" and torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
-    return x.dtype
-
-
-def compute_dtype(op: str, x: Tensor) -> torch.dtype:
-    """autocast_dtype, refused where the ops have it not."""
-    dtype = autocast_dtype(x)
-    if dtype not in DTYPE_CODES:
+        dtype = torch.get_autocast_dtype(device)
+    if op is not None and dtype not in DTYPE_CODES:
         raise TypeError(f"{op}: expected an input of dtype float32, bfloat16 or float16, got {dtype}")
     return dtype
 
@@ -133,10 +131,8 @@ def _check_plan(op: str, plan: str, x: Tensor, shape: Sequence[int], stride, pad
 
 
 def conv2d(x: Tensor, weight: MaskedWeight, bias, stride, padding, dilation, groups: int, plan: str | None) -> Tensor:
-    """masked_conv2d without the checks of its parts: for layers."""
+    """masked_conv2d without the checks of its parts: for layers. stride, padding, dilation: pairs, or a name."""
     op, shape = "masked_conv2d", weight.shape
-    stride, dilation = _pair(stride), _pair(dilation)
-    padding = padding if isinstance(padding, str) else _pair(padding)
     if plan is None:
         plan = default_plan(x, shape, stride, padding, dilation, groups)
     else:
@@ -182,7 +178,8 @@ def masked_conv2d(
     weight = checked_weight(op, scores, k, by, source)
     if len(source.shape) != 4:
         raise ValueError(f"{op}: expected a weight of 4 dimensions, got shape {tuple(source.shape)}")
-    return conv2d(x, weight, bias, stride, padding, dilation, groups, plan)
+    padding = padding if isinstance(padding, str) else _pair(padding)
+    return conv2d(x, weight, bias, _pair(stride), padding, _pair(dilation), groups, plan)
 
 
 def masked_linear(

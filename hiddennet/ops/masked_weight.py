@@ -22,7 +22,8 @@ from hiddennet.ops.checks import (
     in_layout,
     is_channels_last,
 )
-from hiddennet.ops.mask import CODES, Mask
+from hiddennet.ops.generate_weight import KIND_CODES
+from hiddennet.ops.mask import CODES, SCORELESS, Mask
 from hiddennet.ops.source import WeightSource
 from hiddennet.ops.topk_mask import _check_scores, _topk_select
 
@@ -67,33 +68,35 @@ class MaskedWeight(NamedTuple):
     def of(cls, scores: Tensor | None, mask: Mask, source: WeightSource) -> MaskedWeight:
         """Parts that fit, which is not checked; all dense, in the layout of the scores, or else of stored weights."""
         stored = source.stored
-        scores = dense(scores) if scores is not None and mask.reads_scores else None
+        reads = mask.order is not None or mask.kind not in SCORELESS
+        scores = dense(scores) if scores is not None and reads else None
         if stored is not None:
             stored = dense(stored) if scores is None else in_layout(stored, is_channels_last(scores))
         first = stored if scores is None else scores
         channels_last = first is not None and is_channels_last(first)
-        code, _, *drawn = source.arguments()
-        kind, *read = mask.arguments()
-        order = None if mask.order is None else CODES[mask.order]
-        shape = list(source.shape)
         return cls(
-            scores, mask.selection, shape, channels_last, kind, *read, code, stored, *drawn, order, source.through
+            scores,
+            mask.selection,
+            list(source.shape),
+            channels_last,
+            CODES[mask.kind],
+            mask.bits,
+            mask.step,
+            mask.seed,
+            KIND_CODES[source.kind],
+            stored,
+            source.plane,
+            source.scale,
+            source.seed,
+            source.layer,
+            source.redraw,
+            None if mask.order is None else CODES[mask.order],
+            source.through,
         )
-
-    @property
-    def arguments(self) -> tuple[Any, ...]:
-        """Those of the ops' schemas."""
-        return self[:15]
-
-    @property
-    def learns(self) -> bool:
-        """Whether a backward is to come."""
-        parts = (self.scores, self.stored)
-        return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in parts)
 
     def write(self, dtype: torch.dtype) -> Tensor:
         """The effective weight, without a gradient."""
-        return _masked_weight(*self.arguments, DTYPE_CODES[dtype])
+        return _masked_weight(*self[:N_ARGUMENTS], DTYPE_CODES[dtype])
 
     def save(self, ctx: Any, *others: Tensor | None) -> None:
         """Keep `others` and these parts, all of which exist anyway, in an autograd function's context."""
@@ -113,24 +116,22 @@ class MaskedWeight(NamedTuple):
         masked = want_stored and not self.through
         grad = in_layout(grad, self.channels_last)
         to_scores = to_stored = None
-        if want_scores and self.order is not None:
-            to_scores, _ = self._product(self._replace(mask=self.order), grad, True, False)
+        scores, selection, _, channels_last, mask, *others = self[:N_ARGUMENTS]
         own = want_scores and self.order is None
         if own or masked:
-            product = self._product(self, grad, own, masked)
-            to_scores = product[0] if own else to_scores
-            to_stored = product[1] if masked else None
+            product = _masked_weight_backward(grad, scores, selection, channels_last, mask, *others, own, masked)
+            to_scores, to_stored = product[0] if own else None, product[1] if masked else None
+        if want_scores and not own:
+            to_scores = _masked_weight_backward(
+                grad, scores, selection, channels_last, self.order, *others, True, False
+            )[0]
         if want_stored and self.through:
             to_stored = grad.to(torch.float32)
         return to_scores, to_stored
 
-    @staticmethod
-    def _product(weight: MaskedWeight, grad: Tensor, want_scores: bool, want_stored: bool) -> tuple[Tensor, Tensor]:
-        scores, selection, _, *others = weight.arguments
-        return _masked_weight_backward(grad, scores, selection, *others, want_scores, want_stored)
-
 
 N_PARTS = len(MaskedWeight._fields)
+N_ARGUMENTS = N_PARTS - 2  # of the schemas
 
 
 def part_gradients(to_scores: Tensor | None, to_stored: Tensor | None) -> list[Tensor | None]:
@@ -167,9 +168,8 @@ def _(grad, scores, selection, channels_last, *others) -> tuple[Tensor, Tensor]:
 class _MaskedWeight(torch.autograd.Function):
     @staticmethod
     def forward(ctx, dtype: torch.dtype, *parts):
-        weight = MaskedWeight(*parts)
-        weight.save(ctx)
-        return weight.write(dtype)
+        MaskedWeight(*parts).save(ctx)
+        return _masked_weight(*parts[:N_ARGUMENTS], DTYPE_CODES[dtype])
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -180,7 +180,9 @@ class _MaskedWeight(torch.autograd.Function):
 
 def effective_weight(weight: MaskedWeight, dtype: torch.dtype = torch.float32) -> Tensor:
     """masked_weight without the checks: for layers, whose parts agree by construction."""
-    return _MaskedWeight.apply(dtype, *weight) if weight.learns else weight.write(dtype)
+    scores, stored = weight.scores, weight.stored
+    learns = (scores is not None and scores.requires_grad) or (stored is not None and stored.requires_grad)
+    return _MaskedWeight.apply(dtype, *weight) if learns and torch.is_grad_enabled() else weight.write(dtype)
 
 
 def _check_parts(op: str, scores: Tensor | None, source: WeightSource) -> Tensor:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from hiddennet.ops.checks import check_same_device, check_tensor
 from hiddennet.ops.code_gradient import LINEAR, Geometry
-from hiddennet.ops.masked_conv import _pair, autocast_dtype, compute_dtype, is_matmul
+from hiddennet.ops.masked_conv import _pair, compute_dtype, is_matmul
 from hiddennet.ops.masked_weight import MaskedWeight
 from hiddennet.ops.psg_config import PSGConfig
 from hiddennet.ops.psg_function import HiddenPSG, PlainPSG, saves_input
@@ -22,7 +22,7 @@ from hiddennet.ops.quantize import FUSED
 
 
 def _settings(x: Tensor, config: PSGConfig, signed: bool, geometry: Geometry) -> tuple:
-    dtype = x.dtype if x.dtype == torch.float64 else autocast_dtype(x)
+    dtype = x.dtype if x.dtype == torch.float64 else compute_dtype(None, x)
     return config, signed, geometry, saves_input(x, config), dtype
 
 
@@ -69,7 +69,7 @@ def _check(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, config: PSGC
         check_same_device(op, name, t, "x", x)
     if weight.dim() != dims:
         raise ValueError(f"{op}: expected a weight of {dims} dimensions, got shape {tuple(weight.shape)}")
-    if weight.dtype != x.dtype and autocast_dtype(x) == x.dtype:
+    if weight.dtype != x.dtype and compute_dtype(None, x) == x.dtype:
         raise TypeError(f"{op}: expected weight of dtype {x.dtype} like x, got {weight.dtype}; use .to() or autocast")
 
 
