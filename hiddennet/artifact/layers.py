@@ -22,7 +22,8 @@ from hiddennet.nn import Activated, All, Fixed, Flipped, Generated, Redrawn, Sam
 from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.weights import source_weight, with_signs
 from hiddennet.nn.wiring import Wiring
-from hiddennet.ops.generate_weight import InitScale, fill
+from hiddennet.ops.generate_weight import fill
+from hiddennet.ops.inits import InitScale
 
 STREAMS = {
     "mask_bits": torch.uint8,

@@ -25,7 +25,7 @@ from hiddennet.artifact.layers import Restored, Streams, decode, decode_wiring, 
 from hiddennet.nn import Generated, Wiring, hidden_layers, hide, masks, wirings
 from hiddennet.nn.expose import expose, undrawn
 from hiddennet.nn.hidden import HiddenMixin
-from hiddennet.ops.generate_weight import InitScale
+from hiddennet.ops.inits import InitScale
 
 _STATE = "state."  # prefix of the tensors that are not of hidden layers
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from hiddennet import ops
 from hiddennet.nn.rules import Rounded
-from hiddennet.ops.generate_weight import InitScale, fill
+from hiddennet.ops.generate_weight import fill
+from hiddennet.ops.inits import InitScale
 
 if TYPE_CHECKING:
     from hiddennet.nn.hidden import HiddenMixin

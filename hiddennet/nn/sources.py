@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hiddennet.nn.latent import ACTIVATIONS
 from hiddennet.ops.checks import check_choice, check_seed
-from hiddennet.ops.generate_weight import INITS, MODES, InitScale, init_scale
+from hiddennet.ops.inits import INITS, MODES, InitScale, init_scale
 
 GRADIENTS = ("masked", "through")
 
@@ -38,7 +38,7 @@ class Generated:
     gain: float = 1.0
 
     def __post_init__(self) -> None:
-        check_choice("Generated", "init", self.init, INITS)
+        check_choice("Generated", "init", self.init, tuple(INITS))
         check_choice("Generated", "mode", self.mode, MODES)
         check_seed("Generated", "seed", self.seed, 63)
         check_seed("Generated", "redraw", self.redraw, 32)

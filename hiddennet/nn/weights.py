@@ -53,7 +53,7 @@ class WeightState:
         del self.weight
         self.register_parameter("weight", None)
         redrawn = isinstance(source, Redrawn)
-        self._worn = redrawn and (self.scaled.kind in ("uniform", "normal", "laplace") or source.decayed)
+        self._worn = redrawn and (self.scaled.drawn or source.decayed)
         latent = isinstance(source, Activated)
         if latent:
             self._add_latent(device)
