@@ -63,11 +63,11 @@ HN_HD float symmetric_unit(uint32_t word) {
   return mul_rn(float(int32_t(2 * (word >> 8) + 1) - (1 << 24)), 5.9604644775390625e-08f);
 }
 
-// log(x * 2^-24) for odd x < 2^24: the float polynomial of the Cephes library's logf, 1e-7 relative.
-HN_HD float log_unit(uint32_t x) {
-  const uint32_t u = float_bits(float(x));
+// log(x * 2^-shift) for a positive normal x: the float polynomial of the Cephes library's logf, 1e-7 relative.
+HN_HD float log_float(float x, int32_t shift = 0) {
+  const uint32_t u = float_bits(x);
   const uint32_t high = (u & 0x007fffffu) > 0x3504f3u ? 1u : 0u;  // mantissa above sqrt(2): halve it
-  const float e = float(int32_t(u >> 23) - 127 + int32_t(high) - 24);
+  const float e = float(int32_t(u >> 23) - 127 + int32_t(high) - shift);
   const float f = add_rn(bits_float((u & 0x007fffffu) | (high ? 0x3f000000u : 0x3f800000u)), -1.0f);
   const float z = mul_rn(f, f);
   float y = 7.0376836292e-2f;
@@ -84,6 +84,9 @@ HN_HD float log_unit(uint32_t x) {
   y = add_rn(y, mul_rn(z, -0.5f));
   return add_rn(add_rn(f, y), mul_rn(e, 0.693359375f));
 }
+
+// log(x * 2^-24) for odd x < 2^24.
+HN_HD float log_unit(uint32_t x) { return log_float(float(x), 24); }
 
 // Two independent standard normals from two words (Box-Muller).
 HN_HD void normal_pair(uint32_t radius_word, uint32_t angle_word, float* cos_part, float* sin_part) {

@@ -19,13 +19,14 @@ from hiddennet.registry import REGISTRIES
 MODES = ("fan_in", "fan_out")
 
 # Kinds of numbers, by the codes of csrc/base/source.cuh; after "signs" in the order of HN_DISTRIBUTIONS.
-KINDS = ("stored", "constant", "signs", "uniform", "normal", "laplace")
+KINDS = ("stored", "constant", "signs", "uniform", "normal", "laplace", "truncated_normal")
 
 
 class InitScale(NamedTuple):
     """An initialisation for one shape: a kind of number of KINDS, not "stored", times a scale.
 
-    kind: "constant" 1, "signs" +-1, "uniform" U(-1, 1), "normal" N(0, 1), "laplace" Laplace(0, 1).
+    kind: "constant" 1, "signs" +-1, "uniform" U(-1, 1), "normal" N(0, 1), "laplace" Laplace(0, 1),
+    "truncated_normal" N(0, 1) given that it lies within [-2, 2].
     """
 
     kind: str
@@ -71,6 +72,12 @@ def _row(name: str, kind: str, scale: Callable[[Fan], float], says: str) -> None
 _row("signed_constant", "signs", lambda f: f.gain / math.sqrt(f.kept), "+-g / sqrt(F)")
 _row("unsigned_constant", "constant", lambda f: f.gain / math.sqrt(f.kept), "g / sqrt(F)")
 _row("kaiming_normal", "normal", lambda f: f.gain / math.sqrt(f.kept), "N(0, g^2 / F)")
+_row(
+    "kaiming_truncated",  # JAX's and Keras's he_normal; lecun_normal with nonlinearity "linear"
+    "truncated_normal",
+    lambda f: f.gain / math.sqrt(f.kept) / 0.8796256610342398,  # the deviation that is left within [-2, 2]
+    "N(0, g^2 / F), cut at 2 deviations of the uncut one",
+)
 _row("kaiming_uniform", "uniform", lambda f: math.sqrt(3.0) * f.gain / math.sqrt(f.fan), "U(+-g sqrt(3 / fan))")
 _row("kaiming_laplace", "laplace", lambda f: f.gain / math.sqrt(2.0 * f.kept), "Laplace(0, g / sqrt(2 F))")
 _row("xavier_normal", "normal", lambda f: math.sqrt(2.0 / (f.fan_in + f.fan_out)), "N(0, 2 / (fan_in + fan_out))")

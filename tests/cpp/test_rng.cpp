@@ -139,6 +139,17 @@ TEST(laplace_is_signed_and_the_logarithm_of_a_uniform) {
   }
 }
 
+TEST(truncated_normal_is_the_quantile_of_a_uniform) {
+  Random random(7);
+  for (int i = 0; i < 20000; ++i) {
+    const uint32_t w = i < 2 ? 0xffffffffu * uint32_t(i) : uint32_t(random.bits());
+    const double got = hn::TruncatedNormal::number(w);
+    const double u = std::erf(got / std::sqrt(2.0)) / std::erf(std::sqrt(2.0));
+    if (std::fabs(u - hn::symmetric_unit(w)) > 4e-7 * std::fabs(u)) CHECK_EQ(u, hn::symmetric_unit(w));
+    CHECK_EQ(hn::TruncatedNormal::number(~w), -hn::TruncatedNormal::number(w));
+  }
+}
+
 TEST(logit_is_antisymmetric_and_right) {
   Random random(4);
   for (int i = 0; i < 10000; ++i) {
@@ -174,6 +185,7 @@ TEST(moments) {
   check_moments([&](uint32_t i) { return double(hn::number_of<hn::Uniform>(d, i)); }, 0, 1.0 / 3, 0.2);
   check_moments([&](uint32_t i) { return double(hn::number_of<hn::Normal>(d, i)); }, 0, 1, 3);
   check_moments([&](uint32_t i) { return double(hn::number_of<hn::Laplace>(d, i)); }, 0, 2, 24);
+  check_moments([&](uint32_t i) { return double(hn::number_of<hn::TruncatedNormal>(d, i)); }, 0, 0.7737413, 1.4162);
   const double p = 1 / (1 + std::exp(-0.7));  // kept iff score > logit, with score 0.7
   check_moments([&](uint32_t i) { return double(0.7f > hn::bernoulli_logit(d, i)); }, p, p * (1 - p),
                 p * (1 - p) * (1 - 3 * p * (1 - p)));

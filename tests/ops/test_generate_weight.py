@@ -76,6 +76,15 @@ def test_laplaces_follow_the_laplace_distribution():
     torch.testing.assert_close(reference.laplaces(2000, seed=3).abs().double(), want, rtol=3e-7, atol=0)
 
 
+def test_truncated_normals_are_the_quantiles_of_their_uniforms():
+    words = reference.random._words(100_000, 3, 0, 0, reference.random.TRUNCATED)
+    uniform = (2 * (words >> 8) + 1 - (1 << 24)).double() * 2.0**-24
+    want = math.sqrt(2) * torch.erfinv(uniform * math.erf(math.sqrt(2)))
+    got = reference.random.truncated_normals(100_000, seed=3)
+    torch.testing.assert_close(got.double(), want, rtol=6e-7, atol=0)
+    assert 1.99 < float(got.abs().max()) <= 2 * (1 + 6e-7)
+
+
 def test_kaiming_laplace_has_the_deviation_of_kaiming_normal():
     """Its scale parameter is 1 / sqrt(fan_in) behind a relu, as Peek-a-Boo draws it."""
     shape = (6, 4, 3, 3)
