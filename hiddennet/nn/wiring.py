@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiddennet.nn import steps
+from hiddennet.nn.block_sums import Blocks, EdgeLists, edge_lists
 from hiddennet.nn.budget import DROPOUTS, KINDS, WITH_MASK, check_counts, check_shape, drop_rate, edge_budget
 from hiddennet.nn.edges import (
     largest_from,
@@ -22,10 +23,8 @@ from hiddennet.nn.edges import (
     reveal,
     top_edges,
 )
-from hiddennet.nn.pull import Spans, edge_lists, slices
 from hiddennet.nn.rules import kept_count
 from hiddennet.ops.checks import check_choice, check_seed
-from hiddennet.ops.wired_sum import Edges
 
 
 class Wiring(nn.Module):
@@ -135,7 +134,7 @@ class Wiring(nn.Module):
         self._made: tuple[Tensor, Tensor | None] | None = None
         self._made_for: tuple | None = None
         self._made_of: weakref.ref | None = None  # an address alone may be another tensor's by now
-        self._lists: dict[Spans, tuple[Edges | None, ...]] = {}
+        self._lists: dict[Blocks, EdgeLists | None] = {}
 
     def train(self, mode: bool = True) -> Wiring:
         if mode != self.training:
@@ -202,42 +201,32 @@ class Wiring(nn.Module):
         """The kept fraction of all positions."""
         return self.edges / self.weight.numel()
 
-    @property
-    def made(self) -> Tensor | None:
-        """The effective weight made last, without gradient, for as long as it is the right one; None: not kept."""
-        return None if self._made is None or (self.kind in DROPOUTS and self.training) else self._made[0]
-
-    def effective_weight(self, *, dropped: Tensor | None = None, usable_only: bool = False) -> Tensor:
+    def effective_weight(self, *, dropped: Tensor | None = None) -> Tensor:
         """The weight the graph runs: [n_destinations, n_sources], +0 where there is no edge; differentiable.
 
-        usable_only: its gradient is 0 anyway where an edge is not usable, which spares making it so.
         dropped: bool, in training a targeted dropout's draw (True drops an edge that is not among the k largest).
         """
-        values, factor = self._current(dropped)
-        if usable_only and self.kind in ("dnw", "complete"):
-            factor = None
-        return self._revealed(values, factor)
+        return self._revealed(*self._current(dropped))
 
-    def parts(self, spans: Spans) -> tuple[tuple[Tensor, ...], tuple[Edges | None, ...]]:
-        """Parts of the effective weight, and the edges in them as lists: what a graph run block by block needs.
+    def listed(self, *blocks: Blocks) -> tuple[Tensor, list[EdgeLists | None]]:
+        """The effective weight and the lists of its edges: what a graph run block by block needs.
 
         Args:
-            spans: (a, b, c, d) for each part, edges into destinations [a, b) from sources [c, d).
+            blocks: what the graph's sums read, of usable positions alone; one for each BlockSums of a forward.
 
         Returns:
-            The parts, float32 [b - a, d - c], differentiable; their lists, each None where the dense product is faster
-            (`hiddennet.nn.pull.edge_lists`). Lists are made once for an effective weight, too.
+            The effective weight, whose gradient is 0 anyway where no sum reads it; the lists for each of `blocks`, made
+            once for an effective weight, too: None where sums are better dense (`hiddennet.nn.block_sums.edge_lists`).
         """
         values, factor = self._current(None)
         kept = self._made is not None and values is self._made[0]
-        lists = self._lists.get(spans) if kept else None
-        if lists is None:
-            lists = edge_lists(values, spans)
-            if kept:
-                self._lists[spans] = lists
-        if self._learning:
-            return slices(self._revealed(values, factor), spans), lists
-        return tuple(values[a:b, c:d] for a, b, c, d in spans), lists
+        lists = self._lists if kept else {}
+        for one in blocks:
+            if one not in lists:
+                lists[one] = None if self.kind == "complete" else edge_lists(values, one)
+        if self.kind in ("dnw", "complete"):
+            factor = None
+        return self._revealed(values, factor), [lists[one] for one in blocks]
 
     @property
     def _learning(self) -> bool:
