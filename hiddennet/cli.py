@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from hiddennet import compare, run
-from hiddennet.nn.wiring import KINDS
+from hiddennet.nn.edge_rules import KINDS
 from hiddennet.report import command as report
 from hiddennet.sweep import command as sweep
 

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from hiddennet.config.schema import Config
 from hiddennet.config.yaml import write
+from hiddennet.methods.section import NameOf
 
 
 def reference() -> str:
@@ -67,6 +68,9 @@ def _kind(annotation: Any, metadata: Iterable[Any] = ()) -> str:
         return "null"
     if origin is list:
         return f"list of {_kind(get_args(annotation)[0])}"
+    for item in metadata:
+        if isinstance(item, NameOf):
+            return " | ".join(item.names)
     bounds = [
         f"{word} {getattr(item, key):g}"
         for item in _flat(metadata)

@@ -20,9 +20,9 @@ from hiddennet.importers.checkpoint import CheckpointError, read_checkpoint
 from hiddennet.importers.dnw_shapes import mobilenet_config, shape, small_config, told
 from hiddennet.models import dnw
 from hiddennet.nn import Fixed, Stored, hide
+from hiddennet.nn.edge_rules import KINDS
 from hiddennet.nn.edges import largest
 from hiddennet.nn.expose import skip_init
-from hiddennet.nn.wiring import KINDS
 
 _INERT = ("train.ScalarMeter", "__main__.ScalarMeter")  # the original's meters, beside the model
 _GRAPHS = {

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from hiddennet.methods.recipe import Stage
-from hiddennet.methods.section import Section
+from hiddennet.methods.section import NameOf, Section
 from hiddennet.nn import density, hides
+from hiddennet.ops.inits import fan_scaled, scales_fan
 
 if TYPE_CHECKING:
     from hiddennet.config import Config
     from hiddennet.data import Data
     from hiddennet.train.ranks import Ranks
 
-Init = Literal[
-    "signed_constant",
-    "unsigned_constant",
-    "kaiming_normal",
-    "kaiming_uniform",
-    "kaiming_laplace",
-    "xavier_normal",
-    "xavier_constant",
-    "standard",
-    "uniform",
-]
-FAN_SCALED = ("signed_constant", "unsigned_constant", "kaiming_normal", "kaiming_laplace")
+Init = Annotated[str, NameOf("init")]
 
 
 class MethodSection(Section):
@@ -52,8 +42,8 @@ class DrawnSection(MethodSection):
 
     def mistakes(self, config: Config) -> list[str]:
         found = super().mistakes(config)
-        if getattr(self, "scale_fan", False) and self.init not in FAN_SCALED:
-            found.append(f"method.scale_fan: expected an init of {', '.join(FAN_SCALED)} with it, got {self.init!r}")
+        if getattr(self, "scale_fan", False) and not scales_fan(self.init):
+            found.append(f"method.scale_fan: expected an init of {', '.join(fan_scaled())} with it, got {self.init!r}")
         return found
 
 

@@ -14,7 +14,7 @@ from hiddennet.methods.layers import Patterns, dense_names, draw_weights, learn,
 from hiddennet.methods.search import Search, SearchSection
 from hiddennet.methods.section import Density, Number, Positive
 from hiddennet.nn import KthValue, Redrawn, hide, redraw
-from hiddennet.ops.generate_weight import fans
+from hiddennet.ops.inits import fans
 
 if TYPE_CHECKING:
     from hiddennet.config import Config

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Union
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
+
+from hiddennet.registry import REGISTRIES
 
 
 class Section(BaseModel):
@@ -13,6 +16,21 @@ class Section(BaseModel):
     # What keys hold sections themselves: one class, or one for each `name`.
     sections: ClassVar[dict[str, object]] = {}
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, validate_default=False)
+
+
+class NameOf:
+    """Beside `str` in an Annotated type: a name of REGISTRIES[kind], whoever registered it; refused as a Literal is."""
+
+    def __init__(self, kind: str):
+        self.names = REGISTRIES[kind]
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._known, handler(source))
+
+    def _known(self, value: object) -> object:
+        if not isinstance(value, str) or value not in self.names:
+            raise PydanticKnownError("literal_error", {"expected": ", ".join(map(repr, self.names))})
+        return value
 
 
 def _whole_as_float(value: object) -> object:

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hiddennet import ops
-from hiddennet.ops.generate_weight import InitScale, fill
+from hiddennet.ops.generate_weight import fill
+from hiddennet.ops.inits import InitScale
 
 Prefixes = tuple[tuple[int, int, int], ...]
 

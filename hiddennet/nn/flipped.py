@@ -12,7 +12,8 @@ from hiddennet import ops
 from hiddennet.nn.source import GRADIENTS, Put, Take, stored_state, with_signs
 from hiddennet.nn.sources import Generated
 from hiddennet.ops.checks import check_choice
-from hiddennet.ops.generate_weight import InitScale, fill
+from hiddennet.ops.generate_weight import fill
+from hiddennet.ops.inits import InitScale
 from hiddennet.registry import register
 
 

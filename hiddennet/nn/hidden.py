@@ -14,7 +14,7 @@ from hiddennet.nn.memo import Memo
 from hiddennet.nn.rule import Rule
 from hiddennet.nn.source import Source
 from hiddennet.ops.checks import check_choice
-from hiddennet.ops.generate_weight import InitScale
+from hiddennet.ops.inits import InitScale
 from hiddennet.ops.masked_weight import MaskedWeight, effective_weight
 
 ScoreInit = str | float | Callable[[Tensor], object]

@@ -16,7 +16,7 @@ from hiddennet.nn.network import hidden_layers, select
 from hiddennet.nn.rules import select_rows
 from hiddennet.nn.source import Put, Source, Take, stored_state, without_weight
 from hiddennet.nn.sources import Generated
-from hiddennet.ops.generate_weight import InitScale
+from hiddennet.ops.inits import InitScale
 from hiddennet.registry import register
 
 
@@ -35,7 +35,7 @@ class Redrawn(Generated):
 
     def attach_drawn(self, layer: nn.Module) -> None:
         without_weight(layer)
-        copied = layer.scaled.kind not in ("signs", "constant") or self.decayed
+        copied = layer.scaled.drawn or self.decayed
         layer.register_buffer("sign_plane", None if copied else self.first_signs(layer))
         redraws = torch.zeros(layer.weight_shape, dtype=torch.int16, device=layer.selection.device)
         layer.register_buffer("redraws", redraws if copied and not self.decayed else None)

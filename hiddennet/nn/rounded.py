@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from hiddennet import ops
 from hiddennet.nn.rules import Drawn
 from hiddennet.ops.checks import check_choice, check_seed
-from hiddennet.ops.generate_weight import InitScale, fill
+from hiddennet.ops.generate_weight import fill
+from hiddennet.ops.inits import InitScale
 from hiddennet.registry import register
 
 ROUNDINGS = ("naive", "probabilistic", "all_ones")

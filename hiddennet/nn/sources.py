@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from hiddennet import ops
 from hiddennet.nn.source import GRADIENTS, Put, Source, put_values, stored_state, without_weight
 from hiddennet.ops.checks import check_choice, check_seed
-from hiddennet.ops.generate_weight import INITS, MODES, InitScale, fill, init_scale, sign_plane
+from hiddennet.ops.generate_weight import fill, sign_plane
+from hiddennet.ops.inits import INITS, MODES, InitScale, init_scale
 from hiddennet.registry import register
 
 
@@ -44,7 +45,7 @@ class Generated(Source):
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        check_choice(name, "init", self.init, INITS)
+        check_choice(name, "init", self.init, tuple(INITS))
         check_choice(name, "mode", self.mode, MODES)
         check_seed(name, "seed", self.seed, 63)
         check_seed(name, "redraw", self.redraw, 32)

@@ -3,7 +3,8 @@
 from hiddennet.ops.bop_step import bop_step_
 from hiddennet.ops.code_weight_gradient import code_weight_gradient
 from hiddennet.ops.filter_nodes import filter_nodes_
-from hiddennet.ops.generate_weight import INITS, InitScale, generate_weight, init_scale
+from hiddennet.ops.generate_weight import generate_weight
+from hiddennet.ops.inits import INITS, Fan, InitScale, init_scale
 from hiddennet.ops.magnitude_conv import magnitude_conv, magnitude_conv_backward_, magnitude_conv_slopes
 from hiddennet.ops.mask import Mask
 from hiddennet.ops.masked_conv import PLANS, default_plan, masked_conv2d, masked_linear
@@ -27,6 +28,7 @@ __all__ = [
     "PLANS",
     "WIRED_PLANS",
     "Edges",
+    "Fan",
     "InitScale",
     "Mask",
     "PSGConfig",

@@ -22,7 +22,7 @@ from hiddennet.ops.checks import (
     in_layout,
     is_channels_last,
 )
-from hiddennet.ops.generate_weight import KIND_CODES
+from hiddennet.ops.inits import KINDS
 from hiddennet.ops.mask import CODES, SCORELESS, Mask
 from hiddennet.ops.source import WeightSource
 from hiddennet.ops.topk_mask import _check_scores, _topk_select
@@ -83,7 +83,7 @@ class MaskedWeight(NamedTuple):
             mask.bits,
             mask.step,
             mask.seed,
-            KIND_CODES[source.kind],
+            KINDS.index(source.kind),
             stored,
             source.plane,
             source.scale,

@@ -11,15 +11,12 @@ namespace cuda {
 __device__ __forceinline__ float weight_of_block(Source kind, float scale, const Philox4& block, int32_t i) {
   switch (kind) {
     case Source::kSigns: return signed_scale(scale, word_of(block, uint32_t(i) / 32) >> (uint32_t(i) % 32) & 1u);
-    case Source::kUniform: return mul_rn(symmetric_unit(word_of(block, uint32_t(i))), scale);
-    case Source::kLaplace: return mul_rn(laplace_of_word(word_of(block, uint32_t(i))), scale);
-    case Source::kNormal: {
-      float even, odd;
-      normal_pair(word_of(block, uint32_t(i) & 2u), word_of(block, (uint32_t(i) & 2u) | 1u), &even, &odd);
-      return mul_rn(i & 1 ? odd : even, scale);
-    }
-    default: return scale;
+    case Source::kConstant: return scale;
+    default: break;
   }
+  float number = 0.0f;
+  with_distribution(kind, [&](auto d) { number = number_of<decltype(d)>(block, uint32_t(i)); });
+  return mul_rn(number, scale);
 }
 
 // One thread owns eight OIHW neighbours. Two bytes are read and four written a weight.
@@ -29,7 +26,8 @@ __global__ void __launch_bounds__(kUnitThreads) redrawn_weight_kernel(const __gr
   const int64_t first = (int64_t(blockIdx.x) * kUnitThreads + threadIdx.x) * kUnit;
   if (first >= p.layout.n) return;
   const Unit<kWalk> u = make_unit<kWalk>(p.layout, int32_t(first));
-  const Stream stream = stream_of(p.kind);
+  Stream stream = kSignStream;
+  with_distribution(p.kind, [&](auto d) { stream = d.kStream; });
   const uint32_t per_block = p.kind == Source::kSigns ? 128 : 4;
   float out[kUnit];
   Draw draw = p.draw;

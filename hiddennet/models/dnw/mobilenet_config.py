@@ -8,7 +8,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import NamedTuple
 
-from hiddennet.nn.wiring import KINDS
+from hiddennet.nn.edge_rules import KINDS
 
 
 class Stage(NamedTuple):
