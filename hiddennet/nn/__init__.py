@@ -2,7 +2,6 @@
 
 from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.hide import hide
-from hiddennet.nn.latent import Latent, latent
 from hiddennet.nn.layers import HiddenConv2d, HiddenLinear
 from hiddennet.nn.network import density, hidden_layers, hides, masks, refresh, select
 from hiddennet.nn.psg import PSGConv2d, PSGLinear, psg
@@ -21,7 +20,6 @@ __all__ = [
     "HiddenLinear",
     "HiddenMixin",
     "KthValue",
-    "Latent",
     "PSGConv2d",
     "PSGLinear",
     "Redrawn",
@@ -36,7 +34,6 @@ __all__ = [
     "hidden_layers",
     "hide",
     "hides",
-    "latent",
     "masks",
     "psg",
     "redraw",

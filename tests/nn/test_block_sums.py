@@ -31,7 +31,7 @@ def first_block(dtype=torch.float32):
 
 def summed(block, weight, blocks, *, lists=False, batch_first=False):
     sums = BlockSums(weight, blocks, EdgeLists(weight.detach(), blocks) if lists else None, block)
-    for start, stop in blocks.columns:
+    for _, stop in blocks.columns:
         received = sums.sum(block)
         block = received.tanh()[-5:] if stop == 3 else received.tanh()[-4:]
         if batch_first:  # a view of what is not node-major

@@ -37,10 +37,8 @@ def counts(model: MobileNetGraph) -> dict[str, int]:
         pixels = -(-pixels // stage.stride)
         own = 9 * int(alive[i].sum()) + int(found[f"layers.{i}.graph"].edges.sum())
         effective, macs = effective + own, macs + own * pixels**2
-    if config.small:
-        linear = int(found["linear.graph"].edges.sum())
-    else:
-        linear = int(alive[-1].sum()) * config.num_classes
+    features = int(alive[-1].sum())
+    linear = int(found["linear.graph"].edges.sum()) if config.small else features * config.num_classes
     bias = 0 if config.small else config.num_classes
     return {
         "stored": sum(p.numel() for p in model.parameters()),
