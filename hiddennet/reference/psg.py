@@ -1,11 +1,10 @@
-"""PSG in plain PyTorch, as the networks of Peek-a-Boo use it: the oracle, in any float dtype. E2-Train, arXiv 1910.13349.
+"""PSG in plain PyTorch, as Peek-a-Boo's networks use it: the oracle, in any float dtype. E2-Train, arXiv 1910.13349.
 
 What the original's classes can do beside that (a quantised forward, a predictor of the ReLU) is not here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -100,23 +99,13 @@ class _Both(torch.autograd.Function):
         return grad, grad
 
 
-def psg_layer(x: Tensor, weight: Tensor, options: PSGOptions, apply: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """A layer as the original's class computes it in training. apply(x, weight): the convolution or product."""
+def psg_conv2d(x: Tensor, weight: Tensor, options: PSGOptions, *geometry) -> Tensor:
+    """A convolution as the original's class computes it in training. geometry: stride, padding, dilation, groups."""
     o = options
     exact_w, low_w = _Mix.apply(weight, o)
-    y = apply(x, exact_w)
+    y = F.conv2d(x, exact_w, None, *geometry)
     if not o.predictive_backward:
         return y
     mx = psg_quantize(x.detach(), o.msb_bits, psg_range(x.detach(), "sample_mean"), o.input_signed)
     mw = psg_quantize(low_w, 8, psg_range(low_w.detach(), "channel"), True)
-    return _Both.apply(y, quantize_gradient(apply(mx, mw), o.msb_gradient_bits))
-
-
-def psg_conv2d(x: Tensor, weight: Tensor, options: PSGOptions, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
-    """The PSG convolution: differentiable, slow."""
-    return psg_layer(x, weight, options, lambda a, w: F.conv2d(a, w, None, stride, padding, dilation, groups))
-
-
-def psg_linear(x: Tensor, weight: Tensor, options: PSGOptions) -> Tensor:
-    """The PSG product: differentiable, slow."""
-    return psg_layer(x, weight, options, F.linear)
+    return _Both.apply(y, quantize_gradient(F.conv2d(mx, mw, None, *geometry), o.msb_gradient_bits))
