@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hiddennet import artifact, models
+from hiddennet import models
 from hiddennet.importers import fit
 from hiddennet.importers.checkpoint import CheckpointError, read_checkpoint
 from hiddennet.importers.dnw_shapes import mobilenet_config, shape, small_config, told
@@ -35,26 +35,7 @@ _FACTS = ("last_epoch", "best_val", "iter", "epoch", "best_prec1")
 _BUILT = ("num_classes", "in_channels", "image_size", "width")  # not in an architecture's `graph`
 
 
-def convert(
-    path: str | os.PathLike,
-    arch: str | None,
-    out: str | os.PathLike,
-    *,
-    density: float | None = None,
-    kind: str = "auto",
-    image_size: int | None = None,
-    dense_first: bool = False,
-) -> nn.Module:
-    """Import the checkpoint at `path` and write it to `out` as an artifact; arguments as in read().
-
-    Returns the network as read() gives it.
-    """
-    model, facts = _read(path, arch, density, kind, image_size, dense_first)
-    artifact.export(model, out, metadata=facts)
-    return model
-
-
-def read(
+def _read(
     path: str | os.PathLike,
     arch: str | None = None,
     *,
@@ -62,7 +43,7 @@ def read(
     kind: str = "auto",
     image_size: int | None = None,
     dense_first: bool = False,
-) -> nn.Module:
+) -> tuple[nn.Module, dict[str, Any]]:
     """Return the network of a checkpoint, in evaluation mode; its logits are the original's (compat=True).
 
     Args:
@@ -81,10 +62,6 @@ def read(
     Raises:
         CheckpointError (a ValueError): the file cannot be read safely, or does not fit.
     """
-    return _read(path, arch, density, kind, image_size, dense_first)[0]
-
-
-def _read(path, arch, density, kind, image_size, dense_first) -> tuple[nn.Module, dict[str, Any]]:
     if kind not in ("auto", *KINDS):
         raise CheckpointError(f"import: expected kind to be one of {', '.join(('auto', *KINDS))}, got {kind!r}")
     if density is not None and not 0.0 <= density <= 1.0:
@@ -106,6 +83,9 @@ def _read(path, arch, density, kind, image_size, dense_first) -> tuple[nn.Module
         model, method = _graph(name, state, density, kind, image_size), "dnw"
     facts |= {} if density is None else {"density": density}
     return model.eval(), {"method": method, "imported": facts}
+
+
+read, convert = fit.importer(_read)
 
 
 def _graph(name: str, state: dict[str, Tensor], density: float | None, kind: str, size: int | None) -> nn.Module:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hiddennet import artifact, models
+from hiddennet import models
 from hiddennet.importers import fit
 from hiddennet.importers.checkpoint import CheckpointError, read_checkpoint
 from hiddennet.nn import Fixed, Sampled, Stored, TopK, hidden_layers, hide
@@ -43,32 +43,14 @@ _METHODS = {"subnet": "edge_popup", "fixed": "fine_tune", "sample": "sampled", "
 _FIRST_CHANNELS = 64  # of the first convolution of every network at width 1
 
 
-def convert(
-    path: str | os.PathLike,
-    arch: str | None,
-    out: str | os.PathLike,
-    *,
-    density: float | None = None,
-    kind: str = "auto",
-    evaluation: str = "expectation",
-) -> nn.Module:
-    """Import the checkpoint at `path` and write it to `out` as an artifact; arguments as in read().
-
-    Returns the network as read() gives it.
-    """
-    model, facts = _read(path, arch, density, kind, evaluation)
-    artifact.export(model, out, metadata=facts)
-    return model
-
-
-def read(
+def _read(
     path: str | os.PathLike,
     arch: str | None = None,
     *,
     density: float | None = None,
     kind: str = "auto",
     evaluation: str = "expectation",
-) -> nn.Module:
+) -> tuple[nn.Module, dict[str, Any]]:
     """Return the network of a checkpoint, in evaluation mode; its logits are the original's.
 
     Args:
@@ -86,10 +68,6 @@ def read(
     Raises:
         CheckpointError (a ValueError): the file cannot be read safely, or does not fit `arch`.
     """
-    return _read(path, arch, density, kind, evaluation)[0]
-
-
-def _read(path, arch, density, kind, evaluation) -> tuple[nn.Module, dict[str, Any]]:
     if kind not in KINDS:
         raise CheckpointError(f"import: expected kind to be one of {', '.join(KINDS)}, got {kind!r}")
     checkpoint = read_checkpoint(path)
@@ -105,6 +83,9 @@ def _read(path, arch, density, kind, evaluation) -> tuple[nn.Module, dict[str, A
         _hide(model, scores, kind, density, evaluation)
     facts = {"method": _METHODS[kind], "imported": _facts(checkpoint, path, name, density)}
     return model.eval(), facts
+
+
+read, convert = fit.importer(_read)
 
 
 def _architecture(arch: str | None, checkpoint: Mapping, path: str | os.PathLike) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hiddennet import artifact, models
+from hiddennet import models
 from hiddennet.importers import fit
 from hiddennet.importers.checkpoint import CheckpointError, read_checkpoint
 from hiddennet.nn import Fixed, Stored, hide
@@ -55,19 +55,9 @@ _PREFIXES = re.compile("(Psg)?(Seed)?(psg_)?(seed_)?")
 _FACTS = ("epoch", "acc", "best_acc1", "acc5")
 
 
-def convert(
-    path: str | os.PathLike, arch: str | None, out: str | os.PathLike, *, hidden_act: str = "auto"
-) -> nn.Module:
-    """Import the checkpoint at `path` and write it to `out` as an artifact; arguments as in read().
-
-    Returns the network as read() gives it.
-    """
-    model, facts = _read(path, arch, hidden_act)
-    artifact.export(model, out, metadata=facts)
-    return model
-
-
-def read(path: str | os.PathLike, arch: str | None = None, *, hidden_act: str = "auto") -> nn.Module:
+def _read(
+    path: str | os.PathLike, arch: str | None = None, *, hidden_act: str = "auto"
+) -> tuple[nn.Module, dict[str, Any]]:
     """Return the network of a checkpoint, in evaluation mode; its logits are the original's.
 
     Layers with a mask are hidden, with rule Fixed(mask) and trainable weights; the others are plain.
@@ -85,10 +75,6 @@ def read(path: str | os.PathLike, arch: str | None = None, *, hidden_act: str = 
     Raises:
         CheckpointError (a ValueError): the file cannot be read safely, or does not fit `arch`.
     """
-    return _read(path, arch, hidden_act)[0]
-
-
-def _read(path: str | os.PathLike, arch: str | None, hidden_act: str) -> tuple[nn.Module, dict[str, Any]]:
     if hidden_act not in ACTIVATIONS:
         raise CheckpointError(f"import: expected hidden_act to be one of {', '.join(ACTIVATIONS)}, got {hidden_act!r}")
     checkpoint = read_checkpoint(path)
@@ -106,6 +92,9 @@ def _read(path: str | os.PathLike, arch: str | None, hidden_act: str) -> tuple[n
         )
     method = "peek_a_boo" if masks else "dense"
     return model.eval(), {"method": method, "imported": fit.facts("peek-a-boo", path, said, checkpoint, _FACTS)}
+
+
+read, convert = fit.importer(_read)
 
 
 def _architecture(arch: str | None, checkpoint: Mapping, path: str | os.PathLike) -> tuple[str, str]:

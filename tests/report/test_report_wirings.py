@@ -18,7 +18,7 @@ from hiddennet.models.dnw import (
     StaticConfig,
     StaticGraph,
 )
-from hiddennet.nn.layout import layouts
+from hiddennet.nn.graph_layout import layouts
 from hiddennet.report import command, graphs, layers, runs, wirings
 from hiddennet.report.networks import Network
 from hiddennet.train.files import csv_text, write_text

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiddennet.nn.block_sums import Blocks, node_sum
-from hiddennet.nn.layout import Layout
+from hiddennet.nn.graph_layout import GraphLayout
 
-from .base import EPS, SmallGraph, instance_norm, nodes_first, walk
+from .base import EPS, SmallGraph, instance_norm, nodes_first
 from .config import ContinuousConfig
 from .ode import NotConverged, dopri5
 
@@ -35,11 +35,8 @@ class ContinuousGraph(SmallGraph):
         self.evaluations = 0
         self._check_fixed()
 
-    def layouts(self) -> dict[str, Layout]:
+    def layouts(self) -> dict[str, GraphLayout]:
         return self._layout(run="flow")
-
-    def reached(self) -> Tensor:
-        return walk(self.graph.mask(), self.inputs, None)
 
     def forward(self, images: Tensor) -> Tensor:
         inputs = self._stem(images)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from hiddennet.nn.block_sums import Blocks, node_sum
-from hiddennet.nn.layout import Layout
+from hiddennet.nn.graph_layout import GraphLayout
 
-from .base import EPS, SmallGraph, instance_norm, nodes_first, walk
+from .base import EPS, SmallGraph, instance_norm, nodes_first
 from .config import DiscreteConfig
 
 
@@ -30,11 +30,8 @@ class DiscreteGraph(SmallGraph):
         self.fc = nn.Linear(config.outputs, config.num_classes)
         self._check_fixed()
 
-    def layouts(self) -> dict[str, Layout]:
+    def layouts(self) -> dict[str, GraphLayout]:
         return self._layout(run="steps", steps=self.config.steps)
-
-    def reached(self) -> Tensor:
-        return walk(self.graph.mask(), self.inputs, self.config.steps)
 
     def forward(self, images: Tensor) -> Tensor:
         config, nodes = self.config, self.nodes

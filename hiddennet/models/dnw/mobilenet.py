@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hiddennet.nn.layout import Layout
+from hiddennet.nn.graph_layout import GraphLayout
 from hiddennet.nn.wiring import Wiring
 
 from . import mobilenet_counts
@@ -48,13 +48,13 @@ class MobileNetGraph(nn.Module):
         if config.kind == "random" and not (config.compat or self.conv1.weight.is_meta):  # others can find a path yet
             self.check_paths()
 
-    def layouts(self) -> dict[str, Layout]:
+    def layouts(self) -> dict[str, GraphLayout]:
         """Which nodes the rows and columns of each wiring are, and how they are run."""
-        found: dict[str, Layout] = {}
+        found: dict[str, GraphLayout] = {}
         strides: tuple[int, ...] = tuple(self.conv1.stride[:1])
         for i, stage in enumerate(self.config.stages):
             strides += (stage.stride,)
-            found[f"layers.{i}.graph"] = Layout(
+            found[f"layers.{i}.graph"] = GraphLayout(
                 blocks=(stage.inputs, *(stage.outputs,) * stage.blocks),
                 inputs=stage.inputs,
                 outputs=stage.outputs,
@@ -64,7 +64,7 @@ class MobileNetGraph(nn.Module):
             )
         if self.config.small:
             sizes = (self.config.features, self.config.num_classes)
-            found["linear.graph"] = Layout(
+            found["linear.graph"] = GraphLayout(
                 blocks=sizes,
                 inputs=sizes[0],
                 outputs=sizes[1],

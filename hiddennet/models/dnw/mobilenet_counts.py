@@ -7,97 +7,47 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .mobilenet_config import Stage
+from hiddennet.nn.reach import paths
 
 if TYPE_CHECKING:
     from .mobilenet import MobileNetGraph
 
 
-def reached_nodes(stage: Stage, running: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Nodes that a path over running edges leads to from the given input nodes.
-
-    Args:
-        running: bool [destinations, sources]; inputs: bool [stage.inputs].
-
-    Returns:
-        bool [sources] and, of outputs, bool [stage.outputs].
-    """
-    sources = torch.zeros(stage.sources, dtype=torch.bool, device=running.device)
-    sources[: stage.inputs] = inputs
-    n = stage.outputs
-    for j in range(stage.blocks):
-        start = stage.inputs + j * n
-        received = (running[j * n : (j + 1) * n, :start] & sources[:start]).any(dim=1)
-        if j < stage.blocks - 1:
-            sources[start : start + n] = received
-    return sources, received
-
-
-def needed_nodes(stage: Stage, running: Tensor, outputs: Tensor) -> Tensor:
-    """Nodes from which a path over running edges leads to the given output nodes: bool [sources]."""
-    n = stage.outputs
-    rows = torch.zeros(stage.destinations, dtype=torch.bool, device=running.device)
-    rows[-n:] = outputs
-    needed = torch.zeros(stage.sources, dtype=torch.bool, device=running.device)
-    for j in reversed(range(stage.blocks)):
-        stop = stage.inputs + j * n
-        start = stop - n if j else 0
-        needed[start:stop] = (running[j * n :, start:stop] & rows[j * n :, None]).any(dim=0)
-        if j:
-            rows[(j - 1) * n : j * n] = needed[start:stop]
-    return needed
+def _running(model: MobileNetGraph) -> dict[str, Tensor]:
+    """The running edges of each wiring."""
+    return {name: model.get_submodule(name).running() for name in model.layouts()}
 
 
 @torch.no_grad()
 def alive_nodes(model: MobileNetGraph) -> list[Tensor]:
-    stages = model.config.stages
-    running = [layer.graph.running() for layer in model.layers]
-    now = torch.ones(stages[0].inputs, dtype=torch.bool, device=running[0].device)
-    reached = []
-    for stage, edges in zip(stages, running, strict=True):
-        sources, now = reached_nodes(stage, edges, now)
-        reached.append(sources)
-    wanted = model.linear.graph.running().any(dim=0) if model.config.small else torch.ones_like(now)
-    alive = [now & wanted]
-    for stage, edges, sources in zip(reversed(stages), reversed(running), reversed(reached), strict=True):
-        needed = needed_nodes(stage, edges, wanted)
-        alive.insert(0, sources & needed)
-        wanted = needed[: stage.inputs]
-    return alive
+    found = list(paths(model.layouts(), _running(model)).values())[: len(model.layers)]
+    sending = [one.nodes[: stage.sources] for one, stage in zip(found, model.config.stages, strict=True)]
+    return [*sending, found[-1].nodes[-model.config.features :]]
 
 
 @torch.no_grad()
 def counts(model: MobileNetGraph) -> dict[str, int]:
     config = model.config
-    alive = alive_nodes(model)
-    graphs = [layer.graph for layer in model.layers]
-    pixels = -(-config.image_size // model.conv1.stride[0])
-    kept = running = 0
-    found = 9 * config.in_channels * int(alive[0][: config.stages[0].inputs].sum())
-    effective, macs = found, found * pixels**2
-    for i, (stage, graph) in enumerate(zip(config.stages, graphs, strict=True)):
+    edges = _running(model)
+    found = paths(model.layouts(), edges)
+    alive, pixels = alive_nodes(model), -(-config.image_size // model.conv1.stride[0])
+    effective = 9 * config.in_channels * int(alive[0][: config.stages[0].inputs].sum())
+    macs = effective * pixels**2
+    for i, stage in enumerate(config.stages):
         pixels = -(-pixels // stage.stride)
-        outputs = alive[i + 1][: stage.outputs]  # the next stage's inputs, or the features
-        rows = torch.cat((alive[i][stage.inputs :], outputs))
-        edges = graph.running()
-        kept, running = kept + int(graph.mask().sum()), running + int(edges.sum())
-        found = 9 * int(alive[i].sum()) + int((edges & rows[:, None] & alive[i]).sum())
-        effective, macs = effective + found, macs + found * pixels**2
-    if config.small:
-        edges = model.linear.graph.running()
-        kept, running = kept + int(model.linear.graph.mask().sum()), running + int(edges.sum())
-        found = int((edges & alive[-1]).sum())
-    else:
-        found = int(alive[-1].sum()) * config.num_classes
+        own = 9 * int(alive[i].sum()) + int(found[f"layers.{i}.graph"].edges.sum())
+        effective, macs = effective + own, macs + own * pixels**2
+    features = int(alive[-1].sum())
+    linear = int(found["linear.graph"].edges.sum()) if config.small else features * config.num_classes
     bias = 0 if config.small else config.num_classes
     return {
         "stored": sum(p.numel() for p in model.parameters()),
-        "edges": kept,
-        "running": running,
+        "edges": sum(int(model.get_submodule(name).mask().sum()) for name in edges),
+        "running": sum(int(one.sum()) for one in edges.values()),
         "nodes": sum(len(nodes) for nodes in alive),
         "alive": sum(int(nodes.sum()) for nodes in alive),
-        "effective": effective + found + bias,
-        "macs": macs + found,
+        "effective": effective + linear + bias,
+        "macs": macs + linear,
     }
 
 
@@ -127,25 +77,14 @@ def profile(model: MobileNetGraph, *, all_alive: bool = False) -> tuple[int, int
 
 
 def check_paths(model: MobileNetGraph) -> None:
-    config = model.config
-    now = torch.ones(config.stages[0].inputs, dtype=torch.bool, device=model.conv1.weight.device)
-    names = [f"layers.{i}.graph" for i in range(len(config.stages))]
-    for name, stage, layer in zip(names, config.stages, model.layers, strict=True):
-        edges = layer.graph.running()
-        _, after = reached_nodes(stage, edges, now)
-        if not bool(after.any()):
-            raise _no_path(name, config.kind, int(now.sum()), stage.inputs, stage.outputs, int(edges.sum()))
-        now = after
-    if config.small:
-        edges = model.linear.graph.running()
-        if not bool((edges & now).any()):
-            shape = (int(now.sum()), config.features, config.num_classes)
-            raise _no_path("linear.graph", config.kind, *shape, int(edges.sum()))
-
-
-def _no_path(name: str, kind: str, reached: int, inputs: int, outputs: int, edges: int) -> ValueError:
-    return ValueError(
-        f"MobileNetGraph: expected a path from the input to the output, got none over the {edges} edges of wiring "
-        f"{name!r} (kind {kind!r}): from the {reached} of its {inputs} inputs that the network's input reaches, none "
-        f"leads to its {outputs} outputs; keep more edges, or draw them with another seed"
-    )
+    layouts, edges = model.layouts(), _running(model)
+    now = model.config.stages[0].inputs
+    for (name, layout), found in zip(layouts.items(), paths(layouts, edges).values(), strict=True):
+        inputs, now = now, int(found.reached[-layout.outputs :].sum())
+        if not now:
+            raise ValueError(
+                f"MobileNetGraph: expected a path from the input to the output, got none over the "
+                f"{int(edges[name].sum())} edges of wiring {name!r} (kind {model.config.kind!r}): from the {inputs} of "
+                f"its {layout.inputs} inputs that the network's input reaches, none leads to its {layout.outputs} "
+                "outputs; keep more edges, or draw them with another seed"
+            )

@@ -11,7 +11,7 @@ from hiddennet.nn.block_sums import Blocks, BlockSums
 from hiddennet.nn.edges import original_random_edges, random_edges
 from hiddennet.nn.wiring import Wiring
 
-from .mobilenet_config import MobileNetConfig, Stage
+from .mobilenet_config import MobileNetConfig, StageShape
 from .nodes import NodeConvs
 
 
@@ -84,7 +84,7 @@ class GraphStage(nn.Module):
         return self.conv.weight[(j - 1) * n : j * n], 1
 
 
-def usable_edges(stage: Stage) -> Tensor:
+def usable_edges(stage: StageShape) -> Tensor:
     """bool [destinations, sources]: edges from a block into later ones."""
     usable = torch.zeros(stage.destinations, stage.sources, dtype=torch.bool, device="cpu")
     for a, b, c, d in _blocks(stage).spans:
@@ -92,7 +92,7 @@ def usable_edges(stage: Stage) -> Tensor:
     return usable
 
 
-def _blocks(stage: Stage) -> Blocks:
+def _blocks(stage: StageShape) -> Blocks:
     n = stage.outputs
     return Blocks(tuple((j * n, (j + 1) * n, 0, stage.inputs + j * n) for j in range(stage.blocks)))
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet.nn.block_sums import Blocks, BlockSums
-from hiddennet.nn.layout import Layout
+from hiddennet.nn.graph_layout import GraphLayout
 
-from .base import EPS, SmallGraph, instance_norm, nodes_first, walk
+from .base import EPS, SmallGraph, instance_norm, nodes_first
 from .config import StaticConfig
 
 
@@ -60,11 +60,8 @@ class StaticGraph(SmallGraph):
             usable[a:b, c:d] = True
         return usable
 
-    def layouts(self) -> dict[str, Layout]:
+    def layouts(self) -> dict[str, GraphLayout]:
         return self._layout(blocks=self.config.blocks)
-
-    def reached(self) -> Tensor:
-        return walk(self.graph.running(), self.inputs, None)
 
     def forward(self, images: Tensor) -> Tensor:
         maps = nodes_first(self._stem(images))

@@ -1,4 +1,4 @@
-"""Layout: which nodes the rows and columns of a wiring are, in which order they send, and on maps of which size."""
+"""GraphLayout: which nodes a wiring's rows and columns are, in which order they send, and on maps of which size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hiddennet.nn.wiring import wirings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class GraphLayout:
     """The nodes of a wiring, numbered: inputs first, outputs last. Column c of the weight is node c, row r is node
     nodes - n_destinations + r.
 
@@ -60,18 +60,18 @@ class Layout:
         return side * side
 
 
-def layouts(model: nn.Module) -> dict[str, Layout]:
+def layouts(model: nn.Module) -> dict[str, GraphLayout]:
     """The layout of each wiring of a model, in the order they are run: what the networks that hold them say
     (`network.layouts()`), else sources that send to destinations."""
-    found: dict[str, Layout] = {}
+    found: dict[str, GraphLayout] = {}
     for name, module in model.named_modules():
         if not hasattr(module, "layouts"):
             continue
         prefix = f"{name}." if name else ""
         for inner, layout in module.layouts().items():
             after = None if layout.after is None else prefix + layout.after
-            found[prefix + inner] = Layout(**{**vars(layout), "after": after})
+            found[prefix + inner] = GraphLayout(**{**vars(layout), "after": after})
     for name, wiring in wirings(model).items():
         sizes = (wiring.n_sources, wiring.n_destinations)
-        found.setdefault(name, Layout(blocks=sizes, inputs=sizes[0], outputs=sizes[1]))
+        found.setdefault(name, GraphLayout(blocks=sizes, inputs=sizes[0], outputs=sizes[1]))
     return found
