@@ -27,7 +27,7 @@ from bench import nets
 from bench.harness import Unequal, device_of, parser
 from bench.report import Report
 from hiddennet import models
-from hiddennet.train import optimizers
+from hiddennet.optim import optimizers
 
 HELD_BAR = 8.5  # scores 4, momentum 4, a bit plane of signs, what else there is
 ADDED_BARS = {"float32": 12.0, "bfloat16": 8.0}  # effective weight, its gradient, the score's

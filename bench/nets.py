@@ -14,7 +14,7 @@ import hiddennet as hn
 from bench import originals
 from bench.harness import same
 from hiddennet import models
-from hiddennet.train import optimizers
+from hiddennet.optim import optimizers
 
 RATE = 1e-3  # small: a step costs the same, and the compared networks stay where they began
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
-
 from hiddennet import nn, ops, optim
+from hiddennet._version import __version__
 from hiddennet.nn import (
     Activated,
     All,
@@ -47,6 +46,7 @@ __all__ = [
     "TargetedDropout",
     "Threshold",
     "TopK",
+    "__version__",
     "analysis",
     "compact",
     "density",

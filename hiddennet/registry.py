@@ -3,8 +3,9 @@
     @hn.register("rule", "every_other")
     class EveryOther(hn.nn.Rule): ...
 
-What is registered is validated, listed, resumed, exported and reported as what ships with the package. A config names the
-modules that register with `plugins:`; an installed package announces them in the entry point group `hiddennet.plugins`.
+What is registered is validated, listed, resumed, exported and reported as what ships with the package. A config names
+the modules that register with `plugins:`; an installed package announces them in the entry point group
+`hiddennet.plugins`.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet import ops
-from hiddennet.artifact.file import ArtifactError
+from hiddennet.container import ArtifactError
 from hiddennet.nn import Activated, All, Fixed, Flipped, Generated, Redrawn, Sampled, Stored
 from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.weights import source_weight, with_signs

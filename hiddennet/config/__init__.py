@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hiddennet.config.errors import ConfigError
 from hiddennet.config.load import digest, dump, find, load, parse, read
 from hiddennet.config.schema import Config
+from hiddennet.settings.errors import ConfigError
 
 __all__ = ["Config", "ConfigError", "digest", "dump", "find", "load", "parse", "read"]

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml as pyyaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from hiddennet.config import yaml
-from hiddennet.config.errors import ConfigError, explain, nearest, one_of, unknown_key
 from hiddennet.config.schema import Config, Mistakes
+from hiddennet.registry import nearest, one_of
+from hiddennet.settings import yaml
+from hiddennet.settings.errors import ConfigError, explain, unknown_key
+from hiddennet.settings.section import Section, Sections
 
 # Keys that say where and how fast, not what: they do not change a run's results or its folder.
 _NOT_IDENTITY = (
@@ -98,7 +100,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any], *, leave: bool = Tru
             continue
         variants = Config.sections.get(key)
         name = value.get("name", old.get("name"))
-        if leave and isinstance(variants, dict) and name in variants and name != old.get("name"):
+        if leave and isinstance(variants, Sections) and name in variants and name != old.get("name"):
             old = {k: v for k, v in old.items() if k in variants[name].model_fields}
         merged[key] = merge(old, value, leave=leave)
     return merged
@@ -186,9 +188,8 @@ def _top_level(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
 def _home(key: str, here: str = "") -> str:
     """Say where a key that is unknown in section `here` belongs, if it does anywhere."""
     homes, titles = [], []
-    for name, section in Config.sections.items():
-        variants = section.values() if isinstance(section, dict) else (section,)
-        owners = [variant.title for variant in variants if key in variant.model_fields]
+    for name, kinds in Config.sections.items():
+        owners = [title for title, section in variants(kinds) if key in section.model_fields]
         if owners and name == here:
             titles = owners
         elif owners:
@@ -198,27 +199,34 @@ def _home(key: str, here: str = "") -> str:
     return f"did you mean {' or '.join(homes)}?" if homes else ""
 
 
-def _section(path: str, kinds: Any, default: Any, value: Any, mistakes: list[str]) -> BaseModel | None:
+def variants(kinds: Any) -> list[tuple[str, type[Section]]]:
+    """What a key of a section may hold: title and class of each."""
+    if isinstance(kinds, Sections):
+        return [(kinds.title(name), section) for name, section in kinds.items()]
+    return [(kinds.title, kinds)]
+
+
+def _section(path: str, kinds: Any, default: Any, value: Any, mistakes: list[str]) -> Section | None:
     """Return the checked section at `path`, or None after adding its mistakes.
 
-    kinds: the section's class, or one for each `name`; default: what the section is where the config has none.
+    kinds: the section's class, or Sections by `name`; default: what the section is where the config has none.
     """
     if not isinstance(value, Mapping):
         mistakes.append(f"{path}: expected a map of keys, got {value!r}")
         return None
-    section = kinds
-    if isinstance(kinds, dict):
+    section, title = kinds, getattr(kinds, "title", "")
+    if isinstance(kinds, Sections):
         name = value.get("name", getattr(default, "name", None))
         if name not in kinds:
             got = "none" if name is None else repr(name)
             mistakes.append(f"{path}.name: expected {one_of(kinds)}, got {got}{nearest(name, kinds)}")
             return None
-        section, value = kinds[name], {"name": name, **value}
+        section, title, value = kinds[name], kinds.title(name), {"name": name, **value}
     before = len(mistakes)
     unknown = [name for name in value if name not in section.model_fields]
     for name in unknown:
-        allowed = section.model_fields
-        mistakes.append(unknown_key(f"{path}.{name}", value[name], section.title, allowed, _home(str(name), path)))
+        home = _home(str(name), path)
+        mistakes.append(unknown_key(f"{path}.{name}", value[name], title, section.model_fields, home))
     known = {name: item for name, item in value.items() if name not in unknown}
     for name, inner in section.sections.items():
         if known.get(name) is not None:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from hiddennet import data, methods, models
-from hiddennet.config.errors import nearest, one_of
 from hiddennet.config.graph import GraphSection
-from hiddennet.methods.recipe import (
-    OPTIMIZERS,
-    SCHEDULES,
-    ConstantSection,
-    Optimizer,
-    Schedule,
-    SgdSection,
-    recipe_mistakes,
-)
-from hiddennet.methods.section import Count, Number, Positive, Section, union
+from hiddennet.methods import Setting
+from hiddennet.registry import nearest, one_of
+from hiddennet.settings.recipe import OPTIMIZERS, SCHEDULES, ConstantSection, SgdSection, recipe_mistakes
+from hiddennet.settings.section import Count, Number, Positive, Section, Sections
+
+METHODS = Sections("method")
 
 
 def _known(names: Callable[[], Iterable[str]]) -> AfterValidator:
@@ -149,9 +144,6 @@ class TrainSection(Section):
     log_every: Positive = Field(10, description="steps between readings of loss and accuracy")
 
 
-METHODS = {name: method.Section for name, method in methods.METHODS.items()}
-
-
 class Mistakes(ValueError):
     """Several mistakes that only show between keys."""
 
@@ -163,7 +155,7 @@ class Mistakes(ValueError):
 class Config(Section):
     """A resolved config. Make one with `hiddennet.config.load` or `parse`."""
 
-    sections: ClassVar[dict[str, type[BaseModel] | dict[str, type[Section]]]] = {
+    sections: ClassVar[dict[str, Any]] = {
         "model": ModelSection,
         "data": DataSection,
         "method": METHODS,
@@ -178,18 +170,25 @@ class Config(Section):
     seed: int = Field(0, ge=0, lt=2**63, description="of weights, scores, masks, data order and augmentation")
     model: ModelSection = Field(description="the network")
     data: DataSection = Field(description="the data set")
-    method: union(METHODS) = Field(description="the method")  # type: ignore[valid-type]
-    optimizer: Optimizer = SgdSection()
-    schedule: Schedule = ConstantSection()
+    method: METHODS.type = Field(description="the method")
+    optimizer: OPTIMIZERS.type = SgdSection()
+    schedule: SCHEDULES.type = ConstantSection()
     train: TrainSection = TrainSection()
     runs: str = Field("runs", description="folder that all runs are kept in")
 
     @model_validator(mode="after")
     def _check(self) -> Config:
-        mistakes = [*self._numbers(), *self.method.mistakes(self)]
+        mistakes = [*self._numbers(), *self.method.mistakes(self.setting())]
         if mistakes:
             raise Mistakes(mistakes)
         return self
+
+    def setting(self, *opener: Any) -> Setting:
+        """What the method sees of it. opener: what opens a run, see Setting.open_run."""
+        model, given = self.model, (self.method, self.seed, self.train.epochs, self.optimizer, self.schedule)
+        return Setting(
+            *given, model.name, self.data.name, self.data.validation, model.first_layer, model.last_layer, *opener
+        )
 
     def _numbers(self) -> list[str]:
         train, optimizer, schedule, data = self.train, self.optimizer, self.schedule, self.data

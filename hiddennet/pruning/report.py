@@ -9,9 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from hiddennet.analysis.layers import aligned
 from hiddennet.pruning.probe import Probe
 from hiddennet.pruning.targets import Target, find_targets
+from hiddennet.tables import aligned
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -120,4 +120,4 @@ def _cells(row: MaskReport) -> tuple[str, ...]:
 
 def table(rows: Sequence[MaskReport]) -> str:
     """The rows of report() as a text table."""
-    return aligned([HEAD, *map(_cells, rows)])
+    return aligned([HEAD, *map(_cells, rows)], left=2)

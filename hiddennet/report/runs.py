@@ -13,7 +13,7 @@ from typing import Any
 
 from hiddennet import config as configs
 from hiddennet.config import ConfigError
-from hiddennet.config.errors import nearest
+from hiddennet.registry import nearest
 from hiddennet.train.folder import RunError, RunFolder
 from hiddennet.train.stages import before_training
 

@@ -13,9 +13,10 @@ from typing import Any
 import yaml as pyyaml
 
 from hiddennet import config as configs
-from hiddennet.config import Config, ConfigError, yaml
-from hiddennet.config.errors import nearest
+from hiddennet.config import Config, ConfigError
 from hiddennet.config.load import overrides_document
+from hiddennet.registry import nearest
+from hiddennet.settings import yaml
 
 KEYS = ("name", "config", "set", "grid", "runs")
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from hiddennet import data, methods, models
+from hiddennet import data, models
 from hiddennet.config import Config
 from hiddennet.data import Data
 from hiddennet.methods import Method
 from hiddennet.train import machine
+from hiddennet.train.opened import create
 from hiddennet.train.ranks import Ranks
 
 
@@ -70,5 +71,5 @@ def build_plain(config: Config, num_classes: int, in_channels: int, image_size: 
 
 def build_model(config: Config, num_classes: int, in_channels: int, image_size: int) -> tuple[nn.Module, Method]:
     """Return the config's model, made its method's, on the CPU, and the method."""
-    method = methods.create(config)
+    method = create(config)
     return method.build(build_plain(config, num_classes, in_channels, image_size)), method

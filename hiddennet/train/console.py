@@ -115,10 +115,3 @@ class Curves:
         """Write out what is waiting."""
         if self._writer is not None:
             self._writer.close()
-
-
-def table(title: str, rows: Mapping[str, str]) -> str:
-    """Name and value a line, aligned, under a title."""
-    width = max(map(len, rows))
-    lines = "\n".join(f"  {name:<{width}}  {value}" for name, value in rows.items())
-    return f"{title}\n{lines}"

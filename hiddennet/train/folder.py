@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-import hiddennet
-from hiddennet.config import Config, ConfigError, digest, dump, parse, yaml
-from hiddennet.train.files import csv_text, locked, remove_temporaries, write_text
+from hiddennet._version import __version__
+from hiddennet.config import Config, ConfigError, digest, dump, parse
+from hiddennet.files import csv_text, locked, remove_temporaries, write_text
+from hiddennet.settings import yaml
 
 _LOOK = 0.1  # seconds
 
@@ -112,7 +113,7 @@ class RunFolder:
 def versions() -> dict[str, str]:
     """Versions of what the results depend on."""
     return {
-        "hiddennet": hiddennet.__version__,
+        "hiddennet": __version__,
         "torch": torch.__version__,
         "cuda": torch.version.cuda or "none",
         "numpy": np.__version__,
@@ -122,7 +123,7 @@ def versions() -> dict[str, str]:
 
 def commit() -> str | None:
     """The commit of the checkout the package lies in, with a `+` if files changed; None without."""
-    here = Path(hiddennet.__file__).resolve().parents[1]
+    here = Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str:
         answer = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10)

@@ -154,8 +154,7 @@ class Session:
             for note in self.method.on_epoch_start(self.model, epoch):
                 self.console.say(note)
             self.meter = Meter(self.device)
-        lr = self.plan.learning_rate(progress.stage, epoch, progress.history)
-        self.engine.set_learning_rate(lr)
+        lr = self.engine.scale_learning_rates(self.plan.scale(progress.stage, epoch, progress.history))
         self._train_epoch(wish)
         row = self._evaluate_epoch(wish, lr)
         events.add({key: value for key, value in row.items() if key != "epoch"}, epoch + 1)
@@ -211,7 +210,7 @@ class Session:
             self._restore_random()
             if by_iteration:
                 at = progress.stage, progress.epoch, progress.history, index
-                self.engine.set_learning_rate(self.plan.learning_rate(*at))
+                self.engine.scale_learning_rates(self.plan.scale(*at))
             self.method.before_step(self.model, progress.step)
             self.engine.step(images, labels, self.meter, self._batch_images(index), progress.step)
             progress.batch, progress.step = index + 1, progress.step + 1

@@ -9,7 +9,7 @@ import hiddennet as hn
 from hiddennet import ops
 from hiddennet.config import ConfigError
 from hiddennet.methods.gem_miner import prune_rate, strike_out
-from hiddennet.methods.recipe import AdamSection, SgdSection
+from hiddennet.settings.recipe import AdamSection, SgdSection
 
 SMALL = {"name": "digits_mlp", "width": 0.1}
 

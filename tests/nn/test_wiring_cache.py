@@ -9,7 +9,7 @@ from torch import nn
 import hiddennet as hn
 from hiddennet.nn.budget import KINDS
 from hiddennet.nn.wiring import Wiring
-from hiddennet.train import optimizers
+from hiddennet.optim import optimizers
 
 SPANS = ((0, 6, 0, 8), (6, 12, 0, 20))
 

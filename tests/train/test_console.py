@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from hiddennet.tables import named
 from hiddennet.train import console
-from hiddennet.train.console import Console, Curves, clock, table
+from hiddennet.train.console import Console, Curves, clock
 from hiddennet.train.scores import Scores
 
 SCORES = Scores(loss=1.2345, top1=0.5, top5=0.9, images=64)
@@ -65,5 +66,5 @@ def test_curves_are_written_and_a_resumed_epoch_is_not_there_twice(tmp_path):
     assert found == [(1, 0.1), (2, 0.25), (3, 0.35)]
 
 
-def test_table():
-    assert table("net", {"a": "1", "long": "2"}) == "net\n  a     1\n  long  2"
+def test_named():
+    assert named("net", {"a": "1", "long": "2"}) == "net\n  a     1\n  long  2"

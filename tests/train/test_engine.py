@@ -57,7 +57,7 @@ def test_label_smoothing_is_the_originals(make, golden):
     labels = torch.from_numpy(values["ls_targets"])
     for smoothing, want in zip(values["ls_smoothing"], values["ls_loss"], strict=True):
         config = make(f"train.label_smoothing={smoothing}", "method.name=dense")
-        engine = Engine(nn.Linear(1, 1), config, CPU, Ranks(), methods.create(config))
+        engine = Engine(nn.Linear(1, 1), config, CPU, Ranks(), methods.create(config.setting()))
         got = float(engine._loss_sum(logits, labels)) / len(labels)
         assert got == pytest.approx(float(want), abs=1e-5)
 

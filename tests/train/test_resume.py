@@ -13,6 +13,7 @@ import torch
 from hiddennet import config as configs
 from hiddennet.config.load import merge, overrides_document
 from hiddennet.methods import METHODS
+from hiddennet.settings import yaml
 from hiddennet.train import checkpoint, experiment
 from hiddennet.train.engine import Engine
 from hiddennet.train.folder import RunError, RunFolder
@@ -59,10 +60,10 @@ TIMES = ("images_per_second", "seconds", "peak_memory_bytes")
 
 
 def small(make, kind: str, *more: str):
-    document = configs.yaml.parse(configs.dump(make(*more)))
+    document = yaml.parse(configs.dump(make(*more)))
     for override in KINDS[kind]:
         if override.startswith("method={"):
-            document["method"] = configs.yaml.parse(override.removeprefix("method="))
+            document["method"] = yaml.parse(override.removeprefix("method="))
         else:
             document = merge(document, overrides_document([override]))
     return configs.parse(document)
