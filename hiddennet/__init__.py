@@ -29,6 +29,7 @@ from hiddennet.nn import (
     refresh,
     select,
 )
+from hiddennet.registry import register
 
 __all__ = [
     "Activated",
@@ -63,6 +64,7 @@ __all__ = [
     "psg",
     "redraw",
     "refresh",
+    "register",
     "select",
 ]
 

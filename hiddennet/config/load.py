@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,23 +9,12 @@ from typing import Any
 import yaml as pyyaml
 from pydantic import ValidationError
 
+from hiddennet import plugins
 from hiddennet.config.schema import Config, Mistakes
 from hiddennet.registry import nearest, one_of
 from hiddennet.settings import yaml
 from hiddennet.settings.errors import ConfigError, explain, unknown_key
 from hiddennet.settings.section import Section, Sections
-
-# Keys that say where and how fast, not what: they do not change a run's results or its folder.
-_NOT_IDENTITY = (
-    ("runs",),
-    ("data", "root"),
-    ("data", "workers"),
-    ("data", "download"),
-    ("train", "device"),
-    ("train", "log_every"),
-    ("train", "save_every"),
-    ("train", "save_epochs"),
-)
 
 
 def folders() -> list[Path]:
@@ -78,6 +65,7 @@ def read(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(document, Mapping):
         raise ConfigError(str(path), [f"expected a map of keys, got {document!r:.60}"])
     document = dict(document)
+    load_plugins(document, path.parent, str(path))
     base = document.pop("extends", None)
     if base is None:
         return document
@@ -86,8 +74,23 @@ def read(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
     return merge(read((path.parent / base).resolve(), (*chain, path)), document)
 
 
+def load_plugins(document: dict[str, Any], folder: Path, source: str) -> None:
+    """Load the document's plugins, its `.py` files found from `folder` and noted in it by their whole path.
+
+    Raises ConfigError.
+    """
+    names = document.get("plugins")
+    try:
+        plugins.load_installed()
+        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+            document["plugins"] = plugins.located(names, folder)
+            plugins.load(document["plugins"])
+    except plugins.PluginError as error:
+        raise ConfigError(source, [str(error)]) from None
+
+
 def merge(base: Mapping[str, Any], over: Mapping[str, Any], *, leave: bool = True) -> dict[str, Any]:
-    """Return `base` with the keys of `over`; maps merge key by key.
+    """Return `base` with the keys of `over`; maps merge key by key, and plugins add up.
 
     Where, with `leave`, `over` gives method, optimizer or schedule another name, the keys of
     `base` that the new one does not have are left behind: they spoke of the old one.
@@ -95,6 +98,9 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any], *, leave: bool = Tru
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
+        if key == "plugins" and isinstance(old, list) and isinstance(value, list):
+            merged[key] = list(dict.fromkeys([*old, *value]))
+            continue
         if not (isinstance(old, Mapping) and isinstance(value, Mapping)):
             merged[key] = value
             continue
@@ -126,6 +132,7 @@ def overrides_document(overrides: Iterable[str]) -> dict[str, Any]:
         document = merge(document, value, leave=False)
     if mistakes:
         raise ConfigError("command line", mistakes)
+    load_plugins(document, Path.cwd(), "command line")
     return document
 
 
@@ -143,7 +150,12 @@ def load(config: str | Path, overrides: Iterable[str] = ()) -> Config:
 
 
 def parse(document: Mapping[str, Any], source: str = "config") -> Config:
-    """Return the checked config of a document. Raises ConfigError with every mistake found."""
+    """Return the checked config of a document. Raises ConfigError with every mistake found.
+
+    Plugins that are files lie where the document says, or in the working folder.
+    """
+    document = dict(document)
+    load_plugins(document, Path.cwd(), source)
     mistakes: list[str] = []
     values: dict[str, Any] = {}
     for key, value in document.items():
@@ -248,16 +260,3 @@ def dump(config: Config) -> str:
         if isinstance(value, dict) and "name" in value:
             document[key] = {"name": value["name"], **value}
     return yaml.write(document)
-
-
-def digest(config: Config) -> str:
-    """Return 12 hex digits that name what is computed: equal configs, equal digest."""
-    document = config.model_dump(mode="json")
-    document.pop("name")
-    for path in _NOT_IDENTITY:
-        home = document
-        for part in path[:-1]:
-            home = home[part]
-        home.pop(path[-1])
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

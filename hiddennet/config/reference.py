@@ -10,14 +10,16 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from hiddennet import plugins
 from hiddennet.config.load import variants
-from hiddennet.config.schema import Config
+from hiddennet.config.schema import Config, Known
 from hiddennet.settings.section import Sections
 from hiddennet.settings.yaml import write
 
 
 def reference() -> str:
     """One line a key: path, type, default, meaning; one paragraph a section."""
+    plugins.load_installed()
     lines = ["config"]
     lines += _keys(Config, [name for name in Config.model_fields if name not in Config.sections])
     for name, kinds in Config.sections.items():
@@ -58,7 +60,10 @@ _NAMES = {int: "whole number", float: "number", str: "text", bool: "true or fals
 
 def _kind(annotation: Any, metadata: Iterable[Any] = ()) -> str:
     """The type in words, with the range that its metadata give."""
-    origin = get_origin(annotation)
+    origin, metadata = get_origin(annotation), list(metadata)
+    known = [item.func for item in metadata if isinstance(getattr(item, "func", None), Known)]
+    if known:
+        return " | ".join(known[0].names)
     if origin is Annotated:
         inner, *more = get_args(annotation)
         return _kind(inner, [*more, *metadata])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 
 from hiddennet import artifact, data
-from hiddennet.config import Config
+from hiddennet.train.build import data_options
 from hiddennet.train.opened import open_run
 
 
@@ -53,15 +52,8 @@ def of_run(where: str | Path) -> Network | None:
         return None
     data_section = run.config.data
     name = f"{run.folder.path}@{run.stage}" if run.stage else str(run.folder.path)
-    return Network(name, run.model, data_section.name, _options(run.config), data_section.batch_size, data_section.root)
-
-
-def _options(config: Config) -> dict[str, Any]:
-    """What the run's data were, as far as hiddennet.data.build knows the key; where and how fast left out."""
-    known = inspect.signature(data.build).parameters
-    aside = ("name", "root", "batch_size", "augment", "download")
-    section = {key: value for key, value in config.data.model_dump().items() if key in known and key not in aside}
-    return {"seed": config.seed, **section}
+    made_for = data_section.name, data_options(run.config), data_section.batch_size, data_section.root
+    return Network(name, run.model, *made_for)
 
 
 def open_network(where: str) -> Network:

@@ -16,6 +16,7 @@ from hiddennet.config import Config, digest
 from hiddennet.nn import density, hides
 from hiddennet.tables import named
 from hiddennet.train import machine
+from hiddennet.train.build import data_options
 from hiddennet.train.engine import begin_pass
 from hiddennet.train.opened import OpenedRun, open_run
 from hiddennet.train.scores import Meter, Scores, TextScores
@@ -26,22 +27,12 @@ def metadata(config: Config, model: nn.Module, accuracy: float | None) -> dict[s
 
     accuracy: top-1 on the test images, in [0, 1].
     """
-    section = config.data
     return {
         "model": model.architecture,
         "method": config.method.name,
         "config_hash": digest(config),
-        "data": section.name,
-        "data_options": {
-            "image_size": section.image_size,
-            "limit": section.limit,
-            "seed": config.seed,
-            "validation": section.validation,
-            "split": section.split,
-            "split_seed": section.split_seed,
-            "normalization": section.normalization,
-            "bptt": section.bptt,
-        },
+        "data": config.data.name,
+        "data_options": data_options(config),
         "accuracy": accuracy,
         "selection": config.train.selection,
     }

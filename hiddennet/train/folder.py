@@ -16,7 +16,7 @@ import torch
 
 from hiddennet._version import __version__
 from hiddennet.config import Config, ConfigError, digest, dump, parse
-from hiddennet.files import csv_text, locked, remove_temporaries, write_text
+from hiddennet.files import locked, remove_temporaries, write_text
 from hiddennet.settings import yaml
 
 _LOOK = 0.1  # seconds
@@ -53,7 +53,7 @@ class RunFolder:
     @classmethod
     def of(cls, config: Config) -> RunFolder:
         """The folder where a run of this config has its place."""
-        return cls(Path(config.runs) / config.name / digest(config))
+        return cls(Path(config.runs).expanduser() / config.name / digest(config))
 
     def read_config(self) -> Config:
         """The resolved config that the run was started with. Raises ConfigError or RunError."""
@@ -69,9 +69,6 @@ class RunFolder:
 
     def write_record(self, record: dict[str, Any]) -> None:
         write_text(self.record, json.dumps(record, indent=2) + "\n")
-
-    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
-        write_text(self.metrics, csv_text(rows))
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
