@@ -175,11 +175,20 @@ class Method:
         """Called before each epoch, after enter_stage; returns sentences for the console."""
         return []
 
-    def before_step(self, model: nn.Module, step: int) -> None:
-        """Called before each optimiser step; `step` counts from 0 over the whole run."""
+    # the hooks of a step; `step` counts over the whole run
 
-    def after_step(self, model: nn.Module, step: int) -> None:
-        """Called after each optimiser step; `step` counts from 1 over the whole run."""
+    def before_forward(self, model: nn.Module, step: int) -> None:
+        """Called before a step's first forward pass; `step`: the steps taken before it, from 0."""
+
+    def before_update(self, model: nn.Module, step: int) -> None:
+        """Called between backward, of a batch in parts the last one, and the optimiser, where something learns.
+
+        The gradients are those of the whole batch, over all ranks, not yet shortened to optimizer.clip_norm; they may
+        be changed in place. `step` as in before_forward.
+        """
+
+    def after_update(self, model: nn.Module, step: int) -> None:
+        """Called after the optimiser's step; `step`: the steps taken, this one too, from 1."""
 
     def before_evaluation(self, model: nn.Module, epoch: int) -> list[str]:
         """Called after an epoch's last step, before it is evaluated; returns sentences for the console."""

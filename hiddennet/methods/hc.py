@@ -202,13 +202,13 @@ class Hc(Search):
             **self._powers(),
         )
 
-    def before_step(self, model: nn.Module, step: int) -> None:
+    def before_forward(self, model: nn.Module, step: int) -> None:
         if self.section.noise:
             for layer in self.rounded(model).values():
                 layer.rounding_step = step
 
     @torch.no_grad()
-    def after_step(self, model: nn.Module, step: int) -> None:
+    def after_update(self, model: nn.Module, step: int) -> None:
         if self.section.learn_threshold:  # scores stay in [0, 2 threshold]
             for layer in self.rounded(model).values():
                 layer.scores.clamp_(max=2 * layer.threshold)

@@ -85,7 +85,7 @@ class Imp(Method):
     def _weights(model: nn.Module) -> dict[str, Tensor]:
         return {name: layer.weight.detach().clone() for name, layer in hidden_layers(model).items()}
 
-    def after_step(self, model: nn.Module, step: int) -> None:
+    def after_update(self, model: nn.Module, step: int) -> None:
         if self.section.rewind == "weights" and step == self.section.rewind_step:
             self._rewind = self._weights(model)
 

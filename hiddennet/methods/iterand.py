@@ -132,7 +132,7 @@ class IteRand(Search):
             )
         return self.steps_per_epoch // section.period
 
-    def before_step(self, model: nn.Module, step: int) -> None:
+    def before_forward(self, model: nn.Module, step: int) -> None:
         between = self.steps_between
         if between is None or step >= self.search_epochs * self.steps_per_epoch or (step + 1) % between:
             return

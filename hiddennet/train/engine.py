@@ -108,7 +108,7 @@ class Engine:
         over all ranks.
 
         The loss is the mean over the whole batch: parts and ranks may be of unequal size. number: the
-        steps of the run before this one, by which mixup draws. No synchronisation with the host.
+        steps of the run before this one. No synchronisation with the host.
         """
         if self.optimizer is not None:
             self.optimizer.zero_grad(set_to_none=True)
@@ -123,6 +123,7 @@ class Engine:
             with self.shared.no_sync() if postponed else nullcontext():
                 self._part(part, wanted, meter, batch_images)
         if self.optimizer is not None:
+            self.method.before_update(self.model, number)
             with trace.range("step"):
                 optimizers.step(self.optimizer, self.clip_norm)
 

@@ -216,10 +216,10 @@ class Session:
             if by_iteration:
                 at = progress.stage, progress.epoch, progress.history, index
                 self.engine.scale_learning_rates(self.plan.scale(*at))
-            self.method.before_step(self.model, progress.step)
+            self.method.before_forward(self.model, progress.step)
             self.engine.step(images, labels, self.meter, self._batch_images(index), progress.step)
             progress.batch, progress.step = index + 1, progress.step + 1
-            self.method.after_step(self.model, progress.step)
+            self.method.after_update(self.model, progress.step)
             progress.seconds = before + time.perf_counter() - begun
             look = progress.batch % every == 0 or progress.batch == total
             if look:

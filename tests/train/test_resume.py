@@ -94,14 +94,14 @@ def assert_same(left, right, path: str = "") -> None:
 
 
 def stop_at_step(monkeypatch, method: str, step: int, signum: int = signal.SIGTERM) -> None:
-    own = METHODS[method].after_step
+    own = METHODS[method].after_update
 
-    def after_step(self, model, at: int) -> None:
+    def after_update(self, model, at: int) -> None:
         own(self, model, at)
         if at == step:
             os.kill(os.getpid(), signum)
 
-    monkeypatch.setattr(METHODS[method], "after_step", after_step)
+    monkeypatch.setattr(METHODS[method], "after_update", after_update)
 
 
 @pytest.mark.parametrize("kind", KINDS)
