@@ -27,7 +27,7 @@ from bench import nets
 from bench.harness import Unequal, device_of, parser
 from bench.report import Report
 from hiddennet import models
-from hiddennet.train import optimizers
+from hiddennet.optim import optimizers
 
 HELD_BAR = 8.5  # scores 4, momentum 4, a bit plane of signs, what else there is
 ADDED_BARS = {"float32": 12.0, "bfloat16": 8.0}  # effective weight, its gradient, the score's
@@ -134,7 +134,7 @@ def build(name: str, width: float, size: int, device: torch.device, kind: str) -
 
 def optimizer(model: nn.Module) -> torch.optim.Optimizer:
     """SGD with momentum; of rounded scores the one that clamps and knows the flags."""
-    layers = [layer for layer in hn.hidden_layers(model).values() if isinstance(layer.rule, hn.Rounded)]
+    layers = [layer for layer in hn.hidden_layers(model).values() if layer.scores is not None]
     if not layers:
         return nets.sgd(model)
     made = hn.optim.ScoreSGD([layer.scores for layer in layers], nets.RATE, momentum=0.9, l2=1e-4)

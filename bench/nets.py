@@ -14,7 +14,7 @@ import hiddennet as hn
 from bench import originals
 from bench.harness import same
 from hiddennet import models
-from hiddennet.train import optimizers
+from hiddennet.optim import optimizers
 
 RATE = 1e-3  # small: a step costs the same, and the compared networks stay where they began
 
@@ -161,7 +161,7 @@ def original_trainee(
 
 def surrogate(layer) -> Tensor:
     """What a score's gradient is multiplied with beside the weight: its sign, its flag, or 1."""
-    if isinstance(layer.rule, hn.Rounded):
+    if layer.scores is not None:
         return hn.ops.unpack_mask(layer.flags, layer.weight_shape)
     scores = layer.scores.detach()
     return scores.sign() if layer.rule.by == "magnitude" else torch.ones_like(scores)

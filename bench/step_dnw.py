@@ -20,7 +20,7 @@ from bench.originals_dnw import ChosenEdges, OriginalDiscrete, OriginalSmall, Or
 from bench.report import Report
 from bench.step import claim
 from hiddennet.models.dnw import DiscreteConfig, DiscreteGraph, SmallGraph, StaticConfig, StaticGraph
-from hiddennet.train import optimizers
+from hiddennet.optim import optimizers
 
 BARS = {"static": 1.15, "static, compat": 1.15, "discrete": 1.12}  # times faster than the original
 

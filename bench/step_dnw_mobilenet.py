@@ -18,7 +18,7 @@ from bench.step import RTOL, claim
 from hiddennet import models
 from hiddennet.models.dnw import MobileNetConfig, MobileNetGraph
 from hiddennet.models.dnw.mobilenet_config import STAGES
-from hiddennet.train import optimizers
+from hiddennet.optim import optimizers
 
 WIDTH, SIZE = 0.225, 224
 QUICK = (0.6, ((8, 16, 1, 1), (16, 32, 2, 2), (32, 64, 2, 2), (64, 64, 2, 4), (64, 128, 2, 2)))  # other sizes'

@@ -25,7 +25,7 @@ from bench.report import Report
 from bench.step import DENSE_BAR, RTOL, claim, full_float32
 from hiddennet import models, ops, optim
 from hiddennet.methods import hc, iterand
-from hiddennet.train import optimizers
+from hiddennet.optim import optimizers
 from hiddennet.train.scores import Meter
 
 INITS = ("kaiming_uniform", "signed_constant")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
-
 from hiddennet import nn, ops, optim
+from hiddennet._version import __version__
 from hiddennet.nn import (
     Activated,
     All,
@@ -30,6 +29,7 @@ from hiddennet.nn import (
     refresh,
     select,
 )
+from hiddennet.registry import register
 
 __all__ = [
     "Activated",
@@ -47,6 +47,7 @@ __all__ = [
     "TargetedDropout",
     "Threshold",
     "TopK",
+    "__version__",
     "analysis",
     "compact",
     "density",
@@ -63,6 +64,7 @@ __all__ = [
     "psg",
     "redraw",
     "refresh",
+    "register",
     "select",
 ]
 

@@ -17,7 +17,8 @@ def _cpu_path() -> str:
 
 def collect() -> dict[str, str]:
     """Return what is installed and what works, one short sentence a key."""
-    from hiddennet import __version__, _load
+    from hiddennet import _load
+    from hiddennet._version import __version__
 
     found = {
         "hiddennet": __version__,

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hiddennet.artifact.file import ArtifactError
 from hiddennet.artifact.layers import kind, shape_of
+from hiddennet.container import ArtifactError
 from hiddennet.nn import Wiring, hidden_layers
 from hiddennet.nn.hidden import HiddenMixin
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet import ops
-from hiddennet.artifact.file import ArtifactError
+from hiddennet.container import ArtifactError
 from hiddennet.nn import All, Fixed, Generated, Rule, Sampled, Source, Stored
 from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.source import put_values, take_values

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import hiddennet
+from hiddennet import container as file
 from hiddennet import models
-from hiddennet.artifact import file
+from hiddennet._version import __version__
 from hiddennet.artifact.architecture import check_architecture
-from hiddennet.artifact.file import ArtifactError
 from hiddennet.artifact.layers import Restored, Streams, decode, decode_wiring, encode, encode_wiring
+from hiddennet.container import ArtifactError
 from hiddennet.nn import Wiring, hidden_layers, hide, masks, wirings
 from hiddennet.nn.expose import expose, skip_init
 from hiddennet.nn.hidden import HiddenMixin
@@ -170,7 +170,7 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
 
 def _versions() -> dict[str, str]:
     return {
-        "hiddennet": hiddennet.__version__,
+        "hiddennet": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
     }

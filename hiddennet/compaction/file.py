@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hiddennet.artifact import file as artifact_file
-from hiddennet.artifact.file import ArtifactError
+from hiddennet import container
+from hiddennet.container import ArtifactError
 
 from . import positions
 from .base import CompactNetwork
@@ -64,7 +64,7 @@ def save(model: CompactNetwork, path: str | os.PathLike, metadata: dict[str, Any
         "products": products,
         "metadata": facts,
     }
-    artifact_file.write(path, header, tensors)
+    container.write(path, header, tensors)
 
 
 def load(path: str | os.PathLike) -> CompactNetwork:
@@ -73,7 +73,7 @@ def load(path: str | os.PathLike) -> CompactNetwork:
     Raises:
         ArtifactError (a ValueError): the file is missing, damaged, of a newer format, or holds no compact network.
     """
-    return restore(path, *artifact_file.read(path))
+    return restore(path, *container.read(path))
 
 
 def restore(path: str | os.PathLike, header: dict[str, Any], tensors: dict[str, Tensor]) -> CompactNetwork:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from hiddennet.config.errors import ConfigError
-from hiddennet.config.load import digest, dump, find, load, parse, read
+from hiddennet.config.identity import digest, places
+from hiddennet.config.load import dump, find, load, parse, read
 from hiddennet.config.schema import Config
+from hiddennet.settings.errors import ConfigError
 
-__all__ = ["Config", "ConfigError", "digest", "dump", "find", "load", "parse", "read"]
+__all__ = ["Config", "ConfigError", "digest", "dump", "find", "load", "parse", "places", "read"]

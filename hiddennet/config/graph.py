@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from hiddennet.methods.section import Number, Positive, Section
+from hiddennet.settings.section import Number, Positive, Section
 
 
 class GraphSection(Section):

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml as pyyaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from hiddennet.config import yaml
-from hiddennet.config.errors import ConfigError, explain, nearest, one_of, unknown_key
+from hiddennet import plugins
 from hiddennet.config.schema import Config, Mistakes
-
-# Keys that say where and how fast, not what: they do not change a run's results or its folder.
-_NOT_IDENTITY = (
-    ("runs",),
-    ("data", "root"),
-    ("data", "workers"),
-    ("data", "download"),
-    ("train", "device"),
-    ("train", "log_every"),
-    ("train", "save_every"),
-    ("train", "save_epochs"),
-)
+from hiddennet.registry import nearest, one_of
+from hiddennet.settings import yaml
+from hiddennet.settings.errors import ConfigError, explain, unknown_key
+from hiddennet.settings.section import Section, Sections
 
 
 def folders() -> list[Path]:
@@ -76,6 +65,7 @@ def read(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(document, Mapping):
         raise ConfigError(str(path), [f"expected a map of keys, got {document!r:.60}"])
     document = dict(document)
+    load_plugins(document, path.parent, str(path))
     base = document.pop("extends", None)
     if base is None:
         return document
@@ -84,8 +74,23 @@ def read(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
     return merge(read((path.parent / base).resolve(), (*chain, path)), document)
 
 
+def load_plugins(document: dict[str, Any], folder: Path, source: str) -> None:
+    """Load the document's plugins, its `.py` files found from `folder` and noted in it by their whole path.
+
+    Raises ConfigError.
+    """
+    names = document.get("plugins")
+    try:
+        plugins.load_installed()
+        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+            document["plugins"] = plugins.located(names, folder)
+            plugins.load(document["plugins"])
+    except plugins.PluginError as error:
+        raise ConfigError(source, [str(error)]) from None
+
+
 def merge(base: Mapping[str, Any], over: Mapping[str, Any], *, leave: bool = True) -> dict[str, Any]:
-    """Return `base` with the keys of `over`; maps merge key by key.
+    """Return `base` with the keys of `over`; maps merge key by key, and plugins add up.
 
     Where, with `leave`, `over` gives method, optimizer or schedule another name, the keys of
     `base` that the new one does not have are left behind: they spoke of the old one.
@@ -93,12 +98,15 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any], *, leave: bool = Tru
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
+        if key == "plugins" and isinstance(old, list) and isinstance(value, list):
+            merged[key] = list(dict.fromkeys([*old, *value]))
+            continue
         if not (isinstance(old, Mapping) and isinstance(value, Mapping)):
             merged[key] = value
             continue
         variants = Config.sections.get(key)
         name = value.get("name", old.get("name"))
-        if leave and isinstance(variants, dict) and name in variants and name != old.get("name"):
+        if leave and isinstance(variants, Sections) and name in variants and name != old.get("name"):
             old = {k: v for k, v in old.items() if k in variants[name].model_fields}
         merged[key] = merge(old, value, leave=leave)
     return merged
@@ -124,6 +132,7 @@ def overrides_document(overrides: Iterable[str]) -> dict[str, Any]:
         document = merge(document, value, leave=False)
     if mistakes:
         raise ConfigError("command line", mistakes)
+    load_plugins(document, Path.cwd(), "command line")
     return document
 
 
@@ -141,7 +150,12 @@ def load(config: str | Path, overrides: Iterable[str] = ()) -> Config:
 
 
 def parse(document: Mapping[str, Any], source: str = "config") -> Config:
-    """Return the checked config of a document. Raises ConfigError with every mistake found."""
+    """Return the checked config of a document. Raises ConfigError with every mistake found.
+
+    Plugins that are files lie where the document says, or in the working folder.
+    """
+    document = dict(document)
+    load_plugins(document, Path.cwd(), source)
     mistakes: list[str] = []
     values: dict[str, Any] = {}
     for key, value in document.items():
@@ -186,9 +200,8 @@ def _top_level(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
 def _home(key: str, here: str = "") -> str:
     """Say where a key that is unknown in section `here` belongs, if it does anywhere."""
     homes, titles = [], []
-    for name, section in Config.sections.items():
-        variants = section.values() if isinstance(section, dict) else (section,)
-        owners = [variant.title for variant in variants if key in variant.model_fields]
+    for name, kinds in Config.sections.items():
+        owners = [title for title, section in variants(kinds) if key in section.model_fields]
         if owners and name == here:
             titles = owners
         elif owners:
@@ -198,27 +211,34 @@ def _home(key: str, here: str = "") -> str:
     return f"did you mean {' or '.join(homes)}?" if homes else ""
 
 
-def _section(path: str, kinds: Any, default: Any, value: Any, mistakes: list[str]) -> BaseModel | None:
+def variants(kinds: Any) -> list[tuple[str, type[Section]]]:
+    """What a key of a section may hold: title and class of each."""
+    if isinstance(kinds, Sections):
+        return [(kinds.title(name), section) for name, section in kinds.items()]
+    return [(kinds.title, kinds)]
+
+
+def _section(path: str, kinds: Any, default: Any, value: Any, mistakes: list[str]) -> Section | None:
     """Return the checked section at `path`, or None after adding its mistakes.
 
-    kinds: the section's class, or one for each `name`; default: what the section is where the config has none.
+    kinds: the section's class, or Sections by `name`; default: what the section is where the config has none.
     """
     if not isinstance(value, Mapping):
         mistakes.append(f"{path}: expected a map of keys, got {value!r}")
         return None
-    section = kinds
-    if isinstance(kinds, dict):
+    section, title = kinds, getattr(kinds, "title", "")
+    if isinstance(kinds, Sections):
         name = value.get("name", getattr(default, "name", None))
         if name not in kinds:
             got = "none" if name is None else repr(name)
             mistakes.append(f"{path}.name: expected {one_of(kinds)}, got {got}{nearest(name, kinds)}")
             return None
-        section, value = kinds[name], {"name": name, **value}
+        section, title, value = kinds[name], kinds.title(name), {"name": name, **value}
     before = len(mistakes)
     unknown = [name for name in value if name not in section.model_fields]
     for name in unknown:
-        allowed = section.model_fields
-        mistakes.append(unknown_key(f"{path}.{name}", value[name], section.title, allowed, _home(str(name), path)))
+        home = _home(str(name), path)
+        mistakes.append(unknown_key(f"{path}.{name}", value[name], title, section.model_fields, home))
     known = {name: item for name, item in value.items() if name not in unknown}
     for name, inner in section.sections.items():
         if known.get(name) is not None:
@@ -240,16 +260,3 @@ def dump(config: Config) -> str:
         if isinstance(value, dict) and "name" in value:
             document[key] = {"name": value["name"], **value}
     return yaml.write(document)
-
-
-def digest(config: Config) -> str:
-    """Return 12 hex digits that name what is computed: equal configs, equal digest."""
-    document = config.model_dump(mode="json")
-    document.pop("name")
-    for path in _NOT_IDENTITY:
-        home = document
-        for part in path[:-1]:
-            home = home[part]
-        home.pop(path[-1])
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

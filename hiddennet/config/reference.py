@@ -10,32 +10,36 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from hiddennet import plugins
+from hiddennet.config.load import variants
 from hiddennet.config.schema import Config
-from hiddennet.config.yaml import write
-from hiddennet.methods.section import NameOf
+from hiddennet.settings.section import NameOf, Sections
+from hiddennet.settings.yaml import write
 
 
 def reference() -> str:
     """One line a key: path, type, default, meaning; one paragraph a section."""
+    plugins.load_installed()
     lines = ["config"]
     lines += _keys(Config, [name for name in Config.model_fields if name not in Config.sections])
-    for name, section in Config.sections.items():
-        variants = section.values() if isinstance(section, dict) else (section,)
-        for variant in variants:
-            meaning = (variant.__doc__ or "").strip().partition(": ")[2]
-            lines += ["", f"{variant.title}: {meaning}"]
-            lines += _keys(variant, variant.model_fields, f"{name}.")
-            for inner, kinds in variant.sections.items():
-                if not isinstance(kinds, dict):  # optimisers and schedules have paragraphs of their own
-                    lines += _keys(kinds, kinds.model_fields, f"{name}.{inner}.")
+    for name, kinds in Config.sections.items():
+        names = kinds if isinstance(kinds, Sections) else [""]
+        for called, (title, section) in zip(names, variants(kinds), strict=True):
+            meaning = (section.__doc__ or "").strip().partition("\n")[0].partition(": ")[2]
+            lines += ["", f"{title}: {meaning}"]
+            lines += _keys(section, section.model_fields, f"{name}.", called)
+            for inner, parts in section.sections.items():
+                if not isinstance(parts, Sections):  # optimisers and schedules have paragraphs of their own
+                    lines += _keys(parts, parts.model_fields, f"{name}.{inner}.")
     return "\n".join(lines) + "\n"
 
 
-def _keys(section: type[BaseModel], names: Iterable[str], prefix: str = "") -> list[str]:
+def _keys(section: type[BaseModel], names: Iterable[str], prefix: str = "", called: str = "") -> list[str]:
+    """A line a key. called: the one value that the key `name` has in a section of several."""
     lines = []
     for name in sorted(names, key=lambda name: name != "name"):
         field = section.model_fields[name]
-        kind = _kind(field.annotation, field.metadata)
+        kind = called if called and name == "name" else _kind(field.annotation, field.metadata)
         default = "required" if field.is_required() else _default(field)
         meaning = f": {field.description}" if field.description else ""
         lines.append(f"  {prefix}{name} ({kind}; {default}){meaning}")
@@ -56,7 +60,7 @@ _NAMES = {int: "whole number", float: "number", str: "text", bool: "true or fals
 
 def _kind(annotation: Any, metadata: Iterable[Any] = ()) -> str:
     """The type in words, with the range that its metadata give."""
-    origin = get_origin(annotation)
+    origin, metadata = get_origin(annotation), list(metadata)
     if origin is Annotated:
         inner, *more = get_args(annotation)
         return _kind(inner, [*more, *metadata])

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+import hiddennet.loggers  # noqa: F401  (which registers ours)
 from hiddennet import data, methods, models
-from hiddennet.config.errors import nearest, one_of
 from hiddennet.config.graph import GraphSection
-from hiddennet.methods.recipe import (
-    OPTIMIZERS,
-    SCHEDULES,
-    ConstantSection,
-    Optimizer,
-    Schedule,
-    SgdSection,
-    recipe_mistakes,
-)
-from hiddennet.methods.section import Count, Number, Positive, Section, union
+from hiddennet.methods import Setting
+from hiddennet.registry import one_of
+from hiddennet.settings.recipe import OPTIMIZERS, SCHEDULES, ConstantSection, SgdSection, recipe_mistakes
+from hiddennet.settings.section import Count, NameOf, Number, Positive, Section, Sections, place
 
-
-def _known(names: Callable[[], Iterable[str]]) -> AfterValidator:
-    def check(name: str) -> str:
-        known = list(names())
-        if name not in known:
-            raise ValueError(f"expected {one_of(known)}, got {name!r}{nearest(name, known)}")
-        return name
-
-    return AfterValidator(check)
+METHODS = Sections("method")
 
 
 def _device(name: str) -> str:
@@ -50,7 +35,7 @@ class ModelSection(Section):
 
     title: ClassVar[str] = "model"
     sections: ClassVar[dict[str, object]] = {"graph": GraphSection}
-    name: Annotated[str, _known(models.names)] = Field(description="the network's name")
+    name: Annotated[str, NameOf("model")] = Field(description="the network's name")
     width: Number = Field(1.0, gt=0.0, description="factor on every layer's channels; above 0, 1 = the paper's")
     batch_norm: Literal["affine", "non_affine", "none"] = Field(
         "non_affine",
@@ -82,8 +67,8 @@ class DataSection(Section):
     """data: what is learned from."""
 
     title: ClassVar[str] = "data"
-    name: Annotated[str, _known(data.names)] = Field(description="the data set's name")
-    root: str = Field("data", description="folder that holds the data sets")
+    name: Annotated[str, NameOf("data")] = Field(description="the data set's name")
+    root: str = place("data", description="folder that holds the data sets; ~ is the home")
     batch_size: Positive = Field(
         128, description="images (of a text: columns) in one optimiser step, over all parts and all ranks"
     )
@@ -106,14 +91,14 @@ class DataSection(Section):
     split_seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(
         None, description="draws which images are held out; null: the config's seed"
     )
-    workers: Count = Field(4, description="processes that decode images of a large data set")
+    workers: Count = place(4, description="processes that decode images of a large data set")
     limit: Positive | None = Field(
         None,
         description="at most so many training images, and as much less of the test images; null: all",
     )
     image_size: Positive | None = Field(None, description="side of the images in pixels; null: the data set's own")
     bptt: Positive = Field(35, description="words of each column of a text in one step; gradients go back so far")
-    download: bool = Field(False, description="fetch a data set that is missing")
+    download: bool = place(False, description="fetch a data set that is missing")
 
 
 class TrainSection(Section):
@@ -141,15 +126,15 @@ class TrainSection(Section):
         description="the split whose accuracy chooses the best epoch; papers often choose on test",
     )
     deterministic: bool = Field(False, description="only algorithms with reproducible bits; slower on a GPU")
-    save_every: Count = Field(0, description="keep a checkpoint every n epochs; 0: none")
-    save_epochs: list[Positive] = Field([], description="keep a checkpoint after these epochs too")
-    device: Annotated[str, AfterValidator(_device)] = Field(
+    save_every: Count = place(0, description="keep a checkpoint every n epochs; 0: none")
+    save_epochs: list[Positive] = place([], description="keep a checkpoint after these epochs too")
+    device: Annotated[str, AfterValidator(_device)] = place(
         "auto", description="auto, cpu, cuda or cuda:N; auto: a GPU if there is one"
     )
-    log_every: Positive = Field(10, description="steps between readings of loss and accuracy")
-
-
-METHODS = {name: method.Section for name, method in methods.METHODS.items()}
+    log_every: Positive = place(10, description="steps between readings of loss and accuracy")
+    loggers: list[Annotated[str, NameOf("logger")]] = place(
+        ["tensorboard"], description="who is told of each epoch, beside metrics.csv"
+    )
 
 
 class Mistakes(ValueError):
@@ -163,7 +148,7 @@ class Mistakes(ValueError):
 class Config(Section):
     """A resolved config. Make one with `hiddennet.config.load` or `parse`."""
 
-    sections: ClassVar[dict[str, type[BaseModel] | dict[str, type[Section]]]] = {
+    sections: ClassVar[dict[str, Any]] = {
         "model": ModelSection,
         "data": DataSection,
         "method": METHODS,
@@ -172,24 +157,34 @@ class Config(Section):
         "train": TrainSection,
     }
 
-    name: Annotated[str, AfterValidator(_folder_name)] = Field(
+    name: Annotated[str, AfterValidator(_folder_name)] = place(
         description="name of the run's folder; default: the file's name"
     )
     seed: int = Field(0, ge=0, lt=2**63, description="of weights, scores, masks, data order and augmentation")
     model: ModelSection = Field(description="the network")
     data: DataSection = Field(description="the data set")
-    method: union(METHODS) = Field(description="the method")  # type: ignore[valid-type]
-    optimizer: Optimizer = SgdSection()
-    schedule: Schedule = ConstantSection()
+    method: METHODS.type = Field(description="the method")
+    optimizer: OPTIMIZERS.type = SgdSection()
+    schedule: SCHEDULES.type = ConstantSection()
     train: TrainSection = TrainSection()
-    runs: str = Field("runs", description="folder that all runs are kept in")
+    runs: str = place("runs", description="folder that all runs are kept in; ~ is the home")
+    plugins: list[str] = place(
+        [], description="modules, and .py files beside this one, that register what else may be named here"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Config:
-        mistakes = [*self._numbers(), *self.method.mistakes(self)]
+        mistakes = [*self._numbers(), *self.method.mistakes(self.setting())]
         if mistakes:
             raise Mistakes(mistakes)
         return self
+
+    def setting(self, *opener: Any) -> Setting:
+        """What the method sees of it. opener: what opens a run, see Setting.open_run."""
+        model, given = self.model, (self.method, self.seed, self.train.epochs, self.optimizer, self.schedule)
+        return Setting(
+            *given, model.name, self.data.name, self.data.validation, model.first_layer, model.last_layer, *opener
+        )
 
     def _numbers(self) -> list[str]:
         train, optimizer, schedule, data = self.train, self.optimizer, self.schedule, self.data

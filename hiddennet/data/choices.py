@@ -1,76 +1,65 @@
-"""What a user chooses of a data set beside its name: the validation split, augmentation and normalisation.
-Not how they are carried out."""
+"""What a user chooses of a set's images: the validation split, augmentation and normalisation."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+import torch
 
 from .augment import Augmentation
-from .sets import IMAGENET, LISTED, PAD_RESIZED_CROP_FLIP, Moments, SmallSet
-from .split import SPLITS, permutation, stratified, validation_count
-from .text import TEXT
-
-AUGMENTATIONS = ("standard", "pad_resized_crop")
-NORMALIZATIONS = ("own", "imagenet")
-_OF_A_TEXT = {"split": "stratified", "split_seed": None, "augmentation": "standard", "normalization": "own"}
+from .request import Request
+from .sets import IMAGENET, PAD_RESIZED_CROP_FLIP, Moments, SmallSet
+from .split import permutation, stratified, validation_count
 
 
-@dataclass(frozen=True)
-class Choices:
-    """The arguments of ``build`` of the same names."""
+def of_training(request: Request, entry: SmallSet) -> Augmentation:
+    """What is done to training images of a set that lies on the device."""
+    if not request.augment:
+        return Augmentation()
+    return entry.augmentation if request.augmentation == "standard" else PAD_RESIZED_CROP_FLIP
 
-    validation: float | int
-    split: str
-    split_seed: int | None
-    augment: bool
-    augmentation: str
-    normalization: str
 
-    def check(self, name: str) -> None:
-        """Raises ValueError for what the set ``name`` cannot have."""
-        for key, known in (("split", SPLITS), ("augmentation", AUGMENTATIONS), ("normalization", NORMALIZATIONS)):
-            value = getattr(self, key)
-            if value not in known:
-                raise ValueError(f"{key}: expected one of {', '.join(known)}, got {value!r}")
-        if name in LISTED and self.augmentation != "standard":
-            raise ValueError(f"augmentation: expected standard for {name}, got {self.augmentation!r}")
-        if name in TEXT:
-            for key, only in _OF_A_TEXT.items():
-                if getattr(self, key) != only:
-                    raise ValueError(f"{key}: expected {only} for {name}, got {getattr(self, key)!r}; it is of images")
-        if self.split_seed is not None and not 0 <= self.split_seed < 2**63:
-            raise ValueError(f"split_seed: expected a whole number from 0 or None, got {self.split_seed!r}")
+def moments(request: Request, entry: SmallSet, images: torch.Tensor) -> tuple[Moments, Moments]:
+    """Mean and standard deviation of each channel, in [0, 1]; images: uint8 (n, C, H, W), the training images.
 
-    def of_training(self, entry: SmallSet) -> Augmentation:
-        """What is done to training images of a set that lies on the device."""
-        if not self.augment:
-            return Augmentation()
-        return entry.augmentation if self.augmentation == "standard" else PAD_RESIZED_CROP_FLIP
+    Raises ValueError where ImageNet's do not fit.
+    """
+    channels = images.shape[1]
+    if request.normalization == "imagenet":
+        if channels != len(IMAGENET[0]):
+            raise ValueError(f"normalization: expected own for {request.name}, of {channels} channels, got 'imagenet'")
+        return IMAGENET
+    if entry.mean is None or entry.std is None:
+        return measured(images)
+    mean, std = (m * channels if len(m) == 1 else m for m in (entry.mean, entry.std))
+    return mean, std
 
-    def moments(self, name: str, entry: SmallSet, channels: int) -> tuple[Moments, Moments]:
-        """Mean and standard deviation of each of ``channels``. Raises ValueError where ImageNet's do not fit."""
-        if self.normalization == "imagenet":
-            if channels != len(IMAGENET[0]):
-                raise ValueError(f"normalization: expected own for {name}, of {channels} channels, got 'imagenet'")
-            return IMAGENET
-        mean, std = (m * channels if len(m) == 1 else m for m in (entry.mean, entry.std))
-        return mean, std
+
+def measured(images: torch.Tensor) -> tuple[Moments, Moments]:
+    """The moments of the images themselves, exact sums of uint8."""
+    values, found = torch.arange(256, dtype=torch.float64) / 255, []
+    for channel in images.unbind(1):
+        share = channel.flatten().bincount(minlength=256).double() / channel.numel()
+        mean = float((share * values).sum())
+        found.append((mean, max(1 / 255, float((share * (values - mean).square()).sum().sqrt()))))
+    means, deviations = zip(*found, strict=True)
+    return means, deviations
 
 
 def parts(
-    train_labels: np.ndarray, test_labels: np.ndarray, choices: Choices, limit: int | None, seed: int
+    request: Request, train_labels: np.ndarray, test_labels: np.ndarray, validation: float | int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Indices of training and validation images (both of the training part) and of test images, each ascending."""
+    """Indices of training and validation images (both of the training part) and of test images, each ascending.
+
+    validation: the request's, or 0 where the set brings images of its own for it."""
+    limit, seed = request.limit, request.seed
     pool, test = np.arange(len(train_labels)), np.arange(len(test_labels))
     if limit is not None and limit < len(pool):
         fewer = -(-len(test) * limit // len(pool))
         pool = stratified(train_labels, limit, seed=seed, purpose="limit train")
         test = stratified(test_labels, fewer, seed=seed, purpose="limit test")
-    count = validation_count(choices.validation, len(pool))
-    split_seed = seed if choices.split_seed is None else choices.split_seed
-    if choices.split == "permutation":
+    count = validation_count(validation, len(pool))
+    split_seed = seed if request.split_seed is None else request.split_seed
+    if request.split == "permutation":
         held = np.sort(pool[permutation(len(pool), count, split_seed)[1]])
     else:
         held = pool[stratified(train_labels[pool], count, seed=split_seed, purpose="validation")]

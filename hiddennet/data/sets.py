@@ -17,6 +17,7 @@ from .builtin import make_synthetic, read_digits
 from .cifar import read_cifar10, read_cifar100
 from .folders import ImageList
 from .idx import read_mnist
+from .request import Request
 from .roots import locate
 
 Moments = tuple[float, ...]
@@ -36,20 +37,6 @@ SYNTHETIC_IMAGES, SYNTHETIC_TEST_IMAGES = 1024, 256
 
 
 @dataclass(frozen=True)
-class Source:
-    """What a reader is told: the folder below which all data lie, and the user's wishes."""
-
-    root: Path
-    seed: int
-    workers: int
-    download: bool
-    image_size: int | None
-    in_channels: int | None
-    num_classes: int | None
-    limit: int | None
-
-
-@dataclass(frozen=True)
 class Pool:
     """One official part of a set: its labels, int64 (N,), and its square images, fetched by index
     as uint8 (n, C, H, W)."""
@@ -61,11 +48,11 @@ class Pool:
 @dataclass(frozen=True)
 class SmallSet:
     """A set that lies on the device. ``image_size``: what the loaders give by default (None: the
-    images' own size)."""
+    images' own size). ``mean``, ``std``: None: measured on the training images."""
 
-    read: Callable[[Source], tuple[Pool, Pool, int]]
-    mean: Moments
-    std: Moments
+    read: Callable[[Request], tuple[Pool, Pool, int]]
+    mean: Moments | None = None
+    std: Moments | None = None
     augmentation: Augmentation = NO_AUGMENTATION
     image_size: int | None = None
 
@@ -101,37 +88,37 @@ class Files:
     torchvision: str
     read: Callable[[Path], Arrays]
 
-    def __call__(self, source: Source) -> tuple[Pool, Pool, int]:
+    def __call__(self, request: Request) -> tuple[Pool, Pool, int]:
         folder = locate(
             self.folders[0],
-            source.root,
+            request.root,
             [self.layout, *(f"{folder}/{self.layout}" for folder in self.folders)],
             remedy=f"put {self.contents} there",
             torchvision=self.torchvision,
-            download=source.download,
+            download=request.download,
         )
         return _pools(self.read(folder))
 
 
-def _synthetic(source: Source) -> tuple[Pool, Pool, int]:
+def _synthetic(request: Request) -> tuple[Pool, Pool, int]:
     arrays = make_synthetic(
-        channels=source.in_channels or 3,
-        size=source.image_size or 32,
-        num_classes=source.num_classes or 10,
+        channels=request.in_channels or 3,
+        size=request.image_size or 32,
+        num_classes=request.num_classes or 10,
         num_train=SYNTHETIC_IMAGES,
         num_test=SYNTHETIC_TEST_IMAGES,
-        seed=source.seed,
+        seed=request.seed,
     )
     return _pools(arrays)
 
 
-def _tiny_imagenet(source: Source) -> tuple[Pool, Pool, int]:
+def _tiny_imagenet(request: Request) -> tuple[Pool, Pool, int]:
     train = locate(
         "tiny_imagenet",
-        source.root,
+        request.root,
         ["tiny-imagenet-200/train", "tiny_imagenet/tiny-imagenet-200/train", "tiny_imagenet/train"],
         remedy="unpack tiny-imagenet-200.zip there",
-        download=source.download,
+        download=request.download,
     )
     classes = folders.class_folders(train)
     lists = (
@@ -141,7 +128,7 @@ def _tiny_imagenet(source: Source) -> tuple[Pool, Pool, int]:
 
     def pool(images: ImageList) -> Pool:
         def pixels(indices: np.ndarray) -> torch.Tensor:
-            return folders.decode(images.subset(indices), TINY_IMAGENET_SIDE, source.workers)
+            return folders.decode(images.subset(indices), TINY_IMAGENET_SIDE, request.workers)
 
         return Pool(images.labels, pixels)
 
@@ -152,15 +139,15 @@ def _beside(train: Path, name: str, names: list[str]) -> Path:
     return locate(name, train.parent, names, remedy="put the held-out images there")
 
 
-def list_images(name: str, source: Source) -> Listed:
+def list_images(name: str, request: Request) -> Listed:
     """The image files of ``imagenet`` (train/ and val/) or of an ``image_folder`` (train/ and val/
     or test/; with both, val/ is the validation set)."""
     train = locate(
         name,
-        source.root,
+        request.root,
         [f"{name}/train", "train"],
         remedy="put the training images there, in a folder for each class",
-        download=source.download,
+        download=request.download,
     )
     classes = folders.class_folders(train)
     validation = None
@@ -194,7 +181,7 @@ _CIFAR100 = Files(
 )
 
 SMALL: dict[str, SmallSet] = {
-    "digits": SmallSet(lambda source: _pools(read_digits()), *DIGITS),
+    "digits": SmallSet(lambda request: _pools(read_digits()), *DIGITS),
     "mnist": SmallSet(_MNIST, *MNIST),
     "fashion_mnist": SmallSet(_FASHION, *FASHION_MNIST, CROP_FLIP),
     "cifar10": SmallSet(_CIFAR10, *CIFAR10, CROP_FLIP),
@@ -203,5 +190,4 @@ SMALL: dict[str, SmallSet] = {
     "tiny_imagenet": SmallSet(_tiny_imagenet, *TINY_IMAGENET, CROP_FLIP),
     "synthetic": SmallSet(_synthetic, (0.5,), (0.25,)),
 }
-LISTED = ("imagenet", "image_folder")
 LISTED_SIZE = 224

@@ -2,31 +2,77 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import Field
 from torch import nn
 
-from hiddennet.methods.recipe import Stage
-from hiddennet.methods.section import NameOf, Section
+from hiddennet.data import Data
 from hiddennet.nn import density, hides
 from hiddennet.ops.inits import fan_scaled, scales_fan
-
-if TYPE_CHECKING:
-    from hiddennet.config import Config
-    from hiddennet.data import Data
-    from hiddennet.train.ranks import Ranks
+from hiddennet.optim import optimizers
+from hiddennet.settings.recipe import TrainStage
+from hiddennet.settings.section import NameOf, Section
 
 Init = Annotated[str, NameOf("init")]
+
+
+class Ranks(Protocol):
+    """The processes of a run, as far as methods ask them."""
+
+    first: bool
+
+    def share(self, value: Any, device: torch.device) -> Any:
+        """The first one's value, in all."""
+
+
+class OpenedRun(Protocol):
+    """The network of a run, or of the end of one of its stages, in evaluation mode on the CPU."""
+
+    model: nn.Module
+    method: Method
+    stage: str  # its name; empty: the run's result
+    finished: bool  # the whole run
+
+
+OpenRun = Callable[[str, str], "OpenedRun | None"]
+
+
+def _closed(where: str, key: str) -> OpenedRun | None:
+    raise RuntimeError(f"{key}: expected a method that a run has made, got one that can open no run ({where})")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a method sees of its run's config.
+
+    method, optimizer, schedule: sections. model, data: names. validation: the fraction held out. first_layer,
+    last_layer: "dense" where that layer is not hidden. open_run(where, key): the network of RUN or RUN@STAGE, or None
+    where `where` names no run; key: the config's, for what is said of mistakes.
+    """
+
+    method: Any
+    seed: int
+    epochs: int
+    optimizer: Any
+    schedule: Any
+    model: str
+    data: str
+    validation: float
+    first_layer: str | None
+    last_layer: str | None
+    open_run: OpenRun = _closed
 
 
 class MethodSection(Section):
     """Keys of every method."""
 
-    title: ClassVar[str] = "method"
+    name: str
 
-    def mistakes(self, config: Config) -> list[str]:
+    def mistakes(self, setting: Setting) -> list[str]:
         """What only shows beside other keys of the config, one sentence each."""
         return []
 
@@ -40,39 +86,42 @@ class DrawnSection(MethodSection):
         "relu", description="whose gain the weights are multiplied by"
     )
 
-    def mistakes(self, config: Config) -> list[str]:
-        found = super().mistakes(config)
+    def mistakes(self, setting: Setting) -> list[str]:
+        found = super().mistakes(setting)
         if getattr(self, "scale_fan", False) and not scales_fan(self.init):
             found.append(f"method.scale_fan: expected an init of {', '.join(fan_scaled())} with it, got {self.init!r}")
         return found
 
 
 class Method:
-    """One way to find or train a network. Subclasses say what their paper says, and no more.
+    """One way to find or train a network. Subclasses say what their paper says, and no more; each registers.
 
     A run calls `build` once, `begin` when it starts, then `enter_stage(model, i)` before the first epoch of stage i,
     i = 1, 2, ...; a resumed run calls `remake` in one go and then loads the state. Each stage has a new optimiser, over
     the parameters that require gradients.
     """
 
-    name: ClassVar[str]
     Section: ClassVar[type[MethodSection]]
     takes_graphs: ClassVar[bool] = False  # whether it trains graph networks (models.GRAPHS)
 
-    def __init__(self, config: Config):
-        self.config = config
-        self.section: Any = config.method
-        self.seed = config.seed
+    def __init__(self, setting: Setting):
+        self.setting, self.section, self.seed = setting, setting.method, setting.seed
         # known once the data is there
         self.steps_per_epoch = 0
         self.data: Data | None = None
         self.ranks: Ranks | None = None
 
     @property
-    def stages(self) -> list[Stage]:
+    def stages(self) -> list[TrainStage]:
         """The run's stages, in order; by default one that trains as the config says."""
-        train = self.config.train
-        return [Stage("train", train.epochs, self.config.optimizer, self.config.schedule)]
+        return [self.stage("train")]
+
+    def stage(self, name: str, epochs: int | None = None, **clock: int) -> TrainStage:
+        """A stage with the config's optimiser and schedule, by default of the config's epochs."""
+        setting = self.setting
+        return TrainStage(
+            name, setting.epochs if epochs is None else epochs, setting.optimizer, setting.schedule, **clock
+        )
 
     @property
     def epochs(self) -> int:
@@ -103,8 +152,6 @@ class Method:
 
     def optimizer(self, model: nn.Module, section: Any) -> torch.optim.Optimizer | None:
         """The optimiser of a stage over what learns, as its section of the config says; None when nothing learns."""
-        from hiddennet.train import optimizers
-
         return optimizers.build(model, section)
 
     def state(self) -> dict[str, Any]:
@@ -118,11 +165,20 @@ class Method:
         """Called before each epoch, after enter_stage; returns sentences for the console."""
         return []
 
-    def before_step(self, model: nn.Module, step: int) -> None:
-        """Called before each optimiser step; `step` counts from 0 over the whole run."""
+    # the hooks of a step; `step` counts over the whole run
 
-    def after_step(self, model: nn.Module, step: int) -> None:
-        """Called after each optimiser step; `step` counts from 1 over the whole run."""
+    def before_forward(self, model: nn.Module, step: int) -> None:
+        """Called before a step's first forward pass; `step`: the steps taken before it, from 0."""
+
+    def before_update(self, model: nn.Module, step: int) -> None:
+        """Called between backward, of a batch in parts the last one, and the optimiser, where something learns.
+
+        The gradients are those of the whole batch, over all ranks, not yet shortened to optimizer.clip_norm; they may
+        be changed in place. `step` as in before_forward.
+        """
+
+    def after_update(self, model: nn.Module, step: int) -> None:
+        """Called after the optimiser's step; `step`: the steps taken, this one too, from 1."""
 
     def before_evaluation(self, model: nn.Module, epoch: int) -> list[str]:
         """Called after an epoch's last step, before it is evaluated; returns sentences for the console."""

@@ -6,23 +6,21 @@ random, fixed and targeted-dropout graphs, and a complete graph whose largest ed
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from hiddennet import analysis, models, ops
-from hiddennet.methods.base import Method, MethodSection
-from hiddennet.methods.recipe import Recipe, Stage, recipe_mistakes
-from hiddennet.methods.section import Density, Number
+from hiddennet.methods.base import Method, MethodSection, Setting
 from hiddennet.methods.weights import read_weights
 from hiddennet.models import dnw
 from hiddennet.nn import Wiring, wirings
 from hiddennet.nn.edges import largest
-
-if TYPE_CHECKING:
-    from hiddennet.config import Config
+from hiddennet.registry import register
+from hiddennet.settings.recipe import Recipe, TrainStage
+from hiddennet.settings.section import Density, Number
 
 Kind = Literal[
     "dnw", "random", "dnw_no_update", "complete", "fine_tune", "targeted_dropout", "regular_targeted_dropout"
@@ -39,9 +37,7 @@ class DnwRecipe(Recipe):
 class DnwSection(MethodSection):
     """method: a graph network learns which of its edges it keeps."""
 
-    title: ClassVar[str] = "method 'dnw'"
     sections: ClassVar[dict[str, object]] = {"fine_tune": DnwRecipe}
-    name: Literal["dnw"]
     kind: Kind = Field("dnw", description="which edges are kept and which learn, see hiddennet.nn.Wiring")
     density: Density | None = Field(
         None,
@@ -63,15 +59,15 @@ class DnwSection(MethodSection):
     )
     rewind: bool = Field(False, description="fine_tune starts from the weights as drawn: a one-shot lottery ticket")
 
-    def mistakes(self, config: Config) -> list[str]:
-        found = super().mistakes(config)
-        if config.model.name not in models.GRAPHS:
+    def mistakes(self, setting: Setting) -> list[str]:
+        found = super().mistakes(setting)
+        if setting.model not in models.GRAPHS:
             found.append(
-                f"model.name: expected one of {', '.join(models.GRAPHS)} with dnw, got {config.model.name!r}; for "
+                f"model.name: expected one of {', '.join(models.GRAPHS)} with dnw, got {setting.model!r}; for "
                 "other networks see magnitude_topk"
             )
-        elif self.density is not None and "density" not in dnw.graph_keys(config.model.name):
-            found.append(f"method.density: expected null with {config.model.name}, got {self.density}; set model.width")
+        elif self.density is not None and "density" not in dnw.graph_keys(setting.model):
+            found.append(f"method.density: expected null with {setting.model}, got {self.density}; set model.width")
         if self.drop is not None and self.kind not in _DROPOUTS:
             found.append(f"method.drop: expected null with kind {self.kind}, got {self.drop}; it is for {_DROPOUTS}")
         if (self.graph_from is not None) != (self.kind == "fine_tune"):
@@ -83,43 +79,36 @@ class DnwSection(MethodSection):
         if self.rewind and self.fine_tune is None:
             found.append("method.rewind: expected fine_tune with it, got none")
         if self.fine_tune is not None:
-            found += self._fine_tune_mistakes(config)
+            found += self._fine_tune_mistakes(setting)
         return found
 
-    def _fine_tune_mistakes(self, config: Config) -> list[str]:
-        recipe, own = self.fine_tune, self.fine_tune.epochs is not None
-        epochs, named = (recipe.epochs, "its epochs") if own else (config.train.epochs, "train.epochs")
-        place, validation = "method.fine_tune.", config.data.validation
-        found = recipe_mistakes(place, recipe.optimizer, recipe.schedule, epochs, named, validation)
-        if config.train.epochs == 0:
+    def _fine_tune_mistakes(self, setting: Setting) -> list[str]:
+        found = self.fine_tune.mistakes("method.fine_tune.", setting.epochs, setting.validation)
+        if setting.epochs == 0:
             found.append("method.fine_tune: expected training of at least one epoch before it, got train.epochs 0")
         if self.kind in ("random", "fine_tune"):
             found.append(f"method.fine_tune: expected a kind whose edges are learned before it, got {self.kind!r}")
         return found
 
 
+@register("method", "dnw")
 class Dnw(Method):
     """A graph network of one kind of edges; then, if the config says so, its largest edges alone.
 
     All parameters are drawn from torch's generator with the run's seed, as the networks draw them.
     """
 
-    name = "dnw"
     Section = DnwSection
     takes_graphs = True
 
-    def __init__(self, config: Config):
-        super().__init__(config)
+    def __init__(self, setting: Setting):
+        super().__init__(setting)
         self._before: dict[str, Tensor] = {}  # the masks of the epoch before, as bits
 
     @property
-    def stages(self) -> list[Stage]:
-        train, recipe = self.config.train, self.section.fine_tune
-        first = Stage("train", train.epochs, self.config.optimizer, self.config.schedule)
-        if recipe is None:
-            return [first]
-        epochs = train.epochs if recipe.epochs is None else recipe.epochs
-        return [first, Stage("fine_tune", epochs, recipe.optimizer, recipe.schedule)]
+    def stages(self) -> list[TrainStage]:
+        recipe, first = self.section.fine_tune, self.stage("train")
+        return [first] if recipe is None else [first, recipe.stage("fine_tune", self.setting.epochs)]
 
     def build(self, model: nn.Module) -> nn.Module:
         section = self.section
@@ -141,7 +130,7 @@ class Dnw(Method):
     @torch.no_grad()
     def _start_from(self, model: nn.Module, where: str) -> None:
         """Fix the edges, and take the weights if the config says so, of what was trained before."""
-        state, own = read_weights(where, "method.graph_from"), model.state_dict()
+        state, own = read_weights(where, "method.graph_from", self.setting.open_run), model.state_dict()
         for key, value in own.items():
             if key not in state or state[key].shape != value.shape:
                 got = f"shape {tuple(state[key].shape)}" if key in state else "none"

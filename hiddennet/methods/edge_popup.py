@@ -5,27 +5,24 @@ Also on trained weights: given ones, or those of `dense_epochs` epochs of ordina
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import nn
 
+from hiddennet.methods.base import Setting
 from hiddennet.methods.layers import Patterns, dense_names, draw_weights, generated, learn, numbers
-from hiddennet.methods.recipe import Stage
 from hiddennet.methods.search import Search, SearchSection
-from hiddennet.methods.section import Count, Density, Number
 from hiddennet.methods.weights import load_weights
 from hiddennet.nn import Stored, TopK, hide
-
-if TYPE_CHECKING:
-    from hiddennet.config import Config
+from hiddennet.registry import register
+from hiddennet.settings.recipe import TrainStage
+from hiddennet.settings.section import Count, Density, Number
 
 
 class EdgePopupSection(SearchSection):
     """method: the top-k of learned scores reveals frozen weights."""
 
-    title: ClassVar[str] = "method 'edge_popup'"
-    name: Literal["edge_popup"]
     density: Density = Field(0.5, description="fraction revealed; n - int((1 - density) n) of a layer's n weights")
     by: Literal["magnitude", "value"] = Field(
         "magnitude", description="rank scores by magnitude (the paper) or by value"
@@ -47,12 +44,11 @@ class EdgePopupSection(SearchSection):
     freeze_dense: bool = Field(False, description="layers that are not hidden stay as drawn")
     exclude: Patterns
 
-    def mistakes(self, config: Config) -> list[str]:
-        found = super().mistakes(config)
-        if self.dense_epochs and self.dense_epochs >= config.train.epochs:
+    def mistakes(self, setting: Setting) -> list[str]:
+        found = super().mistakes(setting)
+        if self.dense_epochs and self.dense_epochs >= setting.epochs:
             found.append(
-                f"method.dense_epochs: expected fewer than train.epochs ({config.train.epochs}), "
-                f"got {self.dense_epochs}"
+                f"method.dense_epochs: expected fewer than train.epochs ({setting.epochs}), got {self.dense_epochs}"
             )
         if self.dense_epochs and self.weights:
             found.append(
@@ -66,23 +62,23 @@ class EdgePopupSection(SearchSection):
         return found
 
 
+@register("method", "edge_popup")
 class EdgePopup(Search):
     """Eq. 3: y = conv(x, w * h(|s|)), h = 1 for the top k; eq. 5: ds = dw_eff * w."""
 
-    name = "edge_popup"
     Section = EdgePopupSection
 
-    def __init__(self, config: Config):
-        super().__init__(config)
+    def __init__(self, setting: Setting):
+        super().__init__(setting)
         self._notes: list[str] = []
 
     @property
-    def search_stages(self) -> list[Stage]:
-        dense, train = self.section.dense_epochs, self.config.train.epochs
+    def search_stages(self) -> list[TrainStage]:
+        dense, train = self.section.dense_epochs, self.setting.epochs
         if not dense:
             return super().search_stages
-        recipe = {"optimizer": self.config.optimizer, "schedule": self.config.schedule, "first": 0, "length": train}
-        return [Stage("dense", dense, **recipe), Stage("search", train - dense, **recipe)]  # one schedule over both
+        clock = {"first": 0, "length": train}  # one schedule over both
+        return [self.stage("dense", dense, **clock), self.stage("search", train - dense, **clock)]
 
     @property
     def notes(self) -> list[str]:
@@ -90,20 +86,20 @@ class EdgePopup(Search):
 
     def build(self, model: nn.Module) -> nn.Module:
         section = self.section
-        dense = dense_names(model, self.config, section.exclude)
+        dense = dense_names(model, self.setting, section.exclude)
         if section.dense_epochs:
             draw_weights(model, section, self.seed)
             return model
         if section.weights:
             draw_weights(model, section, self.seed)
-            self._notes = load_weights(model, section.weights)
+            self._notes = load_weights(model, section.weights, self.setting.open_run)
         else:
             draw_weights(model, section, self.seed, names=dense)
         self._hide(model, dense, stored=section.weights is not None)
         return model
 
     def enter_search_stage(self, model: nn.Module, stage: int) -> None:
-        self._hide(model, dense_names(model, self.config, self.section.exclude), stored=True)
+        self._hide(model, dense_names(model, self.setting, self.section.exclude), stored=True)
 
     def _hide(self, model: nn.Module, dense: list[str], stored: bool) -> None:
         section, number = self.section, numbers(model)

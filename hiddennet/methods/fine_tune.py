@@ -5,8 +5,6 @@ With `sanity`, the sub-network is altered first: the checks of Rare Gems (arXiv 
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
 from pydantic import Field
 from torch import nn
 
@@ -15,13 +13,12 @@ from hiddennet.methods.layers import learn, numbers
 from hiddennet.methods.sanity import MEANING, Check, alter
 from hiddennet.methods.subnet import read_subnet
 from hiddennet.nn import Fixed, Stored, hide
+from hiddennet.registry import register
 
 
 class FineTuneSection(MethodSection):
     """method: the weights of a sub-network found before are learned."""
 
-    title: ClassVar[str] = "method 'fine_tune'"
-    name: Literal["fine_tune"]
     subnet: str = Field(
         description="the sub-network: an artifact file, or the folder of a run; RUN@STAGE is the network at the end of "
         "a stage, such as RUN@search"
@@ -30,15 +27,15 @@ class FineTuneSection(MethodSection):
     train_batch_norm: bool = Field(True, description="batch norm's scale and shift learn, where the model has them")
 
 
+@register("method", "fine_tune")
 class FineTune(Method):
     """Weights start as the sub-network has them; hidden ones stay hidden and get no gradient."""
 
-    name = "fine_tune"
     Section = FineTuneSection
 
     def build(self, model: nn.Module) -> nn.Module:
         section = self.section
-        subnet = read_subnet(section.subnet, model, scores=section.sanity == "invert")
+        subnet = read_subnet(section.subnet, model, self.setting.open_run, scores=section.sanity == "invert")
         subnet.copy_into(model)
         masks = subnet.masks
         if section.sanity is not None:

@@ -5,17 +5,16 @@ Sreenivasan et al. 2022, "Rare Gems", arXiv 2202.12002, algorithm 1.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import nn
 
+from hiddennet.methods.base import Setting
 from hiddennet.methods.hc import Hc, HcSection
-from hiddennet.methods.section import Density, Number, Positive
 from hiddennet.methods.strike import prune_rate, strike_layers, strike_out
-
-if TYPE_CHECKING:
-    from hiddennet.config import Config
+from hiddennet.registry import register
+from hiddennet.settings.section import Density, Number, Positive
 
 __all__ = ["GemMiner", "GemMinerSection", "prune_rate", "strike_out"]
 
@@ -23,8 +22,6 @@ __all__ = ["GemMiner", "GemMinerSection", "prune_rate", "strike_out"]
 class GemMinerSection(HcSection):
     """method: hc, whose lowest scores are struck out every few epochs until the density is reached."""
 
-    title: ClassVar[str] = "method 'gem_miner'"
-    name: Literal["gem_miner"]
     density: Density = Field(0.05, description="fraction of all hidden weights that is not struck out in the end")
     period: Positive = Field(5, description="epochs between two times of striking out")
     rate: Number | None = Field(
@@ -39,19 +36,19 @@ class GemMinerSection(HcSection):
     strike_at: Literal["end", "start"] = Field("end", description="of epochs period, 2 period, ...")
     invert: bool = Field(False, description="strike out the highest scores instead: a sanity check")
 
-    def mistakes(self, config: Config) -> list[str]:
-        found = super().mistakes(config)
-        if self.period >= config.train.epochs:
+    def mistakes(self, setting: Setting) -> list[str]:
+        found = super().mistakes(setting)
+        if self.period >= setting.epochs:
             found.append(
-                f"method.period: expected fewer epochs than train.epochs ({config.train.epochs}), got {self.period}"
+                f"method.period: expected fewer epochs than train.epochs ({setting.epochs}), got {self.period}"
             )
         return found
 
 
+@register("method", "gem_miner")
 class GemMiner(Hc):
     """Hc, whose flags lose the fraction `rate` of the lowest scores every `period` epochs."""
 
-    name = "gem_miner"
     Section = GemMinerSection
 
     @property

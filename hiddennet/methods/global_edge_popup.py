@@ -6,26 +6,23 @@ The edge-popup of the Rare Gems ablation (Sreenivasan et al. 2022, arXiv 2202.12
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import nn
 
+from hiddennet.methods.base import Setting
 from hiddennet.methods.layers import Patterns, dense_names, draw_weights, generated, learn, numbers
 from hiddennet.methods.search import Search, SearchSection
-from hiddennet.methods.section import Density, Number, Positive
 from hiddennet.methods.strike import prune_rate
 from hiddennet.nn import TopK, hidden_layers, hide
-
-if TYPE_CHECKING:
-    from hiddennet.config import Config
+from hiddennet.registry import register
+from hiddennet.settings.section import Density, Number, Positive
 
 
 class GlobalEdgePopupSection(SearchSection):
     """method: the top-k of learned scores over all layers together reveals frozen weights."""
 
-    title: ClassVar[str] = "method 'global_edge_popup'"
-    name: Literal["global_edge_popup"]
     density: Density = Field(0.5, description="fraction of all hidden weights that is revealed, in the end")
     period: Positive | None = Field(
         None, description="epochs between the steps in which the density falls to its target; null: it is there at once"
@@ -36,11 +33,11 @@ class GlobalEdgePopupSection(SearchSection):
     )
     exclude: Patterns
 
-    def mistakes(self, config: Config) -> list[str]:
-        found = super().mistakes(config)
-        if self.period is not None and self.period >= config.train.epochs:
+    def mistakes(self, setting: Setting) -> list[str]:
+        found = super().mistakes(setting)
+        if self.period is not None and self.period >= setting.epochs:
             found.append(
-                f"method.period: expected fewer epochs than train.epochs ({config.train.epochs}), got {self.period}"
+                f"method.period: expected fewer epochs than train.epochs ({setting.epochs}), got {self.period}"
             )
         return found
 
@@ -60,19 +57,19 @@ def pruned_fractions(density: float, period: int, epochs: int) -> list[float]:
     return fractions
 
 
+@register("method", "global_edge_popup")
 class GlobalEdgePopup(Search):
     """y = f(x; w * h(|s|)), h = 1 for the highest of all layers' scores; n - ceil((1 - density) n) of n are kept."""
 
-    name = "global_edge_popup"
     Section = GlobalEdgePopupSection
 
-    def __init__(self, config: Config):
-        super().__init__(config)
+    def __init__(self, setting: Setting):
+        super().__init__(setting)
         self._density = self.section.density  # of the epoch at work
 
     def build(self, model: nn.Module) -> nn.Module:
         section, number = self.section, numbers(model)
-        dense = dense_names(model, self.config, section.exclude)
+        dense = dense_names(model, self.setting, section.exclude)
         draw_weights(model, section, self.seed, names=dense)
         hide(
             model,

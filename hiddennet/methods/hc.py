@@ -6,7 +6,7 @@ Sreenivasan et al. 2022, "Rare Gems", arXiv 2202.12002, section 3.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -14,18 +14,16 @@ from torch import Tensor, nn
 
 from hiddennet import ops, optim
 from hiddennet.methods import regularizers
-from hiddennet.methods.base import Init
+from hiddennet.methods.base import Init, Setting
 from hiddennet.methods.layers import Patterns, dense_names, draw_weights, generated, learn, numbers
 from hiddennet.methods.regularizers import Regularizer
 from hiddennet.methods.search import FineTuneRecipe, Search, SearchSection
-from hiddennet.methods.section import Number
 from hiddennet.methods.strike import strike_out
 from hiddennet.methods.weights import load_weights
 from hiddennet.models import prunable
 from hiddennet.nn import Rounded, Stored, hidden_layers, hide, masks
-
-if TYPE_CHECKING:
-    from hiddennet.config import Config
+from hiddennet.registry import register
+from hiddennet.settings.section import Number
 
 ScoreInit = Literal["uniform", "half", "bernoulli", "bimodal", "skew"]
 
@@ -43,9 +41,7 @@ class UnflagRecipe(FineTuneRecipe):
 class HcSection(SearchSection):
     """method: learned scores in [0, 1], rounded, reveal frozen weights (hypercube; no striking out)."""
 
-    title: ClassVar[str] = "method 'hc'"
     sections: ClassVar[dict[str, object]] = {"fine_tune": UnflagRecipe}
-    name: Literal["hc"]
     init: Init = Field("signed_constant", description="distribution of the weights, see hiddennet.ops.init_scale")
     weights: str | None = Field(
         None, description="frozen weights to search in, in place of drawn ones: a checkpoint, a run, torchvision:NAME"
@@ -82,10 +78,12 @@ class HcSection(SearchSection):
     )
     exclude: Patterns
 
-    def mistakes(self, config: Config) -> list[str]:
-        found = super().mistakes(config)
-        if config.optimizer.name == "adamw":
-            found.append("optimizer.name: expected sgd or adam for scores kept in [0, 1], got 'adamw'")
+    def mistakes(self, setting: Setting) -> list[str]:
+        found = super().mistakes(setting)
+        if setting.optimizer.name not in ("sgd", "adam"):
+            found.append(
+                f"optimizer.name: expected sgd or adam for scores kept in [0, 1], got {setting.optimizer.name!r}"
+            )
         if (self.regularizer is None) != (self.regularizer_weight == 0.0):
             found.append(
                 "method.regularizer: expected a regularizer with a weight above 0, or neither, got "
@@ -114,14 +112,14 @@ def score_filler(init: ScoreInit | float) -> Callable[[Tensor], None]:
     return fill
 
 
+@register("method", "hc")
 class Hc(Search):
     """min over p in [0, 1]^n of L(f(x; w * round(p) * q)) + lambda R(p); q are the flags of what is not struck out."""
 
-    name = "hc"
     Section = HcSection
 
-    def __init__(self, config: Config):
-        super().__init__(config)
+    def __init__(self, setting: Setting):
+        super().__init__(setting)
         self._notes: list[str] = []
 
     @property
@@ -130,10 +128,10 @@ class Hc(Search):
 
     def build(self, model: nn.Module) -> nn.Module:
         section, number = self.section, numbers(model)
-        dense = dense_names(model, self.config, section.exclude)
+        dense = dense_names(model, self.setting, section.exclude)
         if section.weights:
             draw_weights(model, section, self.seed)
-            self._notes = load_weights(model, section.weights)
+            self._notes = load_weights(model, section.weights, self.setting.open_run)
         else:
             draw_weights(model, section, self.seed, names=dense)
         self.counted = [n for n in prunable(model, shortcuts=section.shortcuts) if n not in dense]
@@ -203,13 +201,13 @@ class Hc(Search):
             **self._powers(),
         )
 
-    def before_step(self, model: nn.Module, step: int) -> None:
+    def before_forward(self, model: nn.Module, step: int) -> None:
         if self.section.noise:
             for layer in self.rounded(model).values():
                 layer.rounding_step = step
 
     @torch.no_grad()
-    def after_step(self, model: nn.Module, step: int) -> None:
+    def after_update(self, model: nn.Module, step: int) -> None:
         if self.section.learn_threshold:  # scores stay in [0, 2 threshold]
             for layer in self.rounded(model).values():
                 layer.scores.clamp_(max=2 * layer.threshold)

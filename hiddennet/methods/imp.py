@@ -6,28 +6,24 @@ of the learning rate alone (Renda et al. 2020, arXiv 2003.02389); as Rare Gems c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from hiddennet.methods.base import DrawnSection, Init, Method
+from hiddennet.methods.base import DrawnSection, Init, Method, Setting
 from hiddennet.methods.layers import Patterns, dense_names, draw_weights, learn, numbers
-from hiddennet.methods.recipe import Stage
-from hiddennet.methods.section import Count, Number, Positive
 from hiddennet.methods.strike import strike_layers
 from hiddennet.nn import Fixed, Stored, hidden_layers, hide
-
-if TYPE_CHECKING:
-    from hiddennet.config import Config
+from hiddennet.registry import register
+from hiddennet.settings.recipe import TrainStage
+from hiddennet.settings.section import Count, Number, Positive
 
 
 class ImpSection(DrawnSection):
     """method: rounds of training, each followed by pruning the smallest weights of all layers."""
 
-    title: ClassVar[str] = "method 'imp'"
-    name: Literal["imp"]
     init: Init = Field("kaiming_normal", description="distribution of the weights at the start")
     rounds: Positive = Field(10, description="how often is pruned; rounds + 1 trainings of train.epochs epochs each")
     rate: Number = Field(0.2, gt=0.0, lt=1.0, description="fraction of the weights left that goes after each round")
@@ -43,37 +39,36 @@ class ImpSection(DrawnSection):
     )
     exclude: Patterns
 
-    def mistakes(self, config: Config) -> list[str]:
-        found = super().mistakes(config)
-        if config.train.epochs == 0:
+    def mistakes(self, setting: Setting) -> list[str]:
+        found = super().mistakes(setting)
+        if setting.epochs == 0:
             found.append("train.epochs: expected at least 1 for each round of imp, got 0")
         if self.rewind == "learning_rate" and self.rewind_step:
             found.append(f"method.rewind_step: expected 0 with rewind: learning_rate, got {self.rewind_step}")
         return found
 
 
+@register("method", "imp")
 class Imp(Method):
     """Weights learn under masks that lose the smallest magnitudes of all layers together after each round.
 
     Running statistics of batch norm, and its scales and shifts, are not rewound; the optimiser is new in each round.
     """
 
-    name = "imp"
     Section = ImpSection
 
-    def __init__(self, config: Config):
-        super().__init__(config)
+    def __init__(self, setting: Setting):
+        super().__init__(setting)
         self._rewind: dict[str, Tensor] | None = None  # the weights gone back to, by layer
 
     @property
-    def stages(self) -> list[Stage]:
-        epochs, section = self.config.train.epochs, self.section
+    def stages(self) -> list[TrainStage]:
+        epochs, section = self.setting.epochs, self.section
         lengths = [section.first_epochs or epochs] + [epochs] * section.rounds
-        recipe = self.config.optimizer, self.config.schedule
-        return [Stage(f"round {i}", length, *recipe) for i, length in enumerate(lengths)]
+        return [self.stage(f"round {i}", length) for i, length in enumerate(lengths)]
 
     def build(self, model: nn.Module) -> nn.Module:
-        dense, number = dense_names(model, self.config, self.section.exclude), numbers(model)
+        dense, number = dense_names(model, self.setting, self.section.exclude), numbers(model)
         draw_weights(model, self.section, self.seed)
         hide(
             model,
@@ -90,7 +85,7 @@ class Imp(Method):
     def _weights(model: nn.Module) -> dict[str, Tensor]:
         return {name: layer.weight.detach().clone() for name, layer in hidden_layers(model).items()}
 
-    def after_step(self, model: nn.Module, step: int) -> None:
+    def after_update(self, model: nn.Module, step: int) -> None:
         if self.section.rewind == "weights" and step == self.section.rewind_step:
             self._rewind = self._weights(model)
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from hiddennet.methods.base import Init
+from hiddennet.methods.base import Init, Setting
 from hiddennet.methods.layers import Patterns, dense_names, draw_weights, learn, numbers
 from hiddennet.methods.search import Search, SearchSection
-from hiddennet.methods.section import Density, Number, Positive
 from hiddennet.nn import KthValue, Redrawn, hide, redraw
 from hiddennet.ops.inits import fans
-
-if TYPE_CHECKING:
-    from hiddennet.config import Config
+from hiddennet.registry import register
+from hiddennet.settings.section import Density, Number, Positive
 
 ScoreInit = Literal["kaiming_uniform", "kaiming_normal", "signed_constant", "uniform"]
 
@@ -25,8 +23,6 @@ ScoreInit = Literal["kaiming_uniform", "kaiming_normal", "signed_constant", "uni
 class IteRandSection(SearchSection):
     """method: the highest scores reveal random weights; weights not revealed are drawn anew now and then."""
 
-    title: ClassVar[str] = "method 'iterand'"
-    name: Literal["iterand"]
     density: Density = Field(0.5, description="fraction revealed: scores at or above the kth smallest, ties kept")
     init: Init = Field("kaiming_uniform", description="distribution of the weights, see hiddennet.ops.init_scale")
     linear_init: Init | None = Field(None, description="distribution in linear layers; null: as init")
@@ -53,8 +49,8 @@ class IteRandSection(SearchSection):
     train_batch_norm: bool = Field(False, description="batch norm's scale and shift learn, where the model has them")
     exclude: Patterns
 
-    def mistakes(self, config: Config) -> list[str]:
-        found = super().mistakes(config)
+    def mistakes(self, setting: Setting) -> list[str]:
+        found = super().mistakes(setting)
         if (self.decay is None) != (self.mix is None):
             found.append(f"method.decay: expected both or neither of decay and mix, got {self.decay} and {self.mix}")
         return found
@@ -79,15 +75,15 @@ def score_filler(init: ScoreInit, gain: float) -> Callable[[Tensor], None]:
     return fill
 
 
+@register("method", "iterand")
 class IteRand(Search):
     """Algorithm 1: scores learn as in edge-popup, ranked by value; redraws leave what is revealed as it is."""
 
-    name = "iterand"
     Section = IteRandSection
 
     def build(self, model: nn.Module) -> nn.Module:
         section = self.section
-        dense = dense_names(model, self.config, section.exclude)
+        dense = dense_names(model, self.setting, section.exclude)
         number = numbers(model)
         last = getattr(model, "last_layer", None)
         draw_weights(model, section, self.seed, names=dense)
@@ -136,7 +132,7 @@ class IteRand(Search):
             )
         return self.steps_per_epoch // section.period
 
-    def before_step(self, model: nn.Module, step: int) -> None:
+    def before_forward(self, model: nn.Module, step: int) -> None:
         between = self.steps_between
         if between is None or step >= self.search_epochs * self.steps_per_epoch or (step + 1) % between:
             return

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from hiddennet import ops
-from hiddennet.methods.base import DrawnSection
+from hiddennet.methods.base import DrawnSection, Setting
 from hiddennet.nn import Generated, hidden_layers
 from hiddennet.nn.hidden import HiddenMixin
-
-if TYPE_CHECKING:
-    from hiddennet.config import Config
 
 Patterns = Annotated[
     list[str],
@@ -45,7 +42,7 @@ def matching(patterns: Iterable[str], layers: Iterable[str], key: str) -> list[s
     return [name for name in layers if name in found]
 
 
-def dense_names(model: nn.Module, config: Config, exclude: Iterable[str] = ()) -> list[str]:
+def dense_names(model: nn.Module, setting: Setting, exclude: Iterable[str] = ()) -> list[str]:
     """Names of the layers that stay dense: the config's first and last layer, and the patterns.
 
     Raises ValueError for a pattern that meets no layer, and when no layer is left to hide.
@@ -53,7 +50,7 @@ def dense_names(model: nn.Module, config: Config, exclude: Iterable[str] = ()) -
     layers = plain_layers(model)
     dense = set()
     for key in ("first_layer", "last_layer"):
-        if getattr(config.model, key) == "dense":
+        if getattr(setting, key) == "dense":
             dense.add(getattr(model, key))
     dense.update(matching(exclude, layers, "method.exclude"))
     if not layers.keys() - dense:

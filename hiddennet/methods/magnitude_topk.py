@@ -7,7 +7,7 @@ dropout, which the paper compares with. Not the wiring over a graph of channels.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from torch import nn
@@ -21,15 +21,14 @@ from hiddennet.methods.layers import (
     numbers,
     plain_layers,
 )
-from hiddennet.methods.section import Density, Number
 from hiddennet.nn import Stored, TargetedDropout, TopK, hide
+from hiddennet.registry import register
+from hiddennet.settings.section import Density, Number
 
 
 class MagnitudeTopKSection(DrawnSection):
     """method: the weights of largest magnitude are revealed, all weights are learned."""
 
-    title: ClassVar[str] = "method 'magnitude_topk'"
-    name: Literal["magnitude_topk"]
     density: Density = Field(
         0.5, description="fraction revealed; n - int((1 - density) n) of a layer's n weights, 1 - density as a decimal"
     )
@@ -47,15 +46,15 @@ class MagnitudeTopKSection(DrawnSection):
     exclude: Patterns
 
 
+@register("method", "magnitude_topk")
 class MagnitudeTopK(Method):
     """The scores are the weights themselves."""
 
-    name = "magnitude_topk"
     Section = MagnitudeTopKSection
 
     def build(self, model: nn.Module) -> nn.Module:
         section = self.section
-        dense = dense_names(model, self.config, section.exclude)
+        dense = dense_names(model, self.setting, section.exclude)
         number = numbers(model)
         hidden = [name for name in plain_layers(model) if name not in dense]
         draw_weights(model, section, self.seed, names=dense)

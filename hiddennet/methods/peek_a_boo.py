@@ -7,23 +7,22 @@ predictor of few bits (PSG: Wang et al. 2019, "E2-Train", arXiv 1910.13349).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from hiddennet import ops, optim
-from hiddennet.methods.base import Init
+from hiddennet.methods.base import Init, Setting
 from hiddennet.methods.layers import generated, learn, numbers
 from hiddennet.methods.prune_at_init import PruneAtInit, PruneSection
-from hiddennet.methods.section import Number, Positive, Section
 from hiddennet.methods.subnet import Subnet
 from hiddennet.models import peek_a_boo_layers
 from hiddennet.nn import Activated, Flipped, Generated, Stored, hidden_layers, hide, psg
-
-if TYPE_CHECKING:
-    from hiddennet.config import Config
+from hiddennet.optim import optimizers
+from hiddennet.registry import register
+from hiddennet.settings.section import Number, Positive, Section
 
 
 class PsgSection(Section):
@@ -51,9 +50,7 @@ class PsgSection(Section):
 class PeekABooSection(PruneSection):
     """method: a pruner reveals some of the random weights; of those only the signs learn."""
 
-    title: ClassVar[str] = "method 'peek_a_boo'"
     sections: ClassVar[dict[str, object]] = {"psg": PsgSection}
-    name: Literal["peek_a_boo"]
     init: Init = Field("kaiming_normal", description="distribution of the weights")
     learn: Literal["signs", "flipping", "pruning", "ternary"] = Field(
         "signs",
@@ -81,8 +78,8 @@ class PeekABooSection(PruneSection):
         None, description="weight gradients from inputs and errors of few bits; null: exact gradients"
     )
 
-    def mistakes(self, config: Config) -> list[str]:
-        found = super().mistakes(config)
+    def mistakes(self, setting: Setting) -> list[str]:
+        found = super().mistakes(setting)
         if self.psg is not None:
             try:
                 _ = self.psg.config
@@ -93,18 +90,18 @@ class PeekABooSection(PruneSection):
                     "method.psg.sign: expected false with Bop, which weighs gradients by their magnitude: signs of +-1 "
                     "would be far above flip_threshold at every step, got true"
                 )
-        if config.optimizer.clip_norm is not None and self.learn == "signs":
+        if setting.optimizer.clip_norm is not None and self.learn == "signs":
             found.append(
                 "optimizer.clip_norm: expected null with peek_a_boo, since Bop's gradients are not to be scaled, got "
-                f"{config.optimizer.clip_norm}"
+                f"{setting.optimizer.clip_norm}"
             )
         return found
 
 
+@register("method", "peek_a_boo")
 class PeekABoo(PruneAtInit):
     """Masks as prune_at_init chooses them; convolutions learn their signs by Bop, all else by the optimiser."""
 
-    name = "peek_a_boo"
     Section = PeekABooSection
 
     bop: optim.Bop | None = None
@@ -143,8 +140,6 @@ class PeekABoo(PruneAtInit):
         return {name: layer for name, layer in hidden_layers(model).items() if name in self.learned}
 
     def optimizer(self, model: nn.Module, section: Any) -> torch.optim.Optimizer | None:
-        from hiddennet.train import optimizers
-
         if self.section.learn != "signs":
             return super().optimizer(model, section)
 

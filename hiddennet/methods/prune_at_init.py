@@ -7,25 +7,22 @@ et al. 2022, ICLR) and Rare Gems (arXiv 2202.12002) compare them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from hiddennet import data, ops
-from hiddennet.methods.base import DrawnSection, Init, Method
+from hiddennet import data, ops, pruning
+from hiddennet.methods.base import DrawnSection, Init, Method, Setting
 from hiddennet.methods.layers import Patterns, dense_names, draw_weights, learn, matching, numbers, plain_layers
-from hiddennet.methods.recipe import Stage
-from hiddennet.methods.section import Count, Density, Positive
 from hiddennet.methods.subnet import Subnet, read_subnet
 from hiddennet.models import peek_a_boo_layers, prunable
 from hiddennet.nn import Fixed, Stored, hidden_layers, hide
 from hiddennet.nn.hidden import HiddenMixin
-
-if TYPE_CHECKING:
-    from hiddennet.config import Config
-    from hiddennet.data import Data
+from hiddennet.registry import register
+from hiddennet.settings.recipe import TrainStage
+from hiddennet.settings.section import Count, Density, Positive
 
 Pruner = Literal["synflow", "snip", "grasp", "magnitude", "random"]
 _DATA_FREE = ("synflow", "magnitude", "random")
@@ -34,8 +31,6 @@ _DATA_FREE = ("synflow", "magnitude", "random")
 class PruneSection(DrawnSection):
     """method: a pruner reveals some of the random weights before training; those learn."""
 
-    title: ClassVar[str] = "method 'prune_at_init'"
-    name: Literal["prune_at_init"]
     init: Init = Field("kaiming_normal", description="distribution of the weights at the start")
     pruner: Pruner | None = Field("synflow", description="whose scores the mask is chosen by; null: nothing is pruned")
     density: Density = Field(0.3, description="fraction of all weights that may be pruned that is revealed")
@@ -70,8 +65,8 @@ class PruneSection(DrawnSection):
         None, description="for stage train: the pruned network, an artifact or the folder of a run"
     )
 
-    def mistakes(self, config: Config) -> list[str]:
-        found = super().mistakes(config)
+    def mistakes(self, setting: Setting) -> list[str]:
+        found = super().mistakes(setting)
         if (self.stage == "train") != (self.subnet is not None):
             found.append(
                 f"method.subnet: expected it exactly where stage is train, got {self.subnet!r} with {self.stage}"
@@ -81,19 +76,19 @@ class PruneSection(DrawnSection):
                 f"method.shots: expected at most prune_epoch ({self.prune_epoch}), so that there is an epoch between "
                 f"two, or 1, got {self.shots}"
             )
-        if self.prune_epoch and (self.stage != "both" or self.prune_epoch >= config.train.epochs):
+        if self.prune_epoch and (self.stage != "both" or self.prune_epoch >= setting.epochs):
             found.append(
-                f"method.prune_epoch: expected 0, or an epoch of the training (train.epochs is {config.train.epochs}) "
+                f"method.prune_epoch: expected 0, or an epoch of the training (train.epochs is {setting.epochs}) "
                 f"with stage both, got {self.prune_epoch} with stage {self.stage}"
             )
         if self.classifier_density is not None and self.scope != "layer":
             found.append("method.classifier_density: expected scope layer with it, got scope global")
-        if config.data.name in data.TEXT:
-            found.append(f"method.name: expected a data set of images with {self.name}, got {config.data.name!r}")
+        if setting.data in data.TEXT:
+            found.append(f"method.name: expected a data set of images with {self.name}, got {setting.data!r}")
         return found
 
 
-def sample(data: Data, count: int, batch_size: int) -> list[tuple[Tensor, Tensor]]:
+def sample(data: data.Data, count: int, batch_size: int) -> list[tuple[Tensor, Tensor]]:
     """The first `count` training images of epoch 0 over all ranks, as training sees them, in batches of at most
     `batch_size`."""
     whole = data.train.whole()
@@ -108,22 +103,22 @@ def sample(data: Data, count: int, batch_size: int) -> list[tuple[Tensor, Tensor
     return list(zip(torch.cat(images).split(batch_size), torch.cat(labels).split(batch_size), strict=True))
 
 
+@register("method", "prune_at_init")
 class PruneAtInit(Method):
     """Fixed masks, chosen by a pruner at the start of training or in shots up to prune_epoch; their weights learn."""
 
-    name = "prune_at_init"
     Section = PruneSection
 
     @property
-    def stages(self) -> list[Stage]:
+    def stages(self) -> list[TrainStage]:
         if self.section.stage == "prune":
-            return [Stage("prune", 0, self.config.optimizer, self.config.schedule)]
+            return [self.stage("prune", 0)]
         return super().stages
 
     def build(self, model: nn.Module) -> nn.Module:
         section = self.section
         paper = peek_a_boo_layers(model)
-        dense = dense_names(model, self.config, section.exclude)
+        dense = dense_names(model, self.setting, section.exclude)
         if section.layers == "paper":
             dense += [name for name in plain_layers(model) if name not in {*paper.pruned, *paper.learned, *dense}]
         hidden = [name for name in plain_layers(model) if name not in dense]
@@ -133,7 +128,7 @@ class PruneAtInit(Method):
         if len(self.unpruned) == len(hidden):
             raise ValueError(f"method: expected a layer to prune, got none of {len(hidden)}; see exclude and unpruned")
         draw_weights(model, section, self.seed)
-        subnet = read_subnet(section.subnet, model) if section.subnet else None
+        subnet = read_subnet(section.subnet, model, self.setting.open_run) if section.subnet else None
         if subnet is not None:
             subnet.copy_into(model)
 
@@ -190,8 +185,6 @@ class PruneAtInit(Method):
 
     def choose(self, model: nn.Module, density: float) -> dict[str, Tensor]:
         """The pruner's masks by name of the weight, bool."""
-        from hiddennet import pruning
-
         section, seen = self.section, self.data
         usual = 100 if section.pruner == "synflow" else 1
         batches = None

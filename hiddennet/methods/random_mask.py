@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
@@ -19,16 +18,15 @@ from hiddennet.methods.layers import (
     numbers,
     plain_layers,
 )
-from hiddennet.methods.section import Density
 from hiddennet.nn import Fixed, Stored, hide
 from hiddennet.nn.rules import kept_count
+from hiddennet.registry import register
+from hiddennet.settings.section import Density
 
 
 class RandomSection(DrawnSection):
     """method: a fixed random mask (the papers' "random graph")."""
 
-    title: ClassVar[str] = "method 'random'"
-    name: Literal["random"]
     density: Density = Field(0.5, description="fraction of each layer's weights that is revealed")
     init: Init = Field("kaiming_normal", description="distribution of the weights at the start")
     scale_fan: bool = Field(False, description="multiply the fan by the density")
@@ -37,15 +35,15 @@ class RandomSection(DrawnSection):
     exclude: Patterns
 
 
+@register("method", "random")
 class RandomMask(Method):
     """k = n - int((1 - density) n) weights of each layer, chosen by a uniform draw."""
 
-    name = "random"
     Section = RandomSection
 
     def build(self, model: nn.Module) -> nn.Module:
         section = self.section
-        dense = dense_names(model, self.config, section.exclude)
+        dense = dense_names(model, self.setting, section.exclude)
         number = numbers(model)
         hidden = [name for name in plain_layers(model) if name not in dense]
         kept = self.counts(model, hidden)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -10,15 +10,14 @@ from torch import nn
 
 from hiddennet.methods.base import DrawnSection, Method
 from hiddennet.methods.layers import Patterns, dense_names, draw_weights, generated, learn, numbers
-from hiddennet.methods.section import Number
 from hiddennet.nn import Sampled, hidden_layers, hide
+from hiddennet.registry import register
+from hiddennet.settings.section import Number
 
 
 class SampledSection(DrawnSection):
     """method: each weight is revealed with probability sigmoid(score); the scores are learned."""
 
-    title: ClassVar[str] = "method 'sampled'"
-    name: Literal["sampled"]
     score_init: Literal["kaiming_uniform"] | Number = Field(
         "kaiming_uniform", description="U(+-1/sqrt(fan_in)), or one number for all scores"
     )
@@ -31,15 +30,15 @@ class SampledSection(DrawnSection):
     exclude: Patterns
 
 
+@register("method", "sampled")
 class SampledMask(Method):
     """Bernoulli(sigmoid(s)) anew at each training forward; straight through to the probability."""
 
-    name = "sampled"
     Section = SampledSection
 
     def build(self, model: nn.Module) -> nn.Module:
         section = self.section
-        dense = dense_names(model, self.config, section.exclude)
+        dense = dense_names(model, self.setting, section.exclude)
         number = numbers(model)
         draw_weights(model, section, self.seed, names=dense)
         hide(

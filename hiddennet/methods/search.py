@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from hiddennet.methods.base import DrawnSection, Method
+from hiddennet.methods.base import DrawnSection, Method, Setting
 from hiddennet.methods.layers import learn, numbers
-from hiddennet.methods.recipe import Recipe, Stage, recipe_mistakes
 from hiddennet.methods.sanity import MEANING, Check, alter
 from hiddennet.nn import Fixed, Stored, hidden_layers, hide, masks
 from hiddennet.nn.expose import expose
-
-if TYPE_CHECKING:
-    from hiddennet.config import Config
+from hiddennet.settings.recipe import Recipe, TrainStage
 
 
 class FineTuneRecipe(Recipe):
@@ -35,15 +32,12 @@ class SearchSection(DrawnSection):
         None, description="train the weights of the sub-network afterwards, in a stage of its own; null: no"
     )
 
-    def mistakes(self, config: Config) -> list[str]:
-        found = super().mistakes(config)
-        if self.fine_tune is not None and config.train.epochs == 0:
+    def mistakes(self, setting: Setting) -> list[str]:
+        found = super().mistakes(setting)
+        if self.fine_tune is not None and setting.epochs == 0:
             found.append("method.fine_tune: expected a search of at least one epoch before it, got train.epochs 0")
         if self.fine_tune is not None:
-            recipe, own = self.fine_tune, self.fine_tune.epochs is not None
-            epochs, named = (recipe.epochs, "its epochs") if own else (config.train.epochs, "train.epochs")
-            place, validation = "method.fine_tune.", config.data.validation
-            found += recipe_mistakes(place, recipe.optimizer, recipe.schedule, epochs, named, validation)
+            found += self.fine_tune.mistakes("method.fine_tune.", setting.epochs, setting.validation)
         return found
 
 
@@ -76,18 +70,14 @@ class Search(Method):
     """A search in stages of its own, `search_stages`; then, if the config says so, the fine-tuning."""
 
     @property
-    def search_stages(self) -> list[Stage]:
+    def search_stages(self) -> list[TrainStage]:
         """The stages of the search."""
-        train = self.config.train
-        return [Stage("search", train.epochs, self.config.optimizer, self.config.schedule)]
+        return [self.stage("search")]
 
     @property
-    def stages(self) -> list[Stage]:
+    def stages(self) -> list[TrainStage]:
         recipe, search = self.section.fine_tune, self.search_stages
-        if recipe is None:
-            return search
-        epochs = self.config.train.epochs if recipe.epochs is None else recipe.epochs
-        return [*search, Stage("fine_tune", epochs, recipe.optimizer, recipe.schedule)]
+        return search if recipe is None else [*search, recipe.stage("fine_tune", self.setting.epochs)]
 
     @property
     def search_epochs(self) -> int:

@@ -9,15 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from hiddennet import artifact
+from hiddennet.methods.base import OpenRun
 from hiddennet.methods.layers import is_batch_norm, plain_layers
 from hiddennet.methods.search import Search
 from hiddennet.nn import hidden_layers, masks
-
-
-def run_artifact(where: str | Path) -> Path | None:
-    """The artifact of a run's folder, or None where it has none."""
-    path = Path(where) / "artifact.safetensors"
-    return path if path.is_file() else None
 
 
 @dataclass
@@ -34,52 +30,31 @@ class Subnet:
         model.load_state_dict(self.state, strict=False)
 
 
-def _network(where: str, model: nn.Module, scores: bool) -> tuple[nn.Module, dict[str, Tensor]]:
-    """The network at `where` with its hidden layers, and their masks; with `scores` as its checkpoint has it."""
-    from hiddennet import artifact
-
-    folder, _, stage = where.rpartition("@") if "@" in where and not Path(where).exists() else (where, "", "")
-    if Path(folder).is_dir() and (stage or scores):
-        return _of_checkpoint(Path(folder), stage, where)
-    path = run_artifact(where) if Path(where).is_dir() else Path(where)
-    if path is None or not path.is_file():
+def _network(where: str, model: nn.Module, open_run: OpenRun) -> tuple[nn.Module, dict[str, Tensor]]:
+    """The network at `where` with its hidden layers, and their masks: at a stage those its own fine-tuning takes."""
+    run = open_run(where, "method.subnet")
+    if run is not None and (run.stage or run.finished):
+        names = [stage.name for stage in run.method.stages]
+        searched = isinstance(run.method, Search) and names[-1] == "fine_tune" and run.stage != names[-1]
+        return run.model, run.method.found(run.model) if run.stage and searched else masks(run.model)
+    if run is not None or not Path(where).is_file():
         raise FileNotFoundError(f"method.subnet: expected an artifact or the folder of a finished run, got {where!r}")
-    known = artifact.read_header(path)["model"] is not None
-    found = artifact.load(path) if known else artifact.load(path, copy.deepcopy(model))
+    known = artifact.read_header(where)["model"] is not None
+    found = artifact.load(where) if known else artifact.load(where, copy.deepcopy(model))
     return found, masks(found)
 
 
-def _of_checkpoint(path: Path, stage: str, where: str) -> tuple[nn.Module, dict[str, Tensor]]:
-    """The network at the end of a run's stage, or of its best epoch; with the masks its own fine-tuning takes."""
-    from hiddennet import methods
-    from hiddennet.train import checkpoint
-    from hiddennet.train.evaluate import restore_with_method
-    from hiddennet.train.folder import RunFolder
-
-    folder = RunFolder(path)
-    config = folder.read_config()
-    names = [one.name for one in methods.create(config).stages]
-    if stage and stage not in names:
-        raise ValueError(
-            f"method.subnet: expected a stage of the run after '@' ({', '.join(names)}), got {stage!r} in {where!r}"
-        )
-    file = folder.best if not stage or stage == names[-1] else folder.stage(names.index(stage))
-    found, method = restore_with_method(config, checkpoint.load(file))
-    searched = isinstance(method, Search) and names[-1] == "fine_tune" and stage != names[-1]
-    return found, method.found(found) if stage and searched else masks(found)
-
-
 @torch.no_grad()
-def read_subnet(where: str, model: nn.Module, *, scores: bool = False) -> Subnet:
+def read_subnet(where: str, model: nn.Module, open_run: OpenRun, *, scores: bool = False) -> Subnet:
     """Return the sub-network at `where`, an artifact, a run, or a run's stage (RUN@STAGE), for a plain model.
 
     Batch norm's scales and shifts may be missing (they start at 1 and 0); all else must fit.
 
-    scores: also return what its masks were ranked by, None where it has no scores.
+    open_run: of the method's setting. scores: also return what its masks were ranked by, None where it has no scores.
 
     Raises FileNotFoundError or ValueError.
     """
-    found, revealed = _network(where, model, scores)
+    found, revealed = _network(where, model, open_run)
     layers = hidden_layers(found)
     if not layers:
         raise ValueError(f"method.subnet: expected a sub-network in {where}, got no hidden layers")

@@ -7,37 +7,35 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from hiddennet import artifact
+from hiddennet.importers.checkpoint import read_checkpoint
+from hiddennet.methods.base import OpenRun
 from hiddennet.methods.layers import is_batch_norm
 from hiddennet.nn import hidden_layers
 
 TORCHVISION = "torchvision:"
 
 
-def read_weights(where: str, key: str = "method.weights") -> dict[str, Tensor]:
-    """Return the state dict that `where` names: a checkpoint, a run, an artifact, torchvision:NAME. key: the config's.
+def read_weights(where: str, key: str, open_run: OpenRun) -> dict[str, Tensor]:
+    """Return the state dict that `where` names: a checkpoint, a run or RUN@STAGE, an artifact, torchvision:NAME.
+
+    key: the config's. open_run: of the method's setting.
 
     Raises FileNotFoundError or ValueError, saying what was expected.
     """
     if where.startswith(TORCHVISION):
         return _torchvision(where.removeprefix(TORCHVISION), key)
-    path = Path(where)
-    if path.is_dir():
-        best = path / "checkpoints" / "best.pt"
-        path = best if best.is_file() else path / "checkpoints" / "last.pt"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{key}: expected a checkpoint, a run, an artifact or torchvision:NAME, got {where!r}, where there is none"
-        )
-    if path.suffix == ".safetensors":
-        from hiddennet import artifact
-
-        model = artifact.load(path)
+    run, path = open_run(where, key), Path(where)
+    if run is not None or (path.suffix == ".safetensors" and path.is_file()):
+        model = artifact.load(path) if run is None else run.model
         state = {key: value for key, value in model.state_dict().items() if torch.is_tensor(value)}
         for name, layer in hidden_layers(model).items():
             state[f"{name}.weight"] = layer.source_weight()
         return state
-    from hiddennet.importers.checkpoint import read_checkpoint
-
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{key}: expected a checkpoint, a run, an artifact or torchvision:NAME, got {where!r}, where there is none"
+        )
     return _state_dict(read_checkpoint(path), where, key)
 
 
@@ -73,7 +71,7 @@ def _state_dict(document: object, where: str, config_key: str) -> dict[str, Tens
 
 
 @torch.no_grad()
-def load_weights(model: nn.Module, where: str) -> list[str]:
+def load_weights(model: nn.Module, where: str, open_run: OpenRun) -> list[str]:
     """Copy trained weights into the plain model, in place; return sentences on what was left out.
 
     All weights, scales, shifts and statistics must be there in the model's shapes. Two things may
@@ -82,7 +80,7 @@ def load_weights(model: nn.Module, where: str) -> list[str]:
 
     Raises ValueError naming what is missing or of another shape.
     """
-    state, notes = read_weights(where), []
+    state, notes = read_weights(where, "method.weights", open_run), []
     classifier = getattr(model, "last_layer", None)
     own = model.state_dict()
     for key in own.keys() - state.keys():

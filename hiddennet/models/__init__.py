@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from . import dnw
 from .prunable import PeekABooLayers, peek_a_boo_layers, prunable
-from .registry import GRAPHS, TEXT, build, names
+from .registry import GRAPHS, TEXT, Options, build, names
 from .resnet import ResNet
 from .small import SmallNet
 
 __all__ = [
     "GRAPHS",
     "TEXT",
+    "Options",
     "PeekABooLayers",
     "ResNet",
     "SmallNet",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
+import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
 from torch import nn
+
+from hiddennet.registry import REGISTRIES, register
 
 from . import dnw
 from .layers import BATCH_NORMS
@@ -22,71 +24,108 @@ from .thin_resnet import ThinResNet
 from .vgg import DEPTHS, Vgg
 from .wide_resnet import WideResNet
 
+MODELS = REGISTRIES["model"]
+TEXT = ("lstm_lm",)  # models of words, not of images
+GRAPHS = tuple(dnw.NETWORKS)  # models whose channels are the nodes of a wiring
+
 
 @dataclass(frozen=True)
-class Request:
-    """What ``build`` was asked for, with the model's defaults filled in."""
+class Options:
+    """What a model is made of: the arguments of ``build``, in whose words they are told.
+
+    num_classes: logits of the classifier. in_channels, image_size: of the square input images; None: the model's own
+    (``fc*``, ``lenet5`` and ``ramanujan_net`` 1 and 28, ``digits_*`` 1 and 8, ``tiny_*`` 3 and 64, ``resnet18`` ...
+    ``resnet152``, ``wide_resnet50_2``, ``101_2`` and ``resnext*`` 3 and 224, the others 3 and 32). The networks that
+    end in a global average take any size; ``mobilenet_v1`` begins with stride 2 above 64.
+
+    width: factor on every layer's channels, ``int(n * width)``; input and output keep theirs. batch_norm: ``affine``,
+    ``non_affine`` or ``none``; the small nets (``fc*``, ``conv2`` ... ``conv8``, ``digits_*``, ``lenet5``,
+    ``ramanujan_net``) have none by definition: unused there. bias: biases, zero at the start: in every layer of the
+    small nets, in the classifier of the others, whose batch norm shifts the rest.
+
+    The others are refused where a model does not take them. conv_bias: zero biases in the convolutions of ``vgg*`` and
+    ``tiny_vgg16`` too. stem_scaled: False: the first convolution keeps its 64 channels whatever the width, and the
+    first block gets a projection (arXiv 2106.09269); of the residual networks of 64 to 512 channels. layers, dropout:
+    of ``lstm_lm`` (2 and 0.65), whose num_classes are the words of the vocabulary; it has 1500 units times ``width``,
+    biases where ``bias`` is true, and no use for in_channels and image_size. graph: of the ``dnw_*`` networks: fields
+    of their config objects (hiddennet.models.dnw), by name; the kind is "complete" where it does not say.
+    """
 
     name: str
     num_classes: int
-    in_channels: int
-    image_size: int
-    width: float
-    batch_norm: str
-    bias: bool
-    conv_bias: bool
-    stem_scaled: bool
-    layers: int | None
-    dropout: float | None
-    graph: dict[str, Any] | None
+    in_channels: int | None = None
+    image_size: int | None = None
+    width: float = 1.0
+    batch_norm: str = "affine"
+    bias: bool = False
+    conv_bias: bool = False
+    stem_scaled: bool = True
+    layers: int | None = None
+    dropout: float | None = None
+    graph: Mapping[str, Any] | None = None
+
+
+# refused by models that do not take them
+OPTIONAL = ("width", "conv_bias", "stem_scaled", "layers", "dropout", "graph")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A model's default input, how it is made, which keys of the request ``make`` takes, and their
-    defaults where they are None."""
+    """A model's default input, how it is made, and its own defaults of options that are None.
+
+    ``make`` is given the options that its signature names and that are not bound already.
+    """
 
     in_channels: int
     image_size: int
     make: Callable[..., nn.Module]
-    takes: tuple[str, ...]
     defaults: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def takes(self) -> list[str]:
+        """The options that the model depends on."""
+        bound = self.make.keywords if isinstance(self.make, partial) else {}
+        named = inspect.signature(self.make).parameters
+        return [one.name for one in fields(Options) if one.name in named and one.name not in bound]
 
-_COMMON = ("num_classes", "in_channels", "width", "bias")
-_SIZED = (*_COMMON, "image_size")
-_NORMED = (*_COMMON, "batch_norm")
-_GRAPH = ("num_classes", "in_channels", "image_size", "width", "graph")
-TEXT = ("lstm_lm",)  # models of words, not of images
+
+def entry_of(name: str) -> Entry:
+    """The model of that name: one of ours, or what a user registered: anything that is called with options and returns
+    a module. Its attributes in_channels (3) and image_size (32), where it has them, say what it is made for."""
+    found = MODELS.find(name)
+    if isinstance(found, Entry):
+        return found
+    return Entry(getattr(found, "in_channels", 3), getattr(found, "image_size", 32), found)
 
 
-def _double_thin(*arguments: int, width: float, **others: object) -> nn.Module:
-    return ThinResNet(*arguments, width=2 * width, **others)
+def _double_thin(*, num_classes: int, in_channels: int, width: float, batch_norm: str, bias: bool) -> nn.Module:
+    return ThinResNet(
+        5, num_classes=num_classes, in_channels=in_channels, width=2 * width, batch_norm=batch_norm, bias=bias
+    )
 
 
 def _small() -> dict[str, Entry]:
+    plain = partial(SmallNet, batch_norm=None)
     entries = {
-        "fc": Entry(1, 28, partial(SmallNet, (), (300, 100)), _SIZED),
-        "digits_mlp": Entry(1, 8, partial(SmallNet, (), (512, 512)), _SIZED),
-        "digits_conv": Entry(1, 8, partial(SmallNet, (32, 64, POOL), (256,)), _SIZED),
-        "lenet5": Entry(1, 28, LeNet5, _SIZED),
-        "ramanujan_net": Entry(1, 28, RamanujanNet, _SIZED),
+        "fc": Entry(1, 28, partial(plain, (), (300, 100))),
+        "digits_mlp": Entry(1, 8, partial(plain, (), (512, 512))),
+        "digits_conv": Entry(1, 8, partial(plain, (32, 64, POOL), (256,))),
+        "lenet5": Entry(1, 28, LeNet5),
+        "ramanujan_net": Entry(1, 28, RamanujanNet),
     }
     for depth in (1, 2, 3):
-        entries[f"fc1000_{depth}"] = Entry(1, 28, partial(SmallNet, (), (1000,) * depth), _SIZED)
+        entries[f"fc1000_{depth}"] = Entry(1, 28, partial(plain, (), (1000,) * depth))
     plan: tuple[int | str, ...] = ()
     for depth, channels in zip((2, 4, 6, 8), (64, 128, 256, 512), strict=True):
         plan = (*plan, channels, channels, POOL)
-        make = partial(SmallNet, plan, (256, 256))
-        entries[f"conv{depth}"] = Entry(3, 32, make, _SIZED)
+        entries[f"conv{depth}"] = Entry(3, 32, partial(plain, plan, (256, 256)))
         if depth in (4, 6):
-            entries[f"conv{depth}_bn"] = Entry(3, 32, make, (*_SIZED, "batch_norm"))
+            entries[f"conv{depth}_bn"] = Entry(3, 32, partial(SmallNet, plan, (256, 256)))
     return entries
 
 
 def _resnets() -> dict[str, Entry]:
     entries = {}
-    takes = (*_NORMED, "stem_scaled")
     depths = {
         18: ((2, 2, 2, 2), False),
         34: ((3, 4, 6, 3), False),
@@ -96,22 +135,21 @@ def _resnets() -> dict[str, Entry]:
     }
     for depth, (blocks, bottleneck) in depths.items():
         make = partial(ResNet, blocks, bottleneck=bottleneck)
-        entries[f"cifar_resnet{depth}"] = Entry(3, 32, partial(make, stem="cifar"), takes)
-        entries[f"resnet{depth}"] = Entry(3, 224, partial(make, stem="imagenet"), takes)
+        entries[f"cifar_resnet{depth}"] = Entry(3, 32, partial(make, stem="cifar"))
+        entries[f"resnet{depth}"] = Entry(3, 224, partial(make, stem="imagenet"))
     for depth in (50, 101):
         make = partial(ResNet, depths[depth][0], bottleneck=True, stem="imagenet", inner=2)
-        entries[f"wide_resnet{depth}_2"] = Entry(3, 224, make, takes)
+        entries[f"wide_resnet{depth}_2"] = Entry(3, 224, make)
     for name, depth, inner in (("resnext50_32x4d", 50, 2), ("resnext101_32x8d", 101, 4)):
         make = partial(ResNet, depths[depth][0], bottleneck=True, stem="imagenet", inner=inner, groups=32)
-        entries[name] = Entry(3, 224, make, takes)
-    entries["tiny_resnet18"] = Entry(3, 64, entries["resnet18"].make, takes)
+        entries[name] = Entry(3, 224, make)
+    entries["tiny_resnet18"] = Entry(3, 64, entries["resnet18"].make)
     return entries
 
 
 def _vggs() -> dict[str, Entry]:
-    takes = (*_NORMED, "image_size", "conv_bias")
-    entries = {f"vgg{depth}": Entry(3, 32, partial(Vgg, counts), takes) for depth, counts in DEPTHS.items()}
-    entries["tiny_vgg16"] = Entry(3, 64, entries["vgg16"].make, takes)
+    entries = {f"vgg{depth}": Entry(3, 32, partial(Vgg, counts)) for depth, counts in DEPTHS.items()}
+    entries["tiny_vgg16"] = Entry(3, 64, entries["vgg16"].make)
     return entries
 
 
@@ -120,126 +158,72 @@ def _registry() -> dict[str, Entry]:
         **_small(),
         **_resnets(),
         **_vggs(),
-        "resnet20": Entry(3, 32, partial(ThinResNet, 3), _NORMED),
-        "resnet32": Entry(3, 32, partial(ThinResNet, 5), _NORMED),
-        "resnet32_double": Entry(3, 32, partial(_double_thin, 5), _NORMED),
-        "resnet20_projection": Entry(3, 32, partial(ThinResNet, 3, projection=True), _NORMED),
-        "resnet110_projection": Entry(3, 32, partial(ThinResNet, 18, projection=True), _NORMED),
-        "wide_resnet28_2": Entry(3, 32, partial(WideResNet, 4, 2), _NORMED),
-        "wide_resnet28_10": Entry(3, 32, partial(WideResNet, 4, 10, plain_skip=True, last_momentum=0.9), _NORMED),
-        "mobilenet_v1": Entry(3, 32, MobileNetV1, (*_NORMED, "image_size")),
-        "mobilenet_v2": Entry(3, 32, MobileNetV2, _NORMED),
-        **{name: Entry(3, size, partial(dnw.make, name), _GRAPH) for name, size in dnw.IMAGE_SIZES.items()},
-        "lstm_lm": Entry(
-            1, 35, LstmLm, ("num_classes", "width", "bias", "layers", "dropout"), {"layers": 2, "dropout": 0.65}
-        ),
+        "resnet20": Entry(3, 32, partial(ThinResNet, 3)),
+        "resnet32": Entry(3, 32, partial(ThinResNet, 5)),
+        "resnet32_double": Entry(3, 32, _double_thin),
+        "resnet20_projection": Entry(3, 32, partial(ThinResNet, 3, projection=True)),
+        "resnet110_projection": Entry(3, 32, partial(ThinResNet, 18, projection=True)),
+        "wide_resnet28_2": Entry(3, 32, partial(WideResNet, 4, 2)),
+        "wide_resnet28_10": Entry(3, 32, partial(WideResNet, 4, 10, plain_skip=True, last_momentum=0.9)),
+        "mobilenet_v1": Entry(3, 32, MobileNetV1),
+        "mobilenet_v2": Entry(3, 32, MobileNetV2),
+        **{name: Entry(3, size, partial(dnw.make, name)) for name, size in dnw.IMAGE_SIZES.items()},
+        "lstm_lm": Entry(1, 35, LstmLm, {"layers": 2, "dropout": 0.65}),
     }
 
 
-_ENTRIES = _registry()
-GRAPHS = tuple(dnw.NETWORKS)  # models whose channels are the nodes of a wiring
+for _name, _entry in _registry().items():
+    register("model", _name)(_entry)
 
 
 def names() -> list[str]:
     """The names ``build`` knows, sorted."""
-    return sorted(_ENTRIES)
+    return sorted(MODELS)
 
 
-def build(
-    name: str,
-    *,
-    num_classes: int,
-    in_channels: int | None = None,
-    image_size: int | None = None,
-    width: float = 1.0,
-    batch_norm: str = "affine",
-    bias: bool = False,
-    conv_bias: bool = False,
-    stem_scaled: bool = True,
-    layers: int | None = None,
-    dropout: float | None = None,
-    graph: Mapping[str, Any] | None = None,
-) -> nn.Module:
-    """Makes the model ``name`` with PyTorch's default initialisation of its weights.
+def build(name: str, *, num_classes: int, **options: Any) -> nn.Module:
+    """Makes the model ``name``, one of ``names()``, with PyTorch's default initialisation of its weights.
 
-    Args:
-        name: one of ``names()``.
-        num_classes: logits of the classifier.
-        in_channels, image_size: of the square input images; None: the model's own (``fc*``,
-            ``lenet5`` and ``ramanujan_net`` 1 and 28, ``digits_*`` 1 and 8, ``tiny_*`` 3 and 64,
-            ``resnet18`` ... ``resnet152``, ``wide_resnet50_2``, ``101_2`` and ``resnext*`` 3 and 224,
-            the others 3 and 32). The networks that end in a global average take any size;
-            ``mobilenet_v1`` begins with stride 2 above 64.
-        width: factor on every layer's channels, ``int(n * width)``; input and output keep theirs.
-        batch_norm: ``affine``, ``non_affine`` or ``none``. The small nets (``fc*``, ``conv2`` ... ``conv8``,
-            ``digits_*``, ``lenet5``, ``ramanujan_net``) have no batch norm by definition: unused there.
-        bias: biases, zero at the start: in every layer of the small nets, in the classifier of the
-            others, whose batch norm shifts the rest.
-        conv_bias: zero biases in the convolutions of ``vgg*`` and ``tiny_vgg16`` too, refused elsewhere.
-        stem_scaled: False: the first convolution keeps its 64 channels whatever the width, and the
-            first block gets a projection (arXiv 2106.09269); for the residual networks of 64 to 512
-            channels, refused elsewhere.
-        layers, dropout: of ``lstm_lm`` (2 and 0.65), refused elsewhere. Its num_classes are the words
-            of the vocabulary, it has 1500 units times ``width``, biases where ``bias`` is true, and no
-            use for in_channels and image_size.
-        graph: of the ``dnw_*`` networks: fields of their config objects (hiddennet.models.dnw), by name; the kind of
-            graph is "complete" where it does not say. Refused elsewhere.
+    num_classes, options: see Options.
 
-    The model carries ``first_layer`` and ``last_layer`` (names of modules, to keep them dense) and
-    ``architecture``, the arguments that make it again: ``build(**model.architecture)``.
+    The model carries ``first_layer`` and ``last_layer`` (names of modules, to keep them dense; a user's own model where
+    it says so) and ``architecture``, the arguments that make it again: ``build(**model.architecture)``.
 
-    Raises ValueError for an unknown name or an impossible number.
+    Raises ValueError for an unknown name or an impossible number, TypeError for an unknown option.
     """
-    if name not in _ENTRIES:
-        near = difflib.get_close_matches(str(name).lower(), _ENTRIES, n=1, cutoff=0.0)
-        raise ValueError(f"model: expected one of {', '.join(names())}, got {name!r}; did you mean {near[0]!r}?")
-    entry = _ENTRIES[name]
-    if graph is not None and not isinstance(graph, Mapping):
-        raise ValueError(f"graph: expected a map of keys such as {{'kind': 'dnw'}}, or None, got {graph!r}")
-    request = Request(
-        name=name,
-        num_classes=num_classes,
-        in_channels=entry.in_channels if in_channels is None else in_channels,
-        image_size=entry.image_size if image_size is None else image_size,
-        width=width,
-        batch_norm=batch_norm,
-        bias=bias,
-        conv_bias=conv_bias,
-        stem_scaled=stem_scaled,
-        layers=entry.defaults.get("layers") if layers is None else layers,
-        dropout=entry.defaults.get("dropout") if dropout is None else dropout,
-        graph=None if graph is None else dict(graph),
-    )
-    _check(request, entry)
-    model = entry.make(**{key: getattr(request, key) for key in entry.takes})
-    model.architecture = dict(vars(request))
+    entry = entry_of(name)
+    wanted = Options(name, num_classes, **options)
+    if wanted.graph is not None and not isinstance(wanted.graph, Mapping):
+        raise ValueError(f"graph: expected a map of keys such as {{'kind': 'dnw'}}, or None, got {wanted.graph!r}")
+    usual = {"in_channels": entry.in_channels, "image_size": entry.image_size, **entry.defaults}
+    wanted = replace(wanted, **{key: value for key, value in usual.items() if getattr(wanted, key) is None})
+    _check(wanted, entry)
+    model = entry.make(**{key: getattr(wanted, key) for key in entry.takes})
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model {name!r}: expected it to return an nn.Module, got {type(model).__name__}")
+    model.architecture = {**vars(wanted), "graph": None if wanted.graph is None else dict(wanted.graph)}
     return model
 
 
-def _check(request: Request, entry: Entry) -> None:
+def _check(wanted: Options, entry: Entry) -> None:
     for key in ("num_classes", "in_channels", "image_size"):
-        value = getattr(request, key)
+        value = getattr(wanted, key)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{key}: expected a whole number of at least 1, got {value!r}")
-    if not 0 < request.width < float("inf"):
-        raise ValueError(f"width: expected a positive number, got {request.width!r}")
-    if request.batch_norm not in BATCH_NORMS:
-        raise ValueError(f"batch_norm: expected one of {', '.join(BATCH_NORMS)}, got {request.batch_norm!r}")
+    if not 0 < wanted.width < float("inf"):
+        raise ValueError(f"width: expected a positive number, got {wanted.width!r}")
+    if wanted.batch_norm not in BATCH_NORMS:
+        raise ValueError(f"batch_norm: expected one of {', '.join(BATCH_NORMS)}, got {wanted.batch_norm!r}")
     for key in ("bias", "conv_bias", "stem_scaled"):
-        if not isinstance(getattr(request, key), bool):
-            raise ValueError(f"{key}: expected true or false, got {getattr(request, key)!r}")
-    for key, usual in (
-        ("conv_bias", False),
-        ("stem_scaled", True),
-        ("layers", None),
-        ("dropout", None),
-        ("graph", None),
-    ):
-        value = getattr(request, key)
-        if value is not usual and key not in entry.takes:
-            takers = ", ".join(sorted(name for name, other in _ENTRIES.items() if key in other.takes))
-            raise ValueError(f"{key}: expected {usual} for {request.name}, got {value}; it is for {takers}")
-    if request.layers is not None and (not isinstance(request.layers, int) or request.layers < 1):
-        raise ValueError(f"layers: expected a whole number of at least 1, got {request.layers!r}")
-    if request.dropout is not None and not 0 <= request.dropout < 1:
-        raise ValueError(f"dropout: expected a number in [0, 1), got {request.dropout!r}")
+        if not isinstance(getattr(wanted, key), bool):
+            raise ValueError(f"{key}: expected true or false, got {getattr(wanted, key)!r}")
+    takes, usual = entry.takes, {one.name: one.default for one in fields(Options)}
+    for key in OPTIONAL:
+        value = getattr(wanted, key)
+        if value != usual[key] and key not in takes:
+            takers = ", ".join(sorted(name for name in MODELS if key in entry_of(name).takes))
+            raise ValueError(f"{key}: expected {usual[key]} for {wanted.name}, got {value}; it is for {takers}")
+    if wanted.layers is not None and (not isinstance(wanted.layers, int) or wanted.layers < 1):
+        raise ValueError(f"layers: expected a whole number of at least 1, got {wanted.layers!r}")
+    if wanted.dropout is not None and not 0 <= wanted.dropout < 1:
+        raise ValueError(f"dropout: expected a number in [0, 1), got {wanted.dropout!r}")

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from hiddennet.pruning.flow import TINY
 from hiddennet.pruning.selection import strike
-from hiddennet.pruning.synflow import TINY, Synflow, log
+from hiddennet.pruning.synflow import Synflow, log
 
 if TYPE_CHECKING:
     from hiddennet.pruning.loop import Loop

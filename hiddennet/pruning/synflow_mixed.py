@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet import ops
+from hiddennet.pruning.flow import TINY, Flow, masked
 from hiddennet.pruning.probe import Probe
-from hiddennet.pruning.synflow import TINY, Flow, masked
 from hiddennet.pruning.targets import Target
 
 MARGIN = 2.0**-14  # relative, around the threshold: about a hundred times the rounding error of a float32 score

@@ -10,7 +10,9 @@ import webbrowser
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hiddennet.files import csv_text, write_atomic, write_text
 from hiddennet.run import guarded
+from hiddennet.tables import aligned
 
 MOST_CURVES = 24
 
@@ -23,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--x", metavar="AXIS", help="density, width, epoch or a key of the configs; default: what varies"
     )
     parser.add_argument("--layers", choices=("one", "all", "none"), default="one", help="runs a setting; default: one")
-    parser.add_argument("--connect", nargs=2, metavar=("A", "B"), help="two of RUN, RUN@search, RUN@stage_1, ARTIFACT")
+    parser.add_argument(
+        "--connect", nargs=2, metavar=("A", "B"), help="two of RUN, RUN@STAGE such as RUN@search, ARTIFACT"
+    )
     parser.add_argument("--points", type=int, default=21, metavar="N", help="networks from A to B")
     parser.add_argument("--draws", type=int, default=1, metavar="N", help="orders in which coordinates change sides")
     parser.add_argument("--batches", type=int, default=10, metavar="N", help="of training images, from A to B")
@@ -43,7 +47,6 @@ class _Report:
     def plot(self, name: str, png: bytes, said: str) -> str:
         """Write a plot beside the page and return it as part of the page."""
         from hiddennet.report import page
-        from hiddennet.train.files import write_atomic
 
         write_atomic(self.folder / f"{name}.png", lambda file: file.write(png))
         return page.image(png, said)
@@ -51,7 +54,6 @@ class _Report:
     def write(self, subtitle: str) -> Path:
         """Write the page in one go."""
         from hiddennet.report import page
-        from hiddennet.train.files import write_text
 
         path = self.folder / "report.html"
         write_text(path, page.page("hiddennet report", subtitle, self.parts))
@@ -79,7 +81,7 @@ def report(
         count = _runs(made, runs, axis, layers, say)
     if connection is not None:
         _connection(made, connection())
-    from hiddennet import __version__
+    from hiddennet._version import __version__
     from hiddennet.report import page
 
     made.parts.append(page.section("This page", page.code(shlex.join(["hiddennet", *_typed()]))))
@@ -105,7 +107,7 @@ def _runs(made: _Report, paths: Sequence[str], axis: str | None, which: str, say
     lines = found_runs.lines(runs, axis)
     beside = published.beside(lines)
     head, rows = sections.settings_table(lines, axis)
-    say(_text([head, *rows]))
+    say(aligned([head, *rows]))
     parts = []
     if axis != "epoch":
         png = plots.along(lines, axis, beside)
@@ -138,7 +140,6 @@ def _runs(made: _Report, paths: Sequence[str], axis: str | None, which: str, say
 
 def _connection(made: _Report, found) -> None:
     from hiddennet.report import page, plots
-    from hiddennet.train.files import csv_text, write_text
 
     write_text(made.folder / "connection.csv", csv_text(found.rows()))
     png = plots.connection(found.rows(), found.distance)
@@ -156,12 +157,6 @@ def _connection(made: _Report, found) -> None:
             page.fold("All numbers", page.table(head, rows)),
         )
     )
-
-
-def _text(table: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table)
-    return "\n".join(lines)
 
 
 def _output(arguments: argparse.Namespace) -> Path:

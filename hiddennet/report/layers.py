@@ -30,7 +30,7 @@ def of(run: Run) -> list[Layers]:
     found = []
     for stage, title in wanted:
         try:
-            network = of_run(run.folder, stage)
+            network = of_run(f"{run.folder.path}@{stage}" if stage else run.folder.path)
             if wirings(network.model):
                 continue  # which have a section of their own
             found.append(Layers(title, layer_report(network.model, network.input_shape)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,8 @@ import torch
 from torch import nn
 
 from hiddennet import artifact, data
-from hiddennet.config import Config
-from hiddennet.train import checkpoint, evaluate
-from hiddennet.train.folder import RunError, RunFolder
+from hiddennet.train.build import data_options
+from hiddennet.train.opened import open_run
 
 
 @dataclass(frozen=True)
@@ -47,43 +45,22 @@ class Network:
         )
 
 
-def stage_file(folder: RunFolder, stage: str) -> Path:
-    """The checkpoint of `search` (the first stage), `stage_1`, ..., or of the best epoch for ''."""
-    if not stage:
-        return folder.best if folder.best.is_file() else folder.last
-    name = "stage_0" if stage == "search" else stage
-    path = folder.checkpoints / f"{name}.pt"
-    if not path.is_file():
-        here = sorted(file.stem for file in folder.checkpoints.glob("stage_*.pt"))
-        raise RunError(
-            f"report: expected {path}, the end of a stage, got none; the run has {', '.join(here) or 'no stages'}"
-        )
-    return path
-
-
-def of_run(folder: RunFolder, stage: str = "") -> Network:
-    """The network of a run's best epoch, or of the end of a stage. Raises RunError or CheckpointError."""
-    config = folder.read_config()
-    model = evaluate.restore(config, checkpoint.load(stage_file(folder, stage)))
-    where = f"{folder.path}@{stage}" if stage else str(folder.path)
-    return Network(where, model, config.data.name, _options(config), config.data.batch_size, config.data.root)
-
-
-def _options(config: Config) -> dict[str, Any]:
-    """What the run's data were, as far as hiddennet.data.build knows the key; where and how fast left out."""
-    known = inspect.signature(data.build).parameters
-    aside = ("name", "root", "batch_size", "augment", "download")
-    section = {key: value for key, value in config.data.model_dump().items() if key in known and key not in aside}
-    return {"seed": config.seed, **section}
+def of_run(where: str | Path) -> Network | None:
+    """The network of RUN's best epoch or of the end of RUN@STAGE; None where it names no folder. Raises as open_run."""
+    run = open_run(where, "report")
+    if run is None:
+        return None
+    data_section = run.config.data
+    name = f"{run.folder.path}@{run.stage}" if run.stage else str(run.folder.path)
+    made_for = data_section.name, data_options(run.config), data_section.batch_size, data_section.root
+    return Network(name, run.model, *made_for)
 
 
 def open_network(where: str) -> Network:
-    """The network that `RUN`, `RUN@search`, `RUN@stage_1` or an artifact's file names."""
-    path, at, stage = where.rpartition("@")
-    if not at or Path(where).exists():
-        path, stage = where, ""
-    if Path(path).is_dir():
-        return of_run(RunFolder(Path(path)), stage)
+    """The network that RUN, RUN@STAGE or an artifact's file names; STAGE as search, see hiddennet.train.opened."""
+    found = of_run(where)
+    if found is not None:
+        return found
     if not Path(where).is_file():
         raise FileNotFoundError(f"report: expected a run, RUN@search or an artifact, got {where}")
     header = artifact.read_header(where)

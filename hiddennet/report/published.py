@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hiddennet.config import yaml
 from hiddennet.report.runs import Line
+from hiddennet.settings import yaml
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,11 @@ from typing import Any
 
 from hiddennet import config as configs
 from hiddennet.config import ConfigError
-from hiddennet.config.errors import nearest
+from hiddennet.registry import nearest
 from hiddennet.train.folder import RunError, RunFolder
 from hiddennet.train.stages import before_training
 
 AXES = ("density", "width", "epoch")
-_ASIDE = ("name", "runs", "seed", "data.root", "data.workers", "data.download", "train.device", "train.log_every")
-_ASIDE += ("train.save_every", "train.save_epochs")  # where and how fast, not what
 
 
 @dataclass(frozen=True)
@@ -187,12 +185,13 @@ def _place(axis: str, runs: Sequence[Run]) -> float:
 
 def lines(runs: Sequence[Run], axis: str) -> list[Line]:
     """The runs as lines along an axis: one a method, and one a value of each other key they differ in."""
-    aside = axis_keys(axis, runs) | set(_ASIDE)
+    beside = configs.places() | {"seed"}
+    aside = axis_keys(axis, runs) | beside
     labels = _labels(runs, aside)
     found: dict[str, Line] = {}
     by_setting: dict[str, list[Run]] = {}
     for run in runs:
-        rest = {key: value for key, value in run.settings.items() if key not in _ASIDE}
+        rest = {key: value for key, value in run.settings.items() if key not in beside}
         by_setting.setdefault(json.dumps(rest, sort_keys=True), []).append(run)
     for same in by_setting.values():
         run = same[0]

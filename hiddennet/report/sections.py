@@ -13,7 +13,7 @@ from hiddennet.report.layers import Layers
 from hiddennet.report.layers import of as layers_of_run
 from hiddennet.report.published import Published
 from hiddennet.report.runs import Line, Run, Setting
-from hiddennet.sweep.results import mean_and_spread
+from hiddennet.tables import mean_and_spread
 from hiddennet.train.console import clock
 
 

@@ -42,7 +42,7 @@ def section(
     for number, (title, run) in enumerate(chosen[:MOST_PICTURED]):
         say(f"wirings of {run.folder.path}")
         try:
-            network = of_run(run.folder)
+            network = of_run(run.folder.path)
             parts.append(_pictures(title, network, plot, f"wiring_{number}"))
         except (ValueError, OSError, RuntimeError) as error:  # said on the page: the other runs are still shown
             parts.append(page.paragraph(f"{title}: not known: {str(error).splitlines()[0]}"))

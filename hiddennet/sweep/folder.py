@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hiddennet.config import ConfigError
+from hiddennet.files import locked, write_text
 from hiddennet.sweep.grid import Point, Sweep
-from hiddennet.train.files import locked, write_text
 from hiddennet.train.folder import RunFolder, commit
 
 LAST_LINES = 12

@@ -13,9 +13,11 @@ from typing import Any
 import yaml as pyyaml
 
 from hiddennet import config as configs
-from hiddennet.config import Config, ConfigError, yaml
-from hiddennet.config.errors import nearest
+from hiddennet import plugins
+from hiddennet.config import Config, ConfigError
 from hiddennet.config.load import overrides_document
+from hiddennet.registry import nearest
+from hiddennet.settings import yaml
 
 KEYS = ("name", "config", "set", "grid", "runs")
 
@@ -76,6 +78,8 @@ def load(sweep: str | Path, overrides: Iterable[str] = (), name: str | None = No
     grid = {key: list(values) for key, values in (document.get("grid") or {}).items()}
     listed = document.get("runs") or [{}]
     fixed = dict(document.get("set") or {})
+    if "plugins" in fixed:  # files lie beside the sweep's, not where it is started
+        fixed["plugins"] = plugins.located(fixed["plugins"], path.parent)
     for key, value in _parsed(overrides):
         _override(key, value, grid, listed, fixed, source)
     homes = list(_homes(path))
@@ -84,7 +88,8 @@ def load(sweep: str | Path, overrides: Iterable[str] = (), name: str | None = No
         points.append(_resolve(values, fixed, document, homes, f"{source}, point {number}"))
     _check_apart(points, source)
     name = _name(name or document.get("name") or path.stem, source)
-    return Sweep(name, points, Path(points[0].config.runs), list(dict.fromkeys([*itertools.chain(*listed), *grid])))
+    runs = Path(points[0].config.runs).expanduser()
+    return Sweep(name, points, runs, list(dict.fromkeys([*itertools.chain(*listed), *grid])))
 
 
 def _check(document: Mapping[str, Any], source: str) -> None:

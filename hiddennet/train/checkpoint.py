@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hiddennet.train.files import write_atomic
+from hiddennet.files import write_atomic
 
 FORMAT = 1
 

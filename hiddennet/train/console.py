@@ -1,11 +1,10 @@
-"""What a run shows on its way: a progress bar on a terminal, plain lines elsewhere, TensorBoard."""
+"""What a run shows on its way: a progress bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -14,7 +13,6 @@ from hiddennet.train.scores import Scores
 
 SECONDS_BETWEEN_LINES = 30.0
 SECONDS_BETWEEN_DRAWINGS = 0.1
-SPLITS = ("train", "validation", "test")
 
 
 def clock(seconds: float) -> str:
@@ -92,33 +90,3 @@ class Console:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-
-class Curves:
-    """TensorBoard's events of a run. A resumed run leaves no epoch twice."""
-
-    def __init__(self, folder: Path, first_epoch: int, enabled: bool = True):
-        self._writer = None
-        if enabled:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(folder), purge_step=first_epoch + 1)
-
-    def add(self, values: Mapping[str, float], epoch: int) -> None:
-        """Write numbers of an epoch (from 1): `train_loss` as `train/loss`, `lr` as `run/lr`."""
-        for name, value in values.items() if self._writer is not None else ():
-            split, _, rest = name.partition("_")
-            tag = f"{split}/{rest}" if split in SPLITS else name if "/" in name else f"run/{name}"
-            self._writer.add_scalar(tag, value, epoch)
-
-    def close(self) -> None:
-        """Write out what is waiting."""
-        if self._writer is not None:
-            self._writer.close()
-
-
-def table(title: str, rows: Mapping[str, str]) -> str:
-    """Name and value a line, aligned, under a title."""
-    width = max(map(len, rows))
-    lines = "\n".join(f"  {name:<{width}}  {value}" for name, value in rows.items())
-    return f"{title}\n{lines}"

@@ -14,7 +14,8 @@ from hiddennet import data, trace
 from hiddennet.config import Config
 from hiddennet.methods import Method
 from hiddennet.nn import refresh
-from hiddennet.train import machine, optimizers
+from hiddennet.optim import optimizers
+from hiddennet.train import machine
 from hiddennet.train.mixup import Mixed, Mixup
 from hiddennet.train.ranks import Ranks
 from hiddennet.train.scores import Meter, Scores, TextScores
@@ -60,6 +61,8 @@ class Engine:
         self.model.to(device=self.device, memory_format=layout)
         refresh(self.model)
         self.optimizer, self.clip_norm = self.method.optimizer(self.model, section), section.clip_norm
+        groups = self.optimizer.param_groups if self.optimizer is not None else []
+        self._rates, self._section_rate = [group.get("lr") for group in groups], section.lr
         self.shared = self.ranks.wrap(self.model)
 
     def begin_epoch(self) -> None:
@@ -81,11 +84,16 @@ class Engine:
             return []
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
-    def set_learning_rate(self, lr: float) -> None:
-        """Set the rate of all groups that have one."""
-        for group in self.optimizer.param_groups if self.optimizer is not None else ():
-            if "lr" in group:
-                group["lr"] = lr
+    def scale_learning_rates(self, scale: float) -> float:
+        """Set the rate of each group that has one to its own at the stage's beginning, times `scale`.
+
+        Returns the first group's; of a network that learns nothing so, what the optimiser's section says.
+        """
+        groups = self.optimizer.param_groups if self.optimizer is not None else []
+        for group, rate in zip(groups, self._rates, strict=True):
+            if rate is not None:
+                group["lr"] = rate * scale
+        return next((rate for rate in self._rates if rate is not None), self._section_rate) * scale
 
     def _cast(self) -> Any:
         if self.autocast is None:
@@ -100,7 +108,7 @@ class Engine:
         over all ranks.
 
         The loss is the mean over the whole batch: parts and ranks may be of unequal size. number: the
-        steps of the run before this one, by which mixup draws. No synchronisation with the host.
+        steps of the run before this one. No synchronisation with the host.
         """
         if self.optimizer is not None:
             self.optimizer.zero_grad(set_to_none=True)
@@ -115,6 +123,7 @@ class Engine:
             with self.shared.no_sync() if postponed else nullcontext():
                 self._part(part, wanted, meter, batch_images)
         if self.optimizer is not None:
+            self.method.before_update(self.model, number)
             with trace.range("step"):
                 optimizers.step(self.optimizer, self.clip_norm)
 

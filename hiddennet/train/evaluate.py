@@ -11,30 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hiddennet import artifact, compaction, data, density, methods, models
+from hiddennet import artifact, compaction, data
 from hiddennet.config import Config, digest
-from hiddennet.nn import hides
-from hiddennet.train import checkpoint, machine
-from hiddennet.train.console import table
+from hiddennet.nn import density, hides
+from hiddennet.tables import named
+from hiddennet.train import machine
+from hiddennet.train.build import data_options
 from hiddennet.train.engine import begin_pass
-from hiddennet.train.folder import RunFolder
+from hiddennet.train.opened import OpenedRun, open_run
 from hiddennet.train.scores import Meter, Scores, TextScores
-
-
-def restore(config: Config, state: dict[str, Any]) -> nn.Module:
-    """Return the model of a checkpoint of this config's run: on the CPU, in evaluation mode."""
-    return restore_with_method(config, state)[0]
-
-
-def restore_with_method(config: Config, state: dict[str, Any]) -> tuple[nn.Module, methods.Method]:
-    """The model of a checkpoint, as `restore` gives it, and the method that made it so."""
-    method = methods.create(config)
-    machine.seed_all(config.seed)
-    model = method.build(models.build(**state["architecture"]))
-    method.restore(state["method"])
-    method.remake(model, state["progress"]["stage"])
-    model.load_state_dict(state["model"])
-    return model.eval(), method
 
 
 def metadata(config: Config, model: nn.Module, accuracy: float | None) -> dict[str, Any]:
@@ -42,36 +27,28 @@ def metadata(config: Config, model: nn.Module, accuracy: float | None) -> dict[s
 
     accuracy: top-1 on the test images, in [0, 1].
     """
-    section = config.data
     return {
         "model": model.architecture,
         "method": config.method.name,
         "config_hash": digest(config),
-        "data": section.name,
-        "data_options": {
-            "image_size": section.image_size,
-            "limit": section.limit,
-            "seed": config.seed,
-            "validation": section.validation,
-            "split": section.split,
-            "split_seed": section.split_seed,
-            "normalization": section.normalization,
-            "bptt": section.bptt,
-        },
+        "data": config.data.name,
+        "data_options": data_options(config),
         "accuracy": accuracy,
         "selection": config.train.selection,
     }
 
 
 def export(run: str, path: str | None = None, *, compact: bool = False) -> Path:
-    """Write the artifact of a run's best epoch to `path` (default: into its folder).
+    """Write the artifact of a run's best epoch, or of RUN@STAGE, to `path` (default: into its folder).
 
     compact: without dead nodes, for evaluation alone; of the networks that hiddennet.compact takes.
     """
-    folder = RunFolder(Path(run))
-    config, model, accuracy = _open_run(folder)
+    opened = _open(run, "export")
+    if opened.stage and path is None:
+        raise ValueError(f"export: expected a file to write the end of a stage to, got none; give -o FILE with {run}")
+    folder, model = opened.folder, _compact(opened.model) if compact else opened.model
     target = Path(path) if path is not None else (folder.compact if compact else folder.artifact)
-    artifact.export(_compact(model) if compact else model, target, metadata=metadata(config, model, accuracy))
+    artifact.export(model, target, metadata=_facts(opened))
     return target
 
 
@@ -82,10 +59,15 @@ def _compact(model: nn.Module) -> nn.Module:
         raise ValueError(f"export: {error}; leave out --compact") from None
 
 
-def _open_run(folder: RunFolder) -> tuple[Config, nn.Module, float | None]:
-    config = folder.read_config()
-    file = folder.best if folder.best.is_file() else folder.last
-    return config, restore(config, checkpoint.load(file)), folder.read_record().get("test_top1")
+def _open(where: str, key: str) -> OpenedRun:
+    found = open_run(where, key)
+    if found is None:
+        raise FileNotFoundError(f"{key}: expected the folder of a run, got {where}")
+    return found
+
+
+def _facts(opened: OpenedRun) -> dict[str, Any]:
+    return metadata(opened.config, opened.model, None if opened.stage else opened.record.get("test_top1"))
 
 
 def evaluate(
@@ -98,20 +80,19 @@ def evaluate(
     device: str = "auto",
     download: bool = False,
 ) -> dict[str, Any]:
-    """Return scores, density and bytes of an artifact, or of a run's best epoch.
+    """Return scores, density and bytes of an artifact, of a run's best epoch, or of RUN@STAGE.
 
     data_name: default: what the network was trained on. root: the folder of the data sets;
     default: the run's, or `data`. split: train, validation or test.
 
     Raises ValueError or FileNotFoundError, saying what was expected.
     """
-    on, path = machine.choose_device(device), Path(where)
-    if path.is_dir():
-        config, model, accuracy = _open_run(RunFolder(path))
-        root = root or config.data.root
+    on, path, opened = machine.choose_device(device), Path(where), open_run(where, "eval")
+    if opened is not None:
+        model, root = opened.model, root or opened.config.data.root
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "artifact.safetensors"
-            artifact.export(model, file, metadata=metadata(config, model, accuracy))
+            artifact.export(model, file, metadata=_facts(opened))
             header, sizes = artifact.read_header(file), artifact.sizes(file)
     elif path.is_file():
         model, header, sizes = artifact.load(path), artifact.read_header(path), artifact.sizes(path)
@@ -197,4 +178,4 @@ def summary(found: dict[str, Any]) -> str:
         "bytes": f"{size:,} as an artifact",
         "dense bytes": f"{dense:,} in float32, {dense / size:.1f} times as much",
     }
-    return table(found["network"], rows)
+    return named(found["network"], rows)

@@ -13,11 +13,12 @@ import torch
 
 from hiddennet import artifact
 from hiddennet.config import Config, digest
+from hiddennet.files import append_row
+from hiddennet.tables import named
 from hiddennet.train import checkpoint, machine
 from hiddennet.train.build import build_data, build_model
-from hiddennet.train.console import Console, clock, table
+from hiddennet.train.console import Console, clock
 from hiddennet.train.evaluate import metadata
-from hiddennet.train.files import append_row
 from hiddennet.train.folder import RunFolder, commit, versions
 from hiddennet.train.ranks import Ranks
 from hiddennet.train.session import Session
@@ -227,4 +228,4 @@ def summary(record: dict[str, Any]) -> str:
     if stages:
         told = [f"{stage['name']} {percent(stage['test_top1'])} at {stage['density']:.4f}" for stage in stages[-4:]]
         rows["stages before"] = ", ".join(["..."] * (len(stages) > 4) + told)
-    return table(record["name"], rows)
+    return named(record["name"], rows)

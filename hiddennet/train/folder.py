@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-import hiddennet
-from hiddennet.config import Config, ConfigError, digest, dump, parse, yaml
-from hiddennet.train.files import csv_text, locked, remove_temporaries, write_text
+from hiddennet._version import __version__
+from hiddennet.config import Config, ConfigError, digest, dump, parse
+from hiddennet.files import locked, remove_temporaries, write_text
+from hiddennet.settings import yaml
 
 _LOOK = 0.1  # seconds
 
@@ -52,7 +53,7 @@ class RunFolder:
     @classmethod
     def of(cls, config: Config) -> RunFolder:
         """The folder where a run of this config has its place."""
-        return cls(Path(config.runs) / config.name / digest(config))
+        return cls(Path(config.runs).expanduser() / config.name / digest(config))
 
     def read_config(self) -> Config:
         """The resolved config that the run was started with. Raises ConfigError or RunError."""
@@ -68,9 +69,6 @@ class RunFolder:
 
     def write_record(self, record: dict[str, Any]) -> None:
         write_text(self.record, json.dumps(record, indent=2) + "\n")
-
-    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
-        write_text(self.metrics, csv_text(rows))
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -112,7 +110,7 @@ class RunFolder:
 def versions() -> dict[str, str]:
     """Versions of what the results depend on."""
     return {
-        "hiddennet": hiddennet.__version__,
+        "hiddennet": __version__,
         "torch": torch.__version__,
         "cuda": torch.version.cuda or "none",
         "numpy": np.__version__,
@@ -122,7 +120,7 @@ def versions() -> dict[str, str]:
 
 def commit() -> str | None:
     """The commit of the checkout the package lies in, with a `+` if files changed; None without."""
-    here = Path(hiddennet.__file__).resolve().parents[1]
+    here = Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str:
         answer = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10)

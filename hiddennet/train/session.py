@@ -11,10 +11,12 @@ from torch import nn
 
 from hiddennet.config import Config, digest
 from hiddennet.data import Data
+from hiddennet.loggers import Metrics, of_the_run
 from hiddennet.methods import Method
 from hiddennet.nn import hidden_layers, refresh
+from hiddennet.registry import REGISTRIES
 from hiddennet.train import checkpoint, machine
-from hiddennet.train.console import Console, Curves
+from hiddennet.train.console import Console
 from hiddennet.train.engine import Engine, batches
 from hiddennet.train.folder import RunError, RunFolder
 from hiddennet.train.ranks import Ranks
@@ -135,16 +137,18 @@ class Session:
 
     def train(self) -> None:
         """Run all epochs that are left. Raises Stopped after a signal, RunError on a broken run."""
-        events = Curves(self.folder.events, self.progress.epoch, self.ranks.first)
+        chosen = [Metrics, *map(REGISTRIES["logger"].find, self.config.train.loggers)] if self.ranks.first else []
+        loggers = [make(self.folder.path, self.progress.history) for make in chosen]
         try:
             with StopWish() as wish:
                 while self.progress.epoch < self.plan.epochs:
-                    self._epoch(wish, events)
+                    self._epoch(wish, loggers)
         finally:
             self.console.close()
-            events.close()
+            for logger in loggers:
+                logger.close()
 
-    def _epoch(self, wish: StopWish, events: Curves) -> None:
+    def _epoch(self, wish: StopWish, loggers: list[Any]) -> None:
         progress, epoch = self.progress, self.progress.epoch
         if progress.batch == 0:
             if not progress.stages:
@@ -154,11 +158,11 @@ class Session:
             for note in self.method.on_epoch_start(self.model, epoch):
                 self.console.say(note)
             self.meter = Meter(self.device)
-        lr = self.plan.learning_rate(progress.stage, epoch, progress.history)
-        self.engine.set_learning_rate(lr)
+        lr = self.engine.scale_learning_rates(self.plan.scale(progress.stage, epoch, progress.history))
         self._train_epoch(wish)
         row = self._evaluate_epoch(wish, lr)
-        events.add({key: value for key, value in row.items() if key != "epoch"}, epoch + 1)
+        for logger in loggers:
+            logger.add(row, epoch + 1)
         self._keep(row)
 
     # stages
@@ -211,11 +215,11 @@ class Session:
             self._restore_random()
             if by_iteration:
                 at = progress.stage, progress.epoch, progress.history, index
-                self.engine.set_learning_rate(self.plan.learning_rate(*at))
-            self.method.before_step(self.model, progress.step)
+                self.engine.scale_learning_rates(self.plan.scale(*at))
+            self.method.before_forward(self.model, progress.step)
             self.engine.step(images, labels, self.meter, self._batch_images(index), progress.step)
             progress.batch, progress.step = index + 1, progress.step + 1
-            self.method.after_step(self.model, progress.step)
+            self.method.after_update(self.model, progress.step)
             progress.seconds = before + time.perf_counter() - begun
             look = progress.batch % every == 0 or progress.batch == total
             if look:
@@ -291,7 +295,7 @@ class Session:
     def _keep(self, row: dict[str, Any]) -> None:
         """Close the epoch: history, best, checkpoints, one line on the console."""
         progress, key = self.progress, f"{self.split}_top1"
-        kept = {name: value for name, value in row.items() if "/" not in name}
+        kept = of_the_run(row)
         progress.history.append(kept)
         # of equally good epochs the latest, which has learned longest: small splits tie often
         better = self.method.is_result(progress.epoch)
@@ -302,8 +306,6 @@ class Session:
         self.console.epoch_end(kept, self.plan.epochs, self.split, left)
         progress.epoch, progress.batch, progress.seconds = progress.epoch + 1, 0, 0.0
         every = self.config.train.save_every
-        if self.ranks.first:
-            self.folder.write_metrics(progress.history)
         if better:
             self.save(self.folder.best, full=False)
         if (every and progress.epoch % every == 0) or progress.epoch in self.config.train.save_epochs:

@@ -10,15 +10,14 @@ from torch import nn
 
 from hiddennet.analysis import layer_report, total
 from hiddennet.data import Data
-from hiddennet.methods.recipe import Stage
 from hiddennet.nn import hidden_layers
-from hiddennet.train.schedules import by_iteration, learning_rate
+from hiddennet.settings.recipe import Clock, TrainStage
 
 
 class Plan:
     """A method's stages, one after the other; epochs of so many optimiser steps."""
 
-    def __init__(self, stages: Sequence[Stage], steps: int = 1):
+    def __init__(self, stages: Sequence[TrainStage], steps: int = 1):
         self.stages, self.steps = list(stages), steps
 
     @property
@@ -31,19 +30,19 @@ class Plan:
         return sum(earlier.epochs for earlier in self.stages[:stage])
 
     def by_iteration(self, stage: int) -> bool:
-        """Whether the stage's learning rate changes before each step."""
-        return by_iteration(self.stages[stage].schedule)
+        """Whether the stage's learning rates change before each step."""
+        return self.stages[stage].schedule.by_iteration
 
-    def learning_rate(self, stage: int, epoch: int, history: Sequence[Mapping[str, Any]], step: int = 0) -> float:
-        """The learning rate of an epoch of the run, of its `step`, from 0, where that makes a difference.
+    def scale(self, stage: int, epoch: int, history: Sequence[Mapping[str, Any]], step: int = 0) -> float:
+        """What learning rates are multiplied by in an epoch of the run, at its `step`, from 0, where that matters.
 
         history: the rows of all epochs before it.
         """
         here = self.stages[stage]
         first = self.first_epoch(stage) if here.first is None else here.first
         length = here.epochs if here.length is None else here.length
-        at = here.schedule, here.optimizer.lr, epoch - first, length, history[first:]
-        return learning_rate(*at, iteration=step, iterations=self.steps)
+        lr = here.optimizer.lr
+        return here.schedule.scale(Clock(epoch - first, length, lr, history[first:], step, self.steps))
 
     def entry(self, stage: int) -> dict[str, Any]:
         """The beginning of a stage's entry in the run's record; epochs count from 1 there."""

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hiddennet.artifact import file as artifact_file
-from hiddennet.artifact.file import FORMAT_VERSION, ArtifactError, read, write
+from hiddennet import container
+from hiddennet.container import FORMAT_VERSION, ArtifactError, read, write
 
 HEADER = {"layers": [{"name": "conv", "shape": [2, 3]}], "note": 'quotes " and \\ and \u00e9'}
 
@@ -101,7 +101,7 @@ def test_deeply_nested_header_is_refused(tmp_path):
 
 
 def test_newer_format_asks_for_an_upgrade(tmp_path, monkeypatch):
-    monkeypatch.setattr(artifact_file, "FORMAT_VERSION", FORMAT_VERSION + 1)
+    monkeypatch.setattr(container, "FORMAT_VERSION", FORMAT_VERSION + 1)
     write(tmp_path / "newer", HEADER, tensors())
     monkeypatch.undo()
     with pytest.raises(ArtifactError, match=f"format version {FORMAT_VERSION} or older.*upgrade"):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hiddennet import config
+from hiddennet.settings import yaml
 from tests.configs.shipped import CONFIGS, README, config_files, facts, name_of, runnable_files, table
 
 COUNTERPARTS = {row.original: row for row in table("Counterparts")}
@@ -36,7 +37,7 @@ def leaves(document: dict, path: str = "") -> dict[str, object]:
 def test_resolves_by_its_name(path):
     resolved = config.load(name_of(path))
     assert resolved.name == path.stem
-    assert config.parse(config.yaml.parse(config.dump(resolved))) == resolved
+    assert config.parse(yaml.parse(config.dump(resolved))) == resolved
 
 
 def test_names_of_runs_are_unique():
@@ -54,7 +55,7 @@ def test_opens_with_what_it_is(path):
 
 @pytest.mark.parametrize("path", EXTENDING, ids=name_of)
 def test_repeats_nothing_of_what_it_extends(path):
-    document = config.yaml.parse(path.read_text(encoding="utf-8"))
+    document = yaml.parse(path.read_text(encoding="utf-8"))
     base = document.pop("extends")
     below = leaves(config.read((path.parent / base).resolve()))
     said = leaves(document)

@@ -76,7 +76,7 @@ def on_meta(resolved):
 def test_gem_miner_strikes_at_the_rate_of_the_paper(net, density):
     resolved = config.load(f"{net}-gem-miner-density-{density:g}")
     count, rate = GEM_MINER[net][1][density]
-    strikes = methods.create(resolved).strikes
+    strikes = methods.create(resolved.setting()).strikes
     assert strikes[0] == count
     assert strikes[1] == pytest.approx(1 - density ** (1 / count), abs=1e-12)
     if rate is not None:
@@ -196,7 +196,7 @@ def test_smart_ratio_keeps_no_more_than_its_density():
     for resolved in configs:
         model = on_meta(resolved)
         layers = prunable(model)
-        counts = methods.create(resolved).counts(model, list(layers))
+        counts = methods.create(resolved.setting()).counts(model, list(layers))
         total = sum(layer.weight.numel() for layer in layers.values())
         if resolved.method.version == 1:
             assert 0.98 * resolved.method.density * total < sum(counts.values()) <= resolved.method.density * total
@@ -215,7 +215,7 @@ def test_magnitude_pruning_in_rounds():
         assert (resolved.method.rounds, resolved.method.rate) == (rounds, rate)
         assert resolved.method.rewind_step == (2000 if stem.startswith(("vgg16", "wide")) else 1000)
         assert (1 - rate) ** rounds == pytest.approx(0.018 if one_shot else 0.00154, rel=0.01)
-        lengths = [stage.epochs for stage in methods.create(resolved).stages]
+        lengths = [stage.epochs for stage in methods.create(resolved.setting()).stages]
         assert lengths == ([8, 150] if one_shot else [resolved.train.epochs] * 30)
 
 
@@ -246,4 +246,4 @@ def test_imagenet_and_the_language_model():
     assert (method.rewind, method.rate, method.rounds) == ("learning_rate", 0.1, 20)
     assert sum(p.numel() for p in on_meta(text).parameters()) == pytest.approx(85.97e6, rel=2e-4)
     mined = config.load("lstm-wikitext2-gem-miner-density-0.5")
-    assert methods.create(mined).strikes[0] == 7 and mined.method.regularizer is None
+    assert methods.create(mined.setting()).strikes[0] == 7 and mined.method.regularizer is None

@@ -10,8 +10,8 @@ from torch import nn
 import hiddennet as hn
 from hiddennet import config
 from hiddennet.analysis import layer_report, total
+from hiddennet.optim.optimizers import groups
 from hiddennet.train.build import build_model
-from hiddennet.train.optimizers import groups
 from tests.configs.shipped import config_files, name_of, points_of
 
 FOLDER = "papers/dnw/sparse_resnet/"

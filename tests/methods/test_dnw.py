@@ -9,7 +9,7 @@ import hiddennet as hn
 from hiddennet import artifact, cli, config
 from hiddennet.config import ConfigError
 from hiddennet.nn import wirings
-from hiddennet.train import checkpoint, evaluate, experiment
+from hiddennet.train import checkpoint, evaluate, experiment, opened
 from hiddennet.train.build import build_model
 from hiddennet.train.folder import RunFolder
 
@@ -117,8 +117,8 @@ def test_a_complete_graph_is_trained_on_along_its_largest_edges(settings, rewind
     drawn = checkpoint.load(folder.first)["model"]
     found, ended = checkpoint.load(folder.stage(0)), checkpoint.load(folder.last)
     graph = "layers.1.graph"
-    model = evaluate.restore(options, found)
-    twin = evaluate.restore(options, ended)
+    model = opened.restore(options, found)[0]
+    twin = opened.restore(options, ended)[0]
     wanted = wirings(model)[graph].weight.detach().abs().masked_fill(~wirings(twin)[graph].usable, -1)
     kept = wirings(twin)[graph].mask()
     assert int(kept.count_nonzero()) == wirings(twin)[graph].edges == ended["model"][f"{graph}.chosen"].sum()
@@ -137,7 +137,7 @@ def test_edges_of_another_run(settings, weights, where):
     before = settings(kind="complete")
     experiment.run(before)
     folder = RunFolder.of(before)
-    trained = evaluate.restore(before, checkpoint.load(folder.best))
+    trained = opened.restore(before, checkpoint.load(folder.best))[0]
     path = folder.path if where == "run" else folder.artifact
     model, _ = built(settings(kind="fine_tune", graph_from=str(path), weights=weights))
     wanted = trained.graph.weight.detach().abs().masked_fill(~model.graph.usable, -1)
@@ -241,7 +241,7 @@ def test_a_run_is_exported_without_its_dead_nodes(settings, tmp_path, capsys, ne
     found = evaluate.evaluate(str(tmp_path / "compact"), device="cpu")
     assert found["scores"].top1 == pytest.approx(record["test_top1"])
     assert (tmp_path / "compact").stat().st_size < RunFolder.of(options).artifact.stat().st_size
-    model = evaluate.restore(options, checkpoint.load(RunFolder.of(options).best))
+    model = opened.restore(options, checkpoint.load(RunFolder.of(options).best))[0]
     small = hn.load(tmp_path / "compact")
     with torch.no_grad():
         torch.testing.assert_close(small(images()), model(images()), rtol=1e-4, atol=1e-5)

@@ -9,18 +9,16 @@ import hiddennet as hn
 from hiddennet.methods.weights import load_weights, read_weights
 from hiddennet.train import experiment
 from hiddennet.train.build import build_model, build_plain
+from hiddennet.train.folder import RunFolder
+from hiddennet.train.opened import open_run
 
 
 def run_of(make, name: str, **options) -> tuple[str, object]:
     """Run a method for an epoch; return its folder and its best model."""
-    from hiddennet.train import checkpoint
-    from hiddennet.train.evaluate import restore
-    from hiddennet.train.folder import RunFolder
-
     settings = make(name, **{"train": {"epochs": 1}, **options})
     experiment.run(settings)
-    folder = RunFolder.of(settings)
-    return str(folder.path), restore(settings, checkpoint.load(folder.best))
+    folder = str(RunFolder.of(settings).path)
+    return folder, open_run(folder).model
 
 
 def test_edge_popup_on_the_weights_of_a_run(make, trained):
@@ -109,7 +107,7 @@ def test_state_dicts_of_others(make, tmp_path):
     state["module.fc.weight"] = state["module.fc.weight"][:, :, None, None]  # a 1x1 convolution
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "other.pth")
     want = model.fc.weight.detach() + 1
-    assert load_weights(model, str(tmp_path / "other.pth")) == []
+    assert load_weights(model, str(tmp_path / "other.pth"), open_run) == []
     assert torch.equal(model.fc.weight, want)
 
 
@@ -121,16 +119,16 @@ def test_weights_that_do_not_fit_are_refused(make, tmp_path):
     state = plain(make).state_dict()
     without = {k: v for k, v in state.items() if k != "layer1.0.conv1.weight"}
     with pytest.raises(ValueError, match=r"method.weights: expected layer1.0.conv1.weight in .* none"):
-        load_weights(plain(make), saved(without))
+        load_weights(plain(make), saved(without), open_run)
     with pytest.raises(ValueError, match=r"expected conv1.weight of shape \(16, 1, 3, 3\), got \(8"):
-        load_weights(plain(make, width=0.25), saved(state))
+        load_weights(plain(make, width=0.25), saved(state), open_run)
     affine = plain(make, batch_norm="affine").state_dict()
     with pytest.raises(ValueError, match=r"model.batch_norm=affine"):
-        load_weights(plain(make), saved(affine))
+        load_weights(plain(make), saved(affine), open_run)
     with pytest.raises(ValueError, match=r"expected a state dict in .*, got no tensors"):
-        load_weights(plain(make), saved({"epoch": 3}))
+        load_weights(plain(make), saved({"epoch": 3}), open_run)
     with pytest.raises(FileNotFoundError, match=r"method.weights: expected a checkpoint, a run"):
-        read_weights(str(tmp_path / "none.pth"))
+        read_weights(str(tmp_path / "none.pth"), "method.weights", open_run)
 
 
 def test_a_classifier_for_other_classes_keeps_its_own_weights(make, tmp_path):
@@ -139,7 +137,7 @@ def test_a_classifier_for_other_classes_keeps_its_own_weights(make, tmp_path):
     torch.save(state, tmp_path / "weights.pth")
     model = plain(make)
     own = model.fc.weight.detach().clone()
-    notes = load_weights(model, str(tmp_path / "weights.pth"))
+    notes = load_weights(model, str(tmp_path / "weights.pth"), open_run)
     assert len(notes) == 2
     assert notes[0].startswith("fc.weight keeps its own weights")
     assert notes[1].startswith("fc.bias of ")
@@ -175,6 +173,6 @@ def test_torchvision_without_a_network_says_where_the_file_goes(monkeypatch):
     weights = torchvision.models.get_model_weights("resnet18")
     monkeypatch.setattr(weights, "get_state_dict", offline)
     with pytest.raises(ValueError, match=r"expected torchvision's weights of resnet18 in .*no route"):
-        read_weights("torchvision:resnet18")
+        read_weights("torchvision:resnet18", "method.weights", open_run)
     with pytest.raises(ValueError, match="expected a classification model of torchvision, got 'x'"):
-        read_weights("torchvision:x")
+        read_weights("torchvision:x", "method.weights", open_run)

@@ -9,7 +9,7 @@ import hiddennet as hn
 from hiddennet import ops
 from hiddennet.config import ConfigError
 from hiddennet.methods.gem_miner import prune_rate, strike_out
-from hiddennet.methods.recipe import AdamSection, SgdSection
+from hiddennet.settings.recipe import AdamSection, SgdSection
 
 SMALL = {"name": "digits_mlp", "width": 0.1}
 
@@ -99,7 +99,7 @@ def test_learned_thresholds_move_and_bound_the_scores(trained):
     layers = hn.hidden_layers(run.model).values()
     for step in range(1, 21):
         run.steps(1)
-        run.method.after_step(run.model, step)
+        run.method.after_update(run.model, step)
     assert any(float(layer.threshold) != 0.5 for layer in layers)
     for layer in layers:
         assert 0.0 <= float(layer.threshold) <= 1.0

@@ -11,8 +11,8 @@ import hiddennet as hn
 from hiddennet.methods import regularizers
 from hiddennet.methods.global_edge_popup import pruned_fractions
 from hiddennet.nn.rules import kept_count
-from hiddennet.train import optimizers
-from hiddennet.train.schedules import learning_rate
+from hiddennet.optim import optimizers
+from hiddennet.settings.recipe import Clock
 from tests.methods.rare_gems import CLOSE, Tiny, flat, golden, method_of, set_scores
 
 SGD = {"name": "sgd", "momentum": 0.9, "weight_decay": 0.0}
@@ -44,7 +44,7 @@ def epochs_of(model, method, stage: int, first: int, count: int, values):
     optimizer = method.optimizer(model, entry.optimizer)
     for epoch in range(first, first + count):
         method.on_epoch_start(model, epoch)
-        lr = learning_rate(entry.schedule, entry.optimizer.lr, epoch - first, entry.epochs)
+        lr = entry.optimizer.lr * entry.schedule.scale(Clock(epoch - first, entry.epochs, entry.optimizer.lr))
         for group in optimizer.param_groups:
             group["lr"] = lr
         model.train()

@@ -61,7 +61,7 @@ def test_weights_go_back_to_the_start_or_to_an_early_step(tmp_path, step):
     states = {0: start}
     for at in (1, 2, 3, 4):
         states[at] = moved(model)
-        method.after_step(model, at)
+        method.after_update(model, at)
     method.enter_stage(model, 1)
     total = 0
     for name, layer in hn.hidden_layers(model).items():

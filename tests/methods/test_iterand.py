@@ -24,7 +24,7 @@ def redraws_of(run, monkeypatch, steps: int) -> list[tuple[int, int]]:
     seen = []
     monkeypatch.setattr(iterand, "redraw", lambda model, number, **_: seen.append((at, number)))
     for at in range(steps):
-        run.method.before_step(run.model, at)
+        run.method.before_forward(run.model, at)
     return seen
 
 
@@ -50,7 +50,7 @@ def test_more_redraws_than_steps_are_refused(trained):
     run = trained("iterand", model=SMALL, period=7, period_unit="per_epoch")
     run.method.steps_per_epoch = 6
     with pytest.raises(ValueError, match=r"expected at most as many redraws as an epoch has steps \(6\), got 7"):
-        run.method.before_step(run.model, 0)
+        run.method.before_forward(run.model, 0)
 
 
 @pytest.mark.parametrize("init", ["signed_constant", "kaiming_uniform"])
@@ -61,7 +61,7 @@ def test_scores_learn_between_redraws_that_leave_what_is_revealed(trained, init)
     for step in range(20):
         before = weights(run.model)
         masks = {name: m.clone() for name, m in hn.masks(run.model).items()}
-        run.method.before_step(run.model, step)
+        run.method.before_forward(run.model, step)
         for name, after in weights(run.model).items():
             assert torch.equal(after[masks[name]], before[name][masks[name]])
             moved = int((after != before[name]).sum())

@@ -69,7 +69,7 @@ def test_the_original_trains_linear_layers_of_its_networks(begun):
     assert isinstance(run.engine.optimizer, optim.Several)
     own = {id(p) for p in run.engine.learning_parameters()}
     assert own == {id(p) for p in run.model.parameters() if p.requires_grad}
-    run.engine.set_learning_rate(0.25)
+    assert run.engine.scale_learning_rates(2.5) == 0.25
     assert "lr" not in run.engine.optimizer.param_groups[0]
     assert run.engine.optimizer.param_groups[-1]["lr"] == 0.25
 

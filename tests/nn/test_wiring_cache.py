@@ -10,7 +10,7 @@ import hiddennet as hn
 from hiddennet.nn.block_sums import Blocks
 from hiddennet.nn.edge_rules import KINDS
 from hiddennet.nn.wiring import Wiring
-from hiddennet.train import optimizers
+from hiddennet.optim import optimizers
 
 BLOCKS = Blocks(((0, 6, 0, 8), (6, 12, 0, 20)))
 

@@ -12,8 +12,8 @@ import pytest
 from hiddennet import config
 from hiddennet.config import Config
 from hiddennet.config.load import merge
+from hiddennet.files import csv_text, write_text
 from hiddennet.train import experiment
-from hiddennet.train.files import csv_text, write_text
 from hiddennet.train.folder import RunFolder
 
 DOCUMENT: dict[str, Any] = {

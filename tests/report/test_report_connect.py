@@ -15,6 +15,7 @@ from hiddennet.nn.expose import expose
 from hiddennet.report.connect import connect
 from hiddennet.report.networks import open_network
 from hiddennet.train.evaluate import score
+from hiddennet.train.folder import RunError
 
 CPU = torch.device("cpu")
 DENSE = {"method": {"name": "dense"}, "optimizer": {"lr": 0.02}}
@@ -108,13 +109,29 @@ def test_networks_with_other_frozen_weights(real):
 
 
 def test_the_end_of_a_stage_may_be_an_end(real, capsys):
-    run = real(train={"epochs": 2})
-    assert cli.main(["report", "--connect", f"{run.path}@search", str(run.path)]) == 1
-    assert "stage_0.pt, the end of a stage, got none; the run has no stages" in capsys.readouterr().err
-    (run.checkpoints / "stage_0.pt").write_bytes(run.first.read_bytes())
-    first = open_network(f"{run.path}@search")
-    drawn = hn.masks(first.model)
-    assert any(not torch.equal(mask, drawn[n]) for n, mask in hn.masks(open_network(str(run.path)).model).items())
+    run = real(method={"fine_tune": {"epochs": 1}})
+    found = open_network(f"{run.path}@search")
+    assert torch.equal(hn.hidden_layers(found.model)["linear.0"].scores.isnan().any(), torch.tensor(False))
+    assert hn.hidden_layers(open_network(f"{run.path}@fine_tune").model)["linear.0"].scores is None
+    assert found.where == open_network(f"{run.path}@stage_0").where == f"{run.path}@search"
+    assert cli.main(["report", "--connect", f"{run.path}@serch", str(run.path)]) == 1
+    said = capsys.readouterr().err
+    assert "a stage of the run after '@' (search, fine_tune), got 'serch'" in said and "did you mean 'search'?" in said
+    (run.checkpoints / "stage_0.pt").unlink()
+    with pytest.raises(RunError, match="expected a run that has come to the end of its stage search"):
+        open_network(f"{run.path}@search")
+
+
+def test_the_search_after_dense_epochs_is_no_dense_network(real):
+    """Its stages are dense, search and fine_tune: the first one's checkpoint is not the search's."""
+    run = real(method={"dense_epochs": 1, "fine_tune": {"epochs": 1}}, train={"epochs": 2})
+    found = open_network(f"{run.path}@search")
+    assert set(hn.hidden_layers(found.model)) == {"linear.0", "linear.2", "linear.4"}
+    assert hn.density(found.model) == pytest.approx(0.5, abs=0.01)
+    assert not hn.hidden_layers(open_network(f"{run.path}@dense").model)
+    alone = real(method={"dense_epochs": 1}, train={"epochs": 2})  # the search is the last stage: the run's result
+    masks = [hn.masks(open_network(str(where)).model) for where in (alone.path, f"{alone.path}@search")]
+    assert all(torch.equal(mask, masks[1][name]) for name, mask in masks[0].items())
 
 
 def test_networks_that_do_not_fit_are_refused(real, tmp_path, capsys):

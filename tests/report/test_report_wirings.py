@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from hiddennet.analysis import layer_report
+from hiddennet.files import csv_text, write_text
 from hiddennet.models.dnw import (
     DiscreteConfig,
     DiscreteGraph,
@@ -21,7 +22,6 @@ from hiddennet.models.dnw import (
 from hiddennet.nn.graph_layout import layouts
 from hiddennet.report import command, graphs, layers, runs, wirings
 from hiddennet.report.networks import Network
-from hiddennet.train.files import csv_text, write_text
 from tests.report.test_report_page import PNG, read
 
 
@@ -132,8 +132,8 @@ def graph_runs(fake, monkeypatch):
             write_text(folder.metrics, csv_text(rows))
         network = Network("here", model, "digits", {}, 32, "data")
         monkeypatch.setattr(wirings, "is_graph", lambda run: True)
-        monkeypatch.setattr(wirings, "of_run", lambda folder: network)
-        monkeypatch.setattr(layers, "of_run", lambda folder, stage="": network)
+        monkeypatch.setattr(wirings, "of_run", lambda where: network)
+        monkeypatch.setattr(layers, "of_run", lambda where: network)
         return folders
 
     return make

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hiddennet import run
-from hiddennet.config import yaml
+from hiddennet.settings import yaml
 from hiddennet.sweep import jobs
 
 FORK = multiprocessing.get_context("fork")

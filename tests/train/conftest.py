@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from hiddennet import config
-from hiddennet.config import Config, yaml
+from hiddennet.config import Config
 from hiddennet.config.load import merge, overrides_document
+from hiddennet.settings import yaml
 
 DOCUMENT: dict[str, Any] = {
     "name": "small",

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from hiddennet import artifact, cli, run
-from hiddennet.config import yaml
 from hiddennet.models.dnw import NotConverged
+from hiddennet.settings import yaml
 from hiddennet.train.folder import RunFolder
 
 

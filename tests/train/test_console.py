@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from hiddennet.loggers import TensorBoard
+from hiddennet.tables import named
 from hiddennet.train import console
-from hiddennet.train.console import Console, Curves, clock, table
+from hiddennet.train.console import Console, clock
 from hiddennet.train.scores import Scores
 
 SCORES = Scores(loss=1.2345, top1=0.5, top5=0.9, images=64)
@@ -55,15 +57,15 @@ def test_curves_are_written_and_a_resumed_epoch_is_not_there_twice(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for first, values in ((0, {1: 0.1, 2: 0.2, 3: 0.3}), (1, {2: 0.25, 3: 0.35})):
-        curves = Curves(tmp_path, first)
+        curves = TensorBoard(tmp_path, [{}] * first)
         for epoch, value in values.items():
             curves.add({"train_loss": value, "lr": 1.0, "density/conv1": 0.5}, epoch)
         curves.close()
-    events = EventAccumulator(str(tmp_path)).Reload()
+    events = EventAccumulator(str(tmp_path / "events")).Reload()
     assert set(events.Tags()["scalars"]) == {"train/loss", "run/lr", "density/conv1"}
     found = [(event.step, round(event.value, 4)) for event in events.Scalars("train/loss")]
     assert found == [(1, 0.1), (2, 0.25), (3, 0.35)]
 
 
-def test_table():
-    assert table("net", {"a": "1", "long": "2"}) == "net\n  a     1\n  long  2"
+def test_named():
+    assert named("net", {"a": "1", "long": "2"}) == "net\n  a     1\n  long  2"

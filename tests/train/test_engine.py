@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from hiddennet import methods
+from hiddennet.train import checkpoint
 from hiddennet.train.build import build_data, build_model
 from hiddennet.train.engine import Engine
 from hiddennet.train.experiment import run
-from hiddennet.train.folder import RunError
+from hiddennet.train.folder import RunError, RunFolder
 from hiddennet.train.machine import autocast_dtype, choose_device, use_channels_last
 from hiddennet.train.ranks import Ranks
 from hiddennet.train.scores import Meter
@@ -57,7 +60,7 @@ def test_label_smoothing_is_the_originals(make, golden):
     labels = torch.from_numpy(values["ls_targets"])
     for smoothing, want in zip(values["ls_smoothing"], values["ls_loss"], strict=True):
         config = make(f"train.label_smoothing={smoothing}", "method.name=dense")
-        engine = Engine(nn.Linear(1, 1), config, CPU, Ranks(), methods.create(config))
+        engine = Engine(nn.Linear(1, 1), config, CPU, Ranks(), methods.create(config.setting()))
         got = float(engine._loss_sum(logits, labels)) / len(labels)
         assert got == pytest.approx(float(want), abs=1e-5)
 
@@ -123,7 +126,7 @@ def test_scores_that_are_not_finite_stop_the_run(make, monkeypatch):
         if step == 3:
             model.linear[0].scores.data[0, 0] = float("inf")
 
-    monkeypatch.setattr(METHODS["edge_popup"], "after_step", spoil)
+    monkeypatch.setattr(METHODS["edge_popup"], "after_update", spoil)
     with pytest.raises(RunError, match=r"expected finite scores and weights, got nan or inf by st"):
         run(make())
 
@@ -147,3 +150,59 @@ def test_deterministic_mode_is_set_and_unset(make):
     assert torch.are_deterministic_algorithms_enabled()
     run(make("train.epochs=0", "seed=1"))
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_hooks_stand_where_they_say(make, monkeypatch, parts):
+    """Gradients in before_update are the whole batch's, once a step; the optimiser takes what is left of them."""
+    seen = []
+
+    def note(name, change=None):
+        def hook(self, model, step):
+            scores = model.linear[0].scores
+            seen.append((name, step, scores.grad is not None, scores.detach().clone()))
+            if change is not None:
+                scores.grad.zero_()
+
+        monkeypatch.setattr(methods.METHODS["edge_popup"], name, hook)
+
+    note("before_forward")
+    note("before_update", "spoil")
+    note("after_update")
+    run(make(f"train.accumulate={parts}", "train.epochs=1", "optimizer.momentum=0", "optimizer.weight_decay=0"))
+    steps = len(seen) // 3
+    assert [name for name, *_ in seen] == ["before_forward", "before_update", "after_update"] * steps
+    assert [step for _, step, *_ in seen] == [at for n in range(steps) for at in (n, n, n + 1)]
+    assert all(has for name, _, has, _ in seen if name == "before_update")
+    assert all(torch.equal(scores, seen[0][3]) for *_, scores in seen)
+
+
+def test_each_group_keeps_its_own_rate_under_a_schedule(make, monkeypatch):
+    """A paper's two rates: both are scaled, none is overwritten; also where a run goes on from its checkpoint."""
+
+    def optimizer(self, model, section):
+        first, *rest = [p for p in model.parameters() if p.requires_grad]
+        return torch.optim.SGD([{"params": [first], "lr": 10 * section.lr}, {"params": rest}], lr=section.lr)
+
+    used, step = [], Engine.step
+
+    def record(self, *arguments):
+        used.append([group["lr"] for group in self.optimizer.param_groups])
+        step(self, *arguments)
+
+    monkeypatch.setattr(methods.METHODS["edge_popup"], "optimizer", optimizer)
+    monkeypatch.setattr(Engine, "step", record)
+    config = make("schedule.name=cosine", "train.epochs=2", "optimizer.lr=0.5")
+    run(config)
+    half = len(used) // 2
+    assert used[0] == [5.0, 0.5] and used[-1] == pytest.approx([2.5, 0.25])
+    folder, rows = RunFolder.of(config), used[half:]
+    rates = [float(row["lr"]) for row in csv.DictReader(folder.metrics.open())]
+    assert rates == pytest.approx([5.0, 2.5])
+    used.clear()
+    state = checkpoint.load(folder.last)
+    state["progress"] |= {"epoch": 1, "history": state["progress"]["history"][:1]}
+    checkpoint.save(folder.last, state)
+    folder.record.unlink()
+    run(config)
+    assert used == rows

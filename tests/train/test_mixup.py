@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 def loss_of(make, smoothing: float, logits: np.ndarray, targets: np.ndarray) -> float:
     """The mean loss of a run's engine with this smoothing."""
     config = make(f"train.label_smoothing={smoothing}", "method.name=dense")
-    engine = Engine(nn.Linear(1, 1), config, CPU, Ranks(), methods.create(config))
+    engine = Engine(nn.Linear(1, 1), config, CPU, Ranks(), methods.create(config.setting()))
     return float(engine._loss_sum(torch.from_numpy(logits), torch.from_numpy(targets))) / len(logits)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import hiddennet as hn
-from hiddennet.train import optimizers
+from hiddennet.optim import optimizers
 
 
 class Net(nn.Module):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hiddennet import config
-from hiddennet.config import yaml
+from hiddennet.settings import yaml
 from hiddennet.train import checkpoint, experiment
 from hiddennet.train.build import build_data
 from hiddennet.train.folder import RunFolder

@@ -13,6 +13,7 @@ import torch
 from hiddennet import config as configs
 from hiddennet.config.load import merge, overrides_document
 from hiddennet.methods import METHODS
+from hiddennet.settings import yaml
 from hiddennet.train import checkpoint, experiment
 from hiddennet.train.engine import Engine
 from hiddennet.train.folder import RunError, RunFolder
@@ -59,10 +60,10 @@ TIMES = ("images_per_second", "seconds", "peak_memory_bytes")
 
 
 def small(make, kind: str, *more: str):
-    document = configs.yaml.parse(configs.dump(make(*more)))
+    document = yaml.parse(configs.dump(make(*more)))
     for override in KINDS[kind]:
         if override.startswith("method={"):
-            document["method"] = configs.yaml.parse(override.removeprefix("method="))
+            document["method"] = yaml.parse(override.removeprefix("method="))
         else:
             document = merge(document, overrides_document([override]))
     return configs.parse(document)
@@ -93,14 +94,14 @@ def assert_same(left, right, path: str = "") -> None:
 
 
 def stop_at_step(monkeypatch, method: str, step: int, signum: int = signal.SIGTERM) -> None:
-    own = METHODS[method].after_step
+    own = METHODS[method].after_update
 
-    def after_step(self, model, at: int) -> None:
+    def after_update(self, model, at: int) -> None:
         own(self, model, at)
         if at == step:
             os.kill(os.getpid(), signum)
 
-    monkeypatch.setattr(METHODS[method], "after_step", after_step)
+    monkeypatch.setattr(METHODS[method], "after_update", after_update)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import csv
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from hiddennet.settings.recipe import SCHEDULES, Clock, ScheduleSection
 from hiddennet.train import experiment
 from hiddennet.train.engine import Engine
 from hiddennet.train.folder import RunFolder
-from hiddennet.train.schedules import learning_rate
 
 
-def section(name: str, warmup_epochs: int = 0, **more) -> SimpleNamespace:
-    tail = {"final_epochs": 0, "final_lr": 0.0, "by": "epoch"} if name == "cosine" else {}
-    return SimpleNamespace(name=name, warmup_epochs=warmup_epochs, **{**tail, **more})
+def section(name: str, warmup_epochs: int = 0, **more) -> ScheduleSection:
+    return SCHEDULES[name](name=name, warmup_epochs=warmup_epochs, **more)
+
+
+def learning_rate(schedule, lr, epoch, epochs, history=(), *, iteration=0, iterations=1) -> float:
+    return lr * schedule.scale(Clock(epoch, epochs, lr, history, iteration, iterations))
 
 
 @pytest.mark.parametrize(

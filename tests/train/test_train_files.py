@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+from hiddennet.files import append_row, locked, remove_temporaries, write_atomic, write_text
 from hiddennet.train import checkpoint
 from hiddennet.train.checkpoint import CheckpointError
-from hiddennet.train.files import append_row, locked, remove_temporaries, write_atomic, write_text
 
 FORK = multiprocessing.get_context("fork")
 

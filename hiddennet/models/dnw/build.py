@@ -50,8 +50,11 @@ def config_of(name: str, graph: Mapping[str, Any] | None, **built: Any) -> Any:
     return NETWORKS[name][1](**{"kind": "complete", **tuples, **{k: v for k, v in built.items() if k in has}})
 
 
-def make(name: str, *, graph: Mapping[str, Any] | None, **built: Any) -> nn.Module:
+def make(
+    name: str, *, graph: Mapping[str, Any] | None, num_classes: int, in_channels: int, image_size: int, width: float
+) -> nn.Module:
     """The network of this name. Its weights are drawn from torch's generator. Raises as config_of."""
+    built = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size, "width": width}
     return NETWORKS[name][0](config_of(name, graph, **built))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+
+from hiddennet.registry import nearest, one_of
 
 # Keys of the original systems and of other libraries, and what they are called here.
 FOREIGN_KEYS = {
@@ -42,18 +43,6 @@ class ConfigError(ValueError):
             lines = "".join(f"\n  {mistake}" for mistake in self.mistakes)
             text = f"{source}: {len(self.mistakes)} mistakes{lines}"
         super().__init__(text)
-
-
-def nearest(word: Any, names: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` for the nearest of `names`, or nothing when none is near."""
-    near = difflib.get_close_matches(str(word).lower(), list(names), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
-def one_of(names: Iterable[str]) -> str:
-    """Return `one of a, b, c`."""
-    names = list(names)
-    return names[0] if len(names) == 1 else f"one of {', '.join(names)}"
 
 
 def unknown_key(path: str, value: Any, section: str, allowed: Iterable[str], home: str) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 
-_CLASSES = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 _FUSED_ON = ("cuda", "cpu")
 
 
@@ -39,18 +38,13 @@ def build(model: nn.Module, section: Any, without: Iterable[nn.Parameter] = ()) 
     """Return the optimiser that the config's section names, fused where torch can; None when
     nothing learns.
 
-    section: of hiddennet.config, `optimizer`. without: parameters that another optimiser has.
+    section: an OptimizerSection of hiddennet.settings.recipe. without: parameters that another optimiser has.
     """
     parameters = groups(model, section, without)
     if not parameters:
         return None
     device = parameters[0]["params"][0].device.type
-    arguments: dict[str, Any] = {"lr": section.lr, "fused": device in _FUSED_ON}
-    if section.name == "sgd":
-        arguments |= {"momentum": section.momentum, "nesterov": section.nesterov}
-    else:
-        arguments |= {"betas": tuple(section.betas), "eps": section.eps}
-    return _CLASSES[section.name](parameters, **arguments)
+    return section.build(parameters, fused=device in _FUSED_ON)
 
 
 def step(optimizer: torch.optim.Optimizer, clip_norm: float | None = None) -> None:

@@ -1,0 +1,109 @@
+"""What a data set is asked for: the arguments of ``build``, with their defaults and what is wrong between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from hiddennet.registry import REGISTRIES
+
+from .order import Order
+from .split import SPLITS
+from .text import TEXT
+
+DATA = REGISTRIES["data"]
+AUGMENTATIONS = ("standard", "pad_resized_crop")
+NORMALIZATIONS = ("own", "imagenet")
+LISTED = ("imagenet", "image_folder")
+_OF_A_TEXT = {"split": "stratified", "split_seed": None, "augmentation": "standard", "normalization": "own"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A data set's name and:
+
+    root: the folder below which the sets lie in torchvision's layouts, or in ``root/<name>/...``; ``~`` is the home.
+
+    batch_size: images a batch, on each rank; the last batch takes what is left. Of a text the columns that are read
+    side by side.
+
+    seed: draws the validation split, the order and the augmentation; the official test images are never touched.
+
+    validation: fraction of the training images set aside, or their count; never augmented; 0: none. An
+    ``image_folder`` with both val/ and test/ uses its val/, a text its valid.txt, unless 0. split: how they are chosen:
+    ``stratified``, each class in proportion, or ``permutation``, the last of a random order. split_seed: draws them in
+    place of ``seed``.
+
+    augment: whether training images are augmented. augmentation: ``standard``, the set's own: crop from 4 pixels of
+    padding and flip (cifar10, cifar100, fashion_mnist, tiny_imagenet), random resized crop and flip (big_cifar10,
+    imagenet, image_folder); none for digits, mnist, synthetic and a user's own. Or ``pad_resized_crop``: a random
+    resized crop from 4 pixels of padding and flip (arXiv 2106.09269), not for imagenet and image_folder.
+
+    normalization: by the set's ``own`` mean and standard deviation, or by those of ``imagenet``, for 3 channels.
+
+    workers: processes that read image files (threads, for tiny_imagenet's one reading). image_size: side of the images
+    given; None: their own (128 for big_cifar10, 224 for imagenet and image_folder). limit: at most so many training
+    images, stratified, and as much less of the test images; of a text the first so many words. download: lets
+    torchvision fetch a missing set. in_channels, num_classes: of ``synthetic`` only (3 and 10). bptt: words that a
+    batch has of each column of a text, and the steps gradients go back.
+
+    rank, world_size: this process's share of every epoch; as many batches on each rank. channels_last: memory format of
+    the images.
+    """
+
+    name: str
+    batch_size: int
+    device: torch.device
+    seed: int
+    root: Path = Path("data")
+    validation: float | int = 0.1
+    split: str = "stratified"
+    split_seed: int | None = None
+    augment: bool = True
+    augmentation: str = "standard"
+    normalization: str = "own"
+    workers: int = 4
+    image_size: int | None = None
+    limit: int | None = None
+    download: bool = False
+    in_channels: int | None = None
+    num_classes: int | None = None
+    bptt: int = 35
+    rank: int = 0
+    world_size: int = 1
+    channels_last: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root).expanduser())
+        object.__setattr__(self, "device", torch.device(self.device))
+
+    def order(self, num_images: int, shuffle: bool) -> Order:
+        """The order of a part's images."""
+        return Order(num_images, self.batch_size, shuffle, self.seed, self.rank, self.world_size)
+
+    def check(self) -> None:
+        """Raises ValueError for an unknown name, an impossible value, and what the set cannot have."""
+        name, shape = self.name, {"in_channels": self.in_channels, "num_classes": self.num_classes}
+        DATA.find(name)
+        for key, value in {"image_size": self.image_size, "limit": self.limit, **shape}.items():
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{key}: expected a whole number of at least 1, got {value!r}")
+            if value is not None and key in shape and name != "synthetic":
+                raise ValueError(f"{key}: expected it with data.name=synthetic only, got {name}")
+        if self.workers < 0:
+            raise ValueError(f"workers: expected 0 or more, got {self.workers}")
+        for key, known in (("split", SPLITS), ("augmentation", AUGMENTATIONS), ("normalization", NORMALIZATIONS)):
+            value = getattr(self, key)
+            if value not in known:
+                raise ValueError(f"{key}: expected one of {', '.join(known)}, got {value!r}")
+        if name in LISTED and self.augmentation != "standard":
+            raise ValueError(f"augmentation: expected standard for {name}, got {self.augmentation!r}")
+        for key, only in _OF_A_TEXT.items() if name in TEXT else ():
+            if getattr(self, key) != only:
+                raise ValueError(f"{key}: expected {only} for {name}, got {getattr(self, key)!r}; it is of images")
+        if name in TEXT and self.bptt < 1:
+            raise ValueError(f"bptt: expected at least 1, got {self.bptt}")
+        if self.split_seed is not None and not 0 <= self.split_seed < 2**63:
+            raise ValueError(f"split_seed: expected a whole number from 0 or None, got {self.split_seed!r}")

@@ -1,0 +1,68 @@
+"""A user's own code: modules and files that register methods, models, data sets and more when they are loaded.
+
+A config names them with `plugins:`; installed packages announce theirs in the entry point group `hiddennet.plugins`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable
+from importlib.metadata import entry_points
+from pathlib import Path
+
+GROUP = "hiddennet.plugins"
+
+
+class PluginError(ValueError):
+    """A plugin that is not there, or that fails while it is loaded."""
+
+
+def located(names: Iterable[str], folder: Path) -> list[str]:
+    """The names of plugins with those of `.py` files made absolute; relative ones lie in `folder`."""
+    return [str((folder / Path(name).expanduser()).resolve()) if name.endswith(".py") else name for name in names]
+
+
+def load(names: Iterable[str]) -> None:
+    """Load modules and `.py` files, each once. Raises PluginError in one sentence."""
+    for name in names:
+        _guarded(name, _load_file if name.endswith(".py") else importlib.import_module)
+
+
+@functools.cache
+def load_installed() -> None:
+    """Load what installed packages announce, once. Raises PluginError."""
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        package = f" of the package {point.dist.name}" if point.dist is not None else ""
+        _guarded(f"{point.value}{package}", lambda _, point=point: point.load())
+
+
+def _load_file(name: str) -> None:
+    path = Path(name).resolve()
+    if not path.is_file():
+        raise FileNotFoundError("there is no such file")
+    # other files of this name are other modules; loaded under one name, it is loaded once
+    module = f"hiddennet_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if module in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(module, path)
+    sys.modules[module] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(sys.modules[module])
+    except BaseException:
+        del sys.modules[module]
+        raise
+
+
+def _guarded(name: str, action) -> None:
+    try:
+        action(name)
+    except Exception as error:  # a user's code may raise anything
+        reason = " ".join(str(error).split()) or "no reason given"
+        raise PluginError(
+            f"plugins: expected a module or .py file that can be loaded, got {name}, which raises "
+            f"{type(error).__name__}: {reason}"
+        ) from error
