@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from hiddennet import plugins
 from hiddennet.config.load import variants
 from hiddennet.config.schema import Config
-from hiddennet.settings.section import NameOf, Sections
+from hiddennet.settings.section import NameOf, Sections, Values
 from hiddennet.settings.yaml import write
 
 
@@ -29,8 +29,12 @@ def reference() -> str:
             lines += ["", f"{title}: {meaning}"]
             lines += _keys(section, section.model_fields, f"{name}.", called)
             for inner, parts in section.sections.items():
-                if not isinstance(parts, Sections):  # optimisers and schedules have paragraphs of their own
+                if not isinstance(parts, Sections):  # optimisers, schedules and rules have paragraphs of their own
                     lines += _keys(parts, parts.model_fields, f"{name}.{inner}.")
+    for kind in ("rule", "source"):
+        for called, section in Values(kind).items():
+            lines += ["", f"{section.__doc__}".replace(":", f" {called!r}:", 1)]
+            lines += _keys(section, section.model_fields, f"method.{kind}.", called)
     return "\n".join(lines) + "\n"
 
 
