@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hiddennet.run import guarded
+from hiddennet.table import aligned
 
 
 def compare(names: Sequence[str], overrides: Sequence[str] = (), *, fresh: bool = False) -> list[dict[str, Any]]:
@@ -41,8 +42,7 @@ def side_by_side(records: Sequence[dict[str, Any]]) -> str:
         )
         for record in records
     ]
-    widths = [max(len(line[i]) for line in (head, *lines)) for i in range(len(head))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) for line in (head, *lines))
+    return aligned([head, *lines])
 
 
 def execute(arguments: argparse.Namespace) -> int:

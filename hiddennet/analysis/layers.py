@@ -13,6 +13,7 @@ from hiddennet.analysis.paths import Layer, layers_of, shape_of, trace
 from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.network import masks
 from hiddennet.nn.wiring import wirings
+from hiddennet.table import aligned
 
 
 @dataclass(frozen=True)
@@ -149,18 +150,6 @@ def cells(report: LayerReport) -> tuple[str, ...]:
     )
 
 
-def aligned(lines: Sequence[Sequence[str]], left: int = 2) -> str:
-    """Lines of as many cells each as text, column under column; the first `left` columns are flush left."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )
-
-
 def table(reports: Sequence[LayerReport]) -> str:
     """The reports and their total as a text table."""
-    return aligned([HEAD, *(cells(report) for report in (*reports, total(reports)))])
+    return aligned([HEAD, *(cells(report) for report in (*reports, total(reports)))], left=2)

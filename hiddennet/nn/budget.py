@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from numbers import Real
 
 from torch import Tensor
@@ -22,11 +23,11 @@ WITH_MASK = ("random", "fine_tune")  # kinds that may be given their edges
 DROPOUTS = ("targeted_dropout", "regular_targeted_dropout")
 
 
-def check_counts(**counts: int) -> None:
+def check_counts(owner: str, counts: Mapping[str, int]) -> None:
     """Raises ValueError unless all are whole numbers of at least 1."""
     for name, n in counts.items():
         if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-            raise ValueError(f"Wiring: expected {name} to be a whole number of at least 1, got {n!r}")
+            raise ValueError(f"{owner}: expected {name} to be a whole number of at least 1, got {n!r}")
 
 
 def check_shape(what: str, mask: Tensor, shape: tuple[int, int]) -> None:

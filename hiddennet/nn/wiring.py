@@ -85,7 +85,7 @@ class Wiring(nn.Module):
         super().__init__()
         check_choice("Wiring", "kind", kind, KINDS)
         check_seed("Wiring", "seed", seed, 63)
-        check_counts(n_sources=n_sources, n_destinations=n_destinations)
+        check_counts("Wiring", {"n_sources": n_sources, "n_destinations": n_destinations})
         self.n_sources, self.n_destinations, self.kind, self.compat = n_sources, n_destinations, kind, compat
         self.seed = seed
         shape = (n_destinations, n_sources)

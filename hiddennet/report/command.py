@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hiddennet.run import guarded
+from hiddennet.table import aligned
 
 MOST_CURVES = 24
 
@@ -105,7 +106,7 @@ def _runs(made: _Report, paths: Sequence[str], axis: str | None, which: str, say
     lines = found_runs.lines(runs, axis)
     beside = published.beside(lines)
     head, rows = sections.settings_table(lines, axis)
-    say(_text([head, *rows]))
+    say(aligned([head, *rows]))
     parts = []
     if axis != "epoch":
         png = plots.along(lines, axis, beside)
@@ -156,12 +157,6 @@ def _connection(made: _Report, found) -> None:
             page.fold("All numbers", page.table(head, rows)),
         )
     )
-
-
-def _text(table: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table)
-    return "\n".join(lines)
 
 
 def _output(arguments: argparse.Namespace) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 
 from hiddennet.sweep.folder import SweepFolder
 from hiddennet.sweep.grid import text
+from hiddennet.table import aligned
 from hiddennet.train.files import csv_text, write_text
 from hiddennet.train.stages import before_training
 
@@ -42,13 +43,6 @@ def mean_and_spread(values: Sequence[float | None]) -> str:
     return f"{statistics.fmean(known):.2%} ± {100 * statistics.stdev(known):.2f}"
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
-
-
 def table(folder: SweepFolder) -> str:
     """The points as a table, and a second one of means over seeds where the sweep has several."""
     found, columns = rows(folder), folder.sweep.columns
@@ -59,7 +53,7 @@ def table(folder: SweepFolder) -> str:
         density = "-" if row["density"] is None else f"{row['density']:.4f}"
         accuracies = [mean_and_spread([row[key]]) for key in (("before_top1",) if staged else ()) + ("test_top1",)]
         lines.append([*(row[key] for key in columns), density, *accuracies, row["state"]])
-    parts = [_aligned(lines)]
+    parts = [aligned(lines)]
     if len({row.get("seed") for row in found}) > 1:
         parts.append(_over_seeds(found, columns, staged))
     return "\n\n".join(parts)
@@ -78,4 +72,4 @@ def _over_seeds(found: Sequence[dict], columns: Sequence[str], staged: bool) -> 
         shown = [mean_and_spread([row["before_top1"] for row in done])] if staged else []
         shown.append(mean_and_spread([row["test_top1"] for row in done]))
         lines.append([*values, f"{len(done)} of {len(group)}", density, *shown])
-    return _aligned(lines)
+    return aligned(lines)
