@@ -88,9 +88,7 @@ def compact_discrete(model: DiscreteGraph) -> CompactDiscrete:
     for j, group in enumerate(orders):
         tensors |= {f"products.{j}.{name}": found for name, found in packed(weight[group][:, senders]).items()}
     tensors |= {"head.weight": model.fc.weight[:, torch.cat(orders[1:]) - (model.nodes - n)], "head.bias": bias}
-    made = CompactDiscrete(spec, tensors)
-    made.architecture = getattr(model, "architecture", None)
-    return made
+    return CompactDiscrete(spec, tensors)
 
 
 def _reduce(edges: Tensor, read: Tensor, scale: Tensor, shift: Tensor, taps: Tensor, layout: GraphLayout) -> Tensor:

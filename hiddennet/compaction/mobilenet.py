@@ -145,16 +145,9 @@ class CompactMobileNet(CompactNetwork):
         return features_of(x, self.classifier.scale, self.classifier.shift)
 
 
+@torch.no_grad()
 def compact_mobilenet(model: MobileNetGraph) -> CompactMobileNet:
     """See hiddennet.compact."""
-    with torch.no_grad():
-        spec, tensors = _reduced(model)
-    made = CompactMobileNet(spec, tensors)
-    made.architecture = getattr(model, "architecture", None)
-    return made
-
-
-def _reduced(model: MobileNetGraph) -> tuple[dict[str, Any], dict[str, Tensor]]:
     weights = [running_weight(layer.graph) for layer in model.layers]
     nodes = [_nodes_of(layer) for layer in model.layers]
     stages = [_graph_of(w, n, layout) for w, n, layout in zip(weights, nodes, model.layouts().values(), strict=False)]
@@ -190,7 +183,7 @@ def _reduced(model: MobileNetGraph) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "stages": specs,
         **before(model),
     }
-    return spec, tensors
+    return CompactMobileNet(spec, tensors)
 
 
 def _nodes_of(layer: nn.Module) -> dict[str, Tensor]:

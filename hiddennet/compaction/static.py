@@ -78,9 +78,7 @@ def compact_static(model: StaticGraph) -> CompactStatic:
     for j, product in enumerate(products):
         tensors |= {f"products.{j}.{name}": found for name, found in packed(product).items()}
     tensors |= {"head.weight": model.fc.weight[:, alive], "head.bias": model.fc.bias}
-    made = CompactStatic(spec, tensors)
-    made.architecture = getattr(model, "architecture", None)
-    return made
+    return CompactStatic(spec, tensors)
 
 
 def _into_later(weight: Tensor, blocks: tuple[tuple[int, int], ...]) -> Tensor:

@@ -25,14 +25,7 @@ from hiddennet.nn.edges import largest
 from hiddennet.nn.expose import skip_init
 
 _INERT = ("train.ScalarMeter", "__main__.ScalarMeter")  # the original's meters, beside the model
-_GRAPHS = {
-    "dnw_static": dnw.StaticGraph,
-    "dnw_discrete": dnw.DiscreteGraph,
-    "dnw_continuous": dnw.ContinuousGraph,
-    "dnw_mobilenet": dnw.MobileNetGraph,
-}
 _FACTS = ("last_epoch", "best_val", "iter", "epoch", "best_prec1")
-_BUILT = ("num_classes", "in_channels", "image_size", "width")  # not in an architecture's `graph`
 
 
 def _read(
@@ -110,7 +103,7 @@ def _graph(name: str, state: dict[str, Tensor], density: float | None, kind: str
         config = small_config(name, state, density, kind, masks if fixed else {})
     try:
         with skip_init():
-            model = _GRAPHS[name](config)
+            model = dnw.NETWORKS[name][0](config)
         model.load_state_dict(dnw.from_original(model, state))
     except ValueError as error:
         raise CheckpointError(f"import: {error}") from None
@@ -127,7 +120,7 @@ def _architecture(name: str, config: Any, size: int | None) -> dict[str, Any]:
         "in_channels": config.in_channels,
         "image_size": known.get("image_size", 32 if size is None else size),
         "width": known.get("width", 1.0),
-        "graph": {key: value for key, value in known.items() if key not in _BUILT},
+        "graph": {key: known[key] for key in dnw.graph_keys(name)},
     }
 
 

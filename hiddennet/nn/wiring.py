@@ -14,7 +14,7 @@ from hiddennet.nn.edge_rules import KINDS, RULES, WITH_EDGES, EdgeRule, drop_rat
 from hiddennet.nn.edges import original_random_edges, prefixes, random_edges, reveal
 from hiddennet.nn.memo import Memo
 from hiddennet.nn.targeted import not_dropped
-from hiddennet.ops.checks import check_choice, check_seed
+from hiddennet.ops.checks import check_choice, check_counts, check_seed
 
 
 def _check_shape(what: str, mask: Tensor, shape: tuple[int, int]) -> None:
@@ -83,9 +83,7 @@ class Wiring(nn.Module):
         check_choice("Wiring", "kind", kind, KINDS)
         check_seed("Wiring", "seed", seed, 63)
         check_seed("Wiring", "layer", layer, 32)
-        for name, n in (("n_sources", n_sources), ("n_destinations", n_destinations)):
-            if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-                raise ValueError(f"Wiring: expected {name} to be a whole number of at least 1, got {n!r}")
+        check_counts("Wiring", {"n_sources": n_sources, "n_destinations": n_destinations})
         self.n_sources, self.n_destinations, self.kind, self.compat = n_sources, n_destinations, kind, compat
         self.seed, self.layer = seed, layer
         shape = (n_destinations, n_sources)

@@ -63,9 +63,7 @@ def _met(pattern: str, name: str, layer_name: str) -> bool:
     return any(fnmatch.fnmatchcase(candidate, pattern) for candidate in (name, *holders))
 
 
-def find_targets(
-    model: nn.Module, exclude: Iterable[str] | str = (), *, biases: bool = False, op: str = "prune"
-) -> list[Target]:
+def find_targets(model: nn.Module, exclude: Iterable[str] | str = (), *, biases: bool = False) -> list[Target]:
     """The parameters to be pruned, in module order; a shared one once, under its first name.
 
     Args:
@@ -76,7 +74,7 @@ def find_targets(
         TypeError, ValueError: no module, nothing to prune, a pattern that meets nothing, weights without values.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"{op}: expected model to be an nn.Module, got {type(model).__name__}")
+        raise TypeError(f"prune: expected model to be an nn.Module, got {type(model).__name__}")
     found: list[Target] = []
     for layer_name, layer in model.named_modules():
         if not isinstance(layer, LAYERS):
@@ -90,12 +88,12 @@ def find_targets(
         if not any(_met(pattern, t.name, t.layer_name) for t in found):
             names = ", ".join(t.name for t in found) or "none"
             raise ValueError(
-                f"{op}: expected exclude to name a convolution or linear layer, got {pattern!r}; there are {names}"
+                f"prune: expected exclude to name a convolution or linear layer, got {pattern!r}; there are {names}"
             )
     kept = [t for t in found if not any(_met(pattern, t.name, t.layer_name) for pattern in patterns)]
     if not kept:
         raise ValueError(
-            f"{op}: expected a model with weights to prune, got none of {len(found)} convolutions and linear layers"
+            f"prune: expected a model with weights to prune, got none of {len(found)} convolutions and linear layers"
         )
     seen: set[int] = set()
     unique = []

@@ -9,9 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hiddennet.models.dnw import MobileNetConfig, MobileNetGraph, from_original, to_original
+from hiddennet.models.dnw import MobileNetConfig, MobileNetGraph, from_original
 from hiddennet.nn import block_sums
 from hiddennet.nn.block_sums import Blocks, BlockSums
+from tests.importers.original_dnw import to_original
 
 STAGES = ((3, 5, 1, 1), (5, 4, 2, 3), (4, 6, 2, 2))
 FIXED = ("dnw", "random", "dnw_no_update", "complete", "fine_tune")

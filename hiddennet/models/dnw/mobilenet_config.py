@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from hiddennet.nn.edge_rules import KINDS
+from hiddennet.ops.checks import check_counts
 
 
 class StageShape(NamedTuple):
@@ -89,9 +90,7 @@ class MobileNetConfig:
         counts = {name: getattr(self, name) for name in names}
         for i, stage in enumerate(self.stages):
             counts |= {f"stages[{i}] {name}": value for name, value in stage._asdict().items()}
-        for name, value in counts.items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"MobileNetConfig: expected {name} to be a whole number of at least 1, got {value!r}")
+        check_counts("MobileNetConfig", counts)
         if not self.stages:
             raise ValueError("MobileNetConfig: expected at least one stage, got none")
         for i in range(1, len(self.stages)):

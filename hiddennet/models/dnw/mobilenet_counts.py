@@ -2,89 +2,109 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from hiddennet.nn.reach import paths
+from hiddennet.nn.graph_layout import GraphLayout
+from hiddennet.nn.reach import Paths, paths
 
-if TYPE_CHECKING:
-    from .mobilenet import MobileNetGraph
-
-
-def _running(model: MobileNetGraph) -> dict[str, Tensor]:
-    """The running edges of each wiring."""
-    return {name: model.get_submodule(name).running() for name in model.layouts()}
+from .mobilenet_config import MobileNetConfig
 
 
-@torch.no_grad()
-def alive_nodes(model: MobileNetGraph) -> list[Tensor]:
-    found = list(paths(model.layouts(), _running(model)).values())[: len(model.layers)]
-    sending = [one.nodes[: stage.sources] for one, stage in zip(found, model.config.stages, strict=True)]
-    return [*sending, found[-1].nodes[-model.config.features :]]
+class Counted(nn.Module):
+    """What MobileNetGraph says of itself."""
 
+    config: MobileNetConfig
+    conv1: nn.Conv2d
+    layers: nn.ModuleList
 
-@torch.no_grad()
-def counts(model: MobileNetGraph) -> dict[str, int]:
-    config = model.config
-    edges = _running(model)
-    found = paths(model.layouts(), edges)
-    alive, pixels = alive_nodes(model), -(-config.image_size // model.conv1.stride[0])
-    effective = 9 * config.in_channels * int(alive[0][: config.stages[0].inputs].sum())
-    macs = effective * pixels**2
-    for i, stage in enumerate(config.stages):
-        pixels = -(-pixels // stage.stride)
-        own = 9 * int(alive[i].sum()) + int(found[f"layers.{i}.graph"].edges.sum())
-        effective, macs = effective + own, macs + own * pixels**2
-    features = int(alive[-1].sum())
-    linear = int(found["linear.graph"].edges.sum()) if config.small else features * config.num_classes
-    bias = 0 if config.small else config.num_classes
-    return {
-        "stored": sum(p.numel() for p in model.parameters()),
-        "edges": sum(int(model.get_submodule(name).mask().sum()) for name in edges),
-        "running": sum(int(one.sum()) for one in edges.values()),
-        "nodes": sum(len(nodes) for nodes in alive),
-        "alive": sum(int(nodes.sum()) for nodes in alive),
-        "effective": effective + linear + bias,
-        "macs": macs + linear,
-    }
+    def layouts(self) -> dict[str, GraphLayout]:
+        """Which nodes the rows and columns of each wiring are, and how they are run."""
+        raise NotImplementedError
 
+    @torch.no_grad()
+    def _paths(self) -> tuple[dict[str, Tensor], dict[str, Paths]]:
+        """The running edges of each wiring, and what lies on a path of them."""
+        edges = {name: self.get_submodule(name).running() for name in self.layouts()}
+        return edges, paths(self.layouts(), edges)
 
-@torch.no_grad()
-def profile(model: MobileNetGraph, *, all_alive: bool = False) -> tuple[int, int]:
-    config = model.config
-    side, first = 112, config.stages[0].inputs
-    parameters = macs = 0
-    for i, (stage, layer) in enumerate(zip(config.stages, model.layers, strict=True)):
-        mask = layer.graph.mask()
-        edges = mask.numel() * (1 - config.stage_rate(i))
-        sending, receiving = mask.any(dim=0), mask.any(dim=1)[-stage.outputs :]
-        if all_alive:
-            sources, features, first_alive = stage.sources, stage.outputs, first
-        else:  # the original's sums of tensors and floats, in float32
-            sources, features = sending.sum().cpu(), int(receiving.sum())
-            first_alive = int(sending[:first].sum())
-        if i == 0:
-            parameters, macs = 27 * first_alive, 27 * first_alive * side * side
-        else:
-            side //= 2
-        parameters += int(9 * sources + edges)
-        macs += int(9 * sources * side * side + edges * side * side)
-    classifier = config.num_classes * config.features
-    linear = int(classifier * (1 - config.classifier_rate)) if config.small else features * config.num_classes
-    return parameters + linear, macs + 49 * features + linear
+    def alive_nodes(self) -> list[Tensor]:
+        """Nodes on a path of kept edges from the input to a logit: bool [sources] of each stage, then bool
+        [features]."""
+        return self._alive(self._paths()[1])
 
+    def _alive(self, found: dict[str, Paths]) -> list[Tensor]:
+        nodes = [one.nodes for one in found.values()][: len(self.layers)]
+        sending = [one[: stage.sources] for one, stage in zip(nodes, self.config.stages, strict=True)]
+        return [*sending, nodes[-1][-self.config.features :]]
 
-def check_paths(model: MobileNetGraph) -> None:
-    layouts, edges = model.layouts(), _running(model)
-    now = model.config.stages[0].inputs
-    for (name, layout), found in zip(layouts.items(), paths(layouts, edges).values(), strict=True):
-        inputs, now = now, int(found.reached[-layout.outputs :].sum())
-        if not now:
-            raise ValueError(
-                f"MobileNetGraph: expected a path from the input to the output, got none over the "
-                f"{int(edges[name].sum())} edges of wiring {name!r} (kind {model.config.kind!r}): from the {inputs} of "
-                f"its {layout.inputs} inputs that the network's input reaches, none leads to its {layout.outputs} "
-                "outputs; keep more edges, or draw them with another seed"
-            )
+    @torch.no_grad()
+    def counts(self) -> dict[str, int]:
+        """What really runs, in evaluation.
+
+        "stored" parameters; "edges" kept, of which "running" are ones the graphs run; "nodes", of which "alive" are on
+        a path from the input to a logit; "effective": parameters of these and of edges between them, without batch
+        norms, which fold into them; "macs": multiply-adds of an image of config.image_size over these.
+        """
+        config, (edges, found) = self.config, self._paths()
+        alive, pixels = self._alive(found), -(-config.image_size // self.conv1.stride[0])
+        effective = 9 * config.in_channels * int(alive[0][: config.stages[0].inputs].sum())
+        macs = effective * pixels**2
+        for i, stage in enumerate(config.stages):
+            pixels = -(-pixels // stage.stride)
+            own = 9 * int(alive[i].sum()) + int(found[f"layers.{i}.graph"].edges.sum())
+            effective, macs = effective + own, macs + own * pixels**2
+        features = int(alive[-1].sum())
+        linear = int(found["linear.graph"].edges.sum()) if config.small else features * config.num_classes
+        bias = 0 if config.small else config.num_classes
+        return {
+            "stored": sum(p.numel() for p in self.parameters()),
+            "edges": sum(int(self.get_submodule(name).mask().sum()) for name in edges),
+            "running": sum(int(one.sum()) for one in edges.values()),
+            "nodes": sum(len(nodes) for nodes in alive),
+            "alive": sum(int(nodes.sum()) for nodes in alive),
+            "effective": effective + linear + bias,
+            "macs": macs + linear,
+        }
+
+    @torch.no_grad()
+    def profile(self, *, all_alive: bool = False) -> tuple[int, int]:
+        """Parameters and multiply-adds as the original's profiler prints them: of 224 x 224 images whatever the size,
+        with edges at positions that are never run, and with nodes that no edge leads to.
+
+        all_alive: as if every node had an edge.
+        """
+        config = self.config
+        side, first = 112, config.stages[0].inputs
+        parameters = macs = 0
+        for i, (stage, layer) in enumerate(zip(config.stages, self.layers, strict=True)):
+            mask = layer.graph.mask()
+            edges = mask.numel() * (1 - config.stage_rate(i))
+            sending, receiving = mask.any(dim=0), mask.any(dim=1)[-stage.outputs :]
+            if all_alive:
+                sources, features, first_alive = stage.sources, stage.outputs, first
+            else:  # the original's sums of tensors and floats, in float32
+                sources, features = sending.sum().cpu(), int(receiving.sum())
+                first_alive = int(sending[:first].sum())
+            if i == 0:
+                parameters, macs = 27 * first_alive, 27 * first_alive * side * side
+            else:
+                side //= 2
+            parameters += int(9 * sources + edges)
+            macs += int(9 * sources * side * side + edges * side * side)
+        classifier = config.num_classes * config.features
+        linear = int(classifier * (1 - config.classifier_rate)) if config.small else features * config.num_classes
+        return parameters + linear, macs + 49 * features + linear
+
+    def check_paths(self) -> None:
+        """Raises ValueError when no path of kept edges leads from the input to a logit; it names the wiring."""
+        (edges, found), now = self._paths(), self.config.stages[0].inputs
+        for name, layout in self.layouts().items():
+            inputs, now = now, int(found[name].reached[-layout.outputs :].sum())
+            if not now:
+                raise ValueError(
+                    f"MobileNetGraph: expected a path from the input to the output, got none over the "
+                    f"{int(edges[name].sum())} edges of wiring {name!r} (kind {self.config.kind!r}): from the {inputs} "
+                    f"of its {layout.inputs} inputs that the network's input reaches, none leads to its "
+                    f"{layout.outputs} outputs; keep more edges, or draw them with another seed"
+                )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet.nn.block_sums import Blocks, BlockSums
+from hiddennet.nn.edge_rules import DROPOUTS
 from hiddennet.nn.edges import original_random_edges, random_edges
 from hiddennet.nn.wiring import Wiring
 
@@ -37,8 +38,16 @@ class GraphStage(nn.Module):
             self.conv = NodeConvs(inner)
         widths = [stage.inputs] + [n] * (stage.blocks - 1)
         self.norm = nn.ModuleList(nn.BatchNorm2d(width) for width in widths)
-        self.graph = _wire(config, index)
         self.blocks = _blocks(stage)
+        self.graph = wire(
+            config,
+            (stage.destinations, stage.sources),
+            config.stage_edges(index),
+            rate=config.stage_rate(index),
+            usable=usable_edges(stage),
+            layer=index,
+            channels={"in_channels": stage.inputs, "out_channels": n},
+        )
 
     def forward(self, received: Tensor) -> Tensor:
         """On a CPU node by node (`_sent_by_nodes`); elsewhere in torch's order of dimensions, which are views here."""
@@ -97,21 +106,6 @@ def _blocks(stage: StageShape) -> Blocks:
     return Blocks(tuple((j * n, (j + 1) * n, 0, stage.inputs + j * n) for j in range(stage.blocks)))
 
 
-def _wire(config: MobileNetConfig, index: int) -> Wiring:
-    stage, edges = config.stages[index], config.stage_edges(index)
-    usable = usable_edges(stage)
-    channels = {"in_channels": stage.inputs, "out_channels": stage.outputs}
-    return wire(
-        config,
-        (stage.destinations, stage.sources),
-        edges,
-        rate=config.stage_rate(index),
-        usable=usable,
-        layer=index,
-        channels=channels,
-    )
-
-
 def wire(
     config: MobileNetConfig,
     shape: tuple[int, int],
@@ -144,10 +138,6 @@ def wire(
     elif kind == "regular_targeted_dropout":
         pruned = int(rate * columns) if config.compat else columns - min(-(-edges // rows), columns)
         options = {"density": 0.0 if pruned == columns else 1 - (pruned + 0.5) / columns}
-    if kind in ("targeted_dropout", "regular_targeted_dropout"):
-        options["drop"] = rate if config.drop is None else config.drop
-    elif config.drop is not None:
-        options["drop"] = config.drop  # refused
-    return Wiring(
-        columns, rows, kind=kind, usable=usable, seed=config.seed, layer=layer, compat=config.compat, **options
-    )
+    drop = rate if config.drop is None and kind in DROPOUTS else config.drop
+    options |= {"usable": usable, "drop": drop, "seed": config.seed, "layer": layer, "compat": config.compat}
+    return Wiring(columns, rows, kind=kind, **options)
