@@ -1,4 +1,4 @@
-"""The console script `hiddennet`: run, compare, sweep, report, eval, export, import, config, env."""
+"""The console script `hiddennet`: run, compare, sweep, report, eval, export, import, config, keys, list, env."""
 
 from __future__ import annotations
 
@@ -82,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     keys = commands.add_parser("keys", help="print all keys of a config and what they mean")
     keys.set_defaults(action=_keys)
 
+    listing = commands.add_parser("list", help="list the configs and sweeps that ship, a line each")
+    listing.add_argument("what", choices=("configs",))
+    listing.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="a part of a name, or with * and ?")
+    listing.set_defaults(action=_list)
+
     commands.add_parser("env", help="what this installation can do").set_defaults(action=_env)
     return parser
 
@@ -147,6 +152,13 @@ def _keys(_: argparse.Namespace) -> int:
     from hiddennet.config.reference import reference
 
     print(reference(), end="")
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from hiddennet.config import catalog
+
+    print(catalog.listing(arguments.pattern))
     return 0
 
 
