@@ -11,21 +11,21 @@ python -m bench.step_psg [--device cpu|cuda] [--json PATH] [--quick]
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 import hiddennet as hn
-from bench import nets
-from bench.harness import Effort, Work, device_of, measure, parser, same
-from bench.originals_peek_a_boo import OriginalBop
-from bench.originals_psg import OriginalPSGConv2d
-from bench.report import Report
-from bench.step import claim
+from bench import nets, table
+from bench.harness import same
+from bench.originals_peek_a_boo import OriginalBop, OriginalPSGConv2d
+from bench.table import Benchmark, Case, Claim, Setting, Value
 from hiddennet import models
 from hiddennet.ops import PSGConfig
 
-NAME, DENSITY = "cifar_resnet18", 0.3
+DENSITY = 0.3
 CONFIG = PSGConfig()  # the paper's: 8 bits, 16 bits, 1e-7 relative, sparsify
 RATE, THRESHOLD = 1e-3, 1e-6  # Bop's
 EXACT_BAR, ORIGINAL_BAR, SAVED_BAR = 1.1, 1.8, 1.02
@@ -110,41 +110,37 @@ def check(psg: nets.Trainee, exact: nets.Trainee, original: nets.Trainee) -> Non
         same(f"weight gradient of layer {i} against the original", got, want, rtol=RTOL)
 
 
-def compare(report: Report, name: str, batch: int, device: torch.device, layout: torch.memory_format, effort: Effort):
+def cases(at: Setting) -> Iterator[Case]:
     torch.backends.cudnn.allow_tf32 = False
-    x, labels = nets.data(name, batch, device, channels_last=layout is torch.channels_last)
-    exact_model = hidden_model(device, name, layout)
-    psg_model = hn.psg(copy.deepcopy(exact_model), CONFIG)
-    theirs = original_model(psg_model, name, device)
-
-    def trainee(model: nn.Module, *, original: bool = False) -> nets.Trainee:
-        return nets.Trainee(model, Both(model, original=original), x.contiguous() if original else x, labels)
-
-    psg, exact, original = trainee(psg_model), trainee(exact_model), trainee(theirs, original=True)
-    what = f"{name} b{batch}" + (" channels_last" if layout is torch.channels_last else "")
-    dense = nets.Trainee(models.build(name, num_classes=10).to(device), None, x, labels)
-    saved = {side: saved_bytes(t) for side, t in (("PSG", psg), ("exact", exact), ("original", original))}
-    unmasked = saved_bytes(dense)
-    for side, held in saved.items():
-        bar = SAVED_BAR if side == "PSG" else None
-        report.value(what, f"{side}: saved for backward / no masks", held / unmasked, "x", at_most=bar)
-    works: dict[str, Work] = {"PSG": psg.step, "exact gradients": exact.step, "original PSG": original.step}
-    times = measure(works, check=lambda: check(psg, exact, original), device=device, effort=effort)
-    report.timings(what, times)
-    claim(report, what, times, "PSG", "exact gradients", at_most=EXACT_BAR)
-    claim(report, what, times, "original PSG", "PSG", at_least=ORIGINAL_BAR)
+    name, batch = ("resnet20", 4) if at.quick else ("cifar_resnet18", 32)
+    for layout in (torch.contiguous_format, torch.channels_last)[: 1 if at.quick else 2]:
+        x, labels = nets.data(name, batch, at.device, channels_last=layout is torch.channels_last)
+        exact_model = hidden_model(at.device, name, layout)
+        psg_model = hn.psg(copy.deepcopy(exact_model), CONFIG)
+        theirs = original_model(psg_model, name, at.device)
+        psg, exact = (nets.Trainee(model, Both(model), x, labels) for model in (psg_model, exact_model))
+        original = nets.Trainee(theirs, Both(theirs, original=True), x.contiguous(), labels)
+        dense = nets.Trainee(models.build(name, num_classes=10).to(at.device), None, x, labels)
+        unmasked = saved_bytes(dense)
+        saved = [
+            Value(f"{side}: saved for backward / no masks", saved_bytes(trainee) / unmasked, "x", at_most=bar)
+            for side, trainee, bar in (("PSG", psg, SAVED_BAR), ("exact", exact, None), ("original", original, None))
+        ]
+        yield Case(
+            f"{name} b{batch}" + (" channels_last" if layout is torch.channels_last else ""),
+            {"PSG": psg.step, "exact gradients": exact.step, "original PSG": original.step},
+            partial(check, psg, exact, original),
+            [
+                Claim("PSG", "exact gradients", at_most=EXACT_BAR),
+                Claim("original PSG", "PSG", at_least=ORIGINAL_BAR),
+            ],
+            values=lambda times, saved=saved: saved,
+            effort=at.effort_of_steps(),
+        )
 
 
 def main() -> None:
-    args = parser(__doc__).parse_args()
-    device = device_of(args)
-    report = Report("step_psg", args, device)
-    slow = Effort(rounds=9, min_rounds=5, warmup=1, budget_s=45.0, sample_s=0.0)
-    effort = Effort.quick() if args.quick else (slow if device.type == "cpu" else Effort(warmup=10, budget_s=6.0))
-    layouts = (torch.contiguous_format,) if args.quick else (torch.contiguous_format, torch.channels_last)
-    for layout in layouts:
-        compare(report, "resnet20" if args.quick else NAME, 4 if args.quick else 32, device, layout, effort)
-    report.close()
+    table.main("step_psg", Benchmark(cases, grad=True), __doc__)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.harness import Work
-from hiddennet import models
+from hiddennet import models, ops
 
 # one layer of each size that matters: conv4 and resnet-18 at 32^2 and 8^2, the widest, a classifier
 LAYERS = {
@@ -21,7 +21,7 @@ LAYERS = {
     "256x16384": (256, 16384),
 }
 QUICK_LAYERS = ("64x64x3x3",)
-
+STATES = 4  # of scores, that selections go to and fro between
 FLIPPED, DRIFT = 0.0035, 1e-3
 
 
@@ -36,6 +36,11 @@ def network(name: str) -> list[tuple[int, ...]]:
         model = models.build(name, num_classes=10)
     kinds = (nn.Conv2d, nn.Linear)
     return [tuple(m.weight.shape) for m in model.modules() if isinstance(m, kinds)]
+
+
+def size(shapes: Sequence[Sequence[int]]) -> int:
+    """The weights of all shapes together."""
+    return sum(torch.Size(shape).numel() for shape in shapes)
 
 
 def kept(n: int, density: float = 0.5) -> int:
@@ -63,12 +68,28 @@ def walk(shape: Sequence[int], states: int, device: torch.device, seed: int = 0)
     return found
 
 
-def swinging(work: Callable[[int], object], states: int) -> Work:
+def walks(shapes: Sequence[Sequence[int]], device: torch.device) -> list[list[Tensor]]:
+    """Scores of a network in each of STATES states."""
+    by_layer = [walk(shape, STATES, device, seed=i) for i, shape in enumerate(shapes)]
+    return [list(state) for state in zip(*by_layer, strict=True)]
+
+
+def swinging(work: Callable[[int], object], states: int = STATES) -> Work:
     """Call `work` with 0, 1, ..., states - 1, ..., 1, 0, ...: each a small step from the last."""
     if states < 2:
         return lambda: work(0)
     indices = cycle(chain(range(states), range(states - 2, 0, -1)))
     return lambda: work(next(indices))
+
+
+def selected(row: Tensor, by: str = "magnitude") -> ops.Rule:
+    """The rule of a layer whose selection is made."""
+    return ops.Rule.selected(row, by)
+
+
+def selected_mask(scores: Tensor, row: Tensor, by: str = "magnitude") -> Tensor:
+    """The mask of a layer whose selection is made."""
+    return ops.rule_mask(scores, selected(row, by), scores.shape)
 
 
 def sorted_mask(scores: Tensor, k: int) -> Tensor:
@@ -77,3 +98,13 @@ def sorted_mask(scores: Tensor, k: int) -> Tensor:
     mask = torch.ones(scores.numel(), dtype=torch.bool, device=scores.device)
     mask[order[: scores.numel() - k]] = False
     return mask.view(scores.shape)
+
+
+def over(parts: Sequence, work: Callable[..., object]) -> Work:
+    """One work for all parts, one after another."""
+
+    def run() -> None:
+        for part in parts:
+            work(part)
+
+    return run
