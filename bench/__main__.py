@@ -27,10 +27,29 @@ from bench.report import Row, table
 
 # in this order; those that are no module bench.NAME are of bench.ops
 NAMES = (
-    "topk_mask masked_weight step step_search step_psg step_dnw_mobilenet step_dnw eval_dnw memory artifact masked_conv "
-    "generate_weight rerandomize strike_out score_step bop_step quantize_codes code_weight_gradient wired_sum "
-    "filter_nodes pruning accuracy"
-).split()
+    "topk_mask",
+    "masked_weight",
+    "step",
+    "step_search",
+    "step_psg",
+    "step_dnw_mobilenet",
+    "step_dnw",
+    "eval_dnw",
+    "memory",
+    "artifact",
+    "masked_conv",
+    "generate_weight",
+    "rerandomize",
+    "strike_out",
+    "score_step",
+    "bop_step",
+    "quantize_codes",
+    "code_weight_gradient",
+    "wired_sum",
+    "filter_nodes",
+    "pruning",
+    "accuracy",
+)
 
 
 def words(name: str) -> list[str]:
