@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from itertools import groupby
 from pathlib import Path
 
-from hiddennet.config import variants
+from hiddennet.config import families
 from hiddennet.config.load import folders, is_sweep, read
 from hiddennet.registry import nearest
 
@@ -51,13 +51,13 @@ def entries() -> Iterator[Entry]:
         for file in sorted(folder.rglob("*.yml"), key=lambda path: (path.parent, path)):
             if file.parent.name == "base":
                 continue
-            for variant in ("", *variants.names(file)):
-                place = variants.join(file, variant)
+            for variant in ("", *families.names(file)):
+                place = families.join(file, variant)
                 document = read(place)
                 sweep = is_sweep(document)
-                if not sweep and not variants.by_itself(place):
+                if not sweep and not families.by_itself(place):
                     continue  # what its variants share, no config by itself
-                name = variants.join(file.relative_to(folder).with_suffix(""), variant)
+                name = families.join(file.relative_to(folder).with_suffix(""), variant)
                 runs = None
                 if sweep:
                     axes = [len(values) for values in document.get("grid", {}).values()]
@@ -93,7 +93,7 @@ def page() -> str:
     parts = [HEAD]
     for folder, inside in groupby(entries(), lambda entry: entry.name.rpartition("/")[0]):
         parts.append(f"## {f'{folder}/' if folder else 'To start with'}\n")
-        for file, members in groupby(inside, lambda entry: variants.split(entry.place)[0]):
+        for file, members in groupby(inside, lambda entry: families.split(entry.place)[0]):
             listed = list(members)
             if listed[0].place != file:  # a family that is no config itself has its own line
                 parts.append(" ".join(_comment(file)) + "\n")

@@ -11,7 +11,7 @@ from typing import Any
 import yaml as pyyaml
 from pydantic import BaseModel, ValidationError
 
-from hiddennet.config import variants, yaml
+from hiddennet.config import families, yaml
 from hiddennet.config.errors import ConfigError, explain, nearest, one_of, unknown_key
 from hiddennet.config.schema import Config, Mistakes
 
@@ -40,28 +40,28 @@ def find(config: str | Path, homes: Iterable[Path] = ()) -> Path:
     config: a path, or a name under configs/ with or without its folders; a variant is `family@variant` or
     `family-variant`. homes: files that the name stands in, whose variants and neighbours come first.
     """
-    homes = [variants.split(home)[0] for home in homes]
+    homes = [families.split(home)[0] for home in homes]
     for home in homes:
-        if str(config) in variants.names(home):
-            return variants.join(home, str(config))
+        if str(config) in families.names(home):
+            return families.join(home, str(config))
     places = [*(home.parent for home in homes), Path(), *folders()]
     shipped = [path for folder in folders() for path in sorted(folder.rglob("*.yml"))]
     lacking = []
-    for name, variant in variants.spellings(str(config)):
+    for name, variant in families.spellings(str(config)):
         direct = [place / end for place in places for end in (name, f"{name}.yml") if (place / end).is_file()]
         named = [path for path in shipped if path.stem == name.removesuffix(".yml") and path not in direct]
-        having = [path for path in (*direct, *named) if not variant or variant in variants.names(path)]
+        having = [path for path in (*direct, *named) if not variant or variant in families.names(path)]
         if having and (having[0] in direct or len(having) == 1):
-            return variants.join(having[0].resolve(), variant)
+            return families.join(having[0].resolve(), variant)
         if len(having) > 1:
             shown = ", ".join(str(_name_of(path)) for path in having)
             raise ConfigError(str(config), [f"expected a name that one file has, got that of {shown}; give its folder"])
         lacking += direct or named
     if lacking and "@" in str(config):
-        known = [known for path in lacking for known in variants.names(path)]
-        raise ConfigError(str(config), [variants.unknown(variant, known)])
+        known = [known for path in lacking for known in families.names(path)]
+        raise ConfigError(str(config), [families.unknown(variant, known)])
     at = "@" if "@" in str(config) else "-"
-    ends = {path: ["", *(f"{at}{name}" for name in variants.names(path))] for path in shipped}
+    ends = {path: ["", *(f"{at}{name}" for name in families.names(path))] for path in shipped}
     names = [f"{name}{end}" for path in shipped for end in ends[path] for name in (path.stem, _name_of(path))]
     mistake = f"expected a config file or a name under configs/, found none{nearest(str(config), names)}"
     raise ConfigError(str(config), [mistake])
@@ -80,7 +80,7 @@ def read(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path in chain:
         circle = " -> ".join(str(step) for step in (*chain[chain.index(path) :], path))
         raise ConfigError(str(path), [f"extends: expected no circle, got {circle}"])
-    base, layers = variants.layers(path, chain[-1] if chain else None)
+    base, layers = families.layers(path, chain[-1] if chain else None)
     document = {} if base is None else read(base, (*chain, path))
     for layer in layers:
         document = merge(document, layer)
@@ -139,10 +139,10 @@ def load(config: str | Path, overrides: Iterable[str] = ()) -> Config:
     document = read(path)
     if is_sweep(document):
         raise ConfigError(str(config), ["expected a config, got a sweep of several; start it with `hiddennet sweep`"])
-    document.setdefault("name", variants.run_name(path))
+    document.setdefault("name", families.run_name(path))
     document = merge(document, overrides_document(overrides))
-    if not variants.by_itself(path):
-        raise ConfigError(str(config), [variants.unknown("", variants.names(path))])
+    if not families.by_itself(path):
+        raise ConfigError(str(config), [families.unknown("", families.names(path))])
     return parse(document, str(config))
 
 

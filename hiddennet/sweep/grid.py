@@ -13,7 +13,7 @@ from typing import Any
 import yaml as pyyaml
 
 from hiddennet import config as configs
-from hiddennet.config import Config, ConfigError, variants, yaml
+from hiddennet.config import Config, ConfigError, families, yaml
 from hiddennet.config.errors import nearest
 from hiddennet.config.load import is_sweep, overrides_document
 
@@ -72,9 +72,9 @@ def load(sweep: str | Path, overrides: Iterable[str] = (), name: str | None = No
     path = configs.find(sweep)
     document = configs.read(path)
     source = str(sweep)
-    known = variants.names(path, "sweeps") if path.is_file() else []
+    known = families.names(path, "sweeps") if path.is_file() else []
     if known and not is_sweep(document):
-        _refuse(source, variants.unknown("", known))
+        _refuse(source, families.unknown("", known))
     _check(document, source)
     grid = {key: list(values) for key, values in (document.get("grid") or {}).items()}
     listed = document.get("runs") or [{}]
@@ -86,7 +86,7 @@ def load(sweep: str | Path, overrides: Iterable[str] = (), name: str | None = No
     for number, values in enumerate(_product(grid, listed), start=1):
         points.append(_resolve(values, fixed, document, homes, f"{source}, point {number}"))
     _check_apart(points, source)
-    name = _name(name or document.get("name") or variants.run_name(path), source)
+    name = _name(name or document.get("name") or families.run_name(path), source)
     return Sweep(name, points, Path(points[0].config.runs), list(dict.fromkeys([*itertools.chain(*listed), *grid])))
 
 
@@ -168,7 +168,7 @@ def _homes(path: Path | None) -> Iterator[Path]:
     """The sweep and those it extends."""
     while path is not None:
         yield path
-        path, _ = variants.layers(path)
+        path, _ = families.layers(path)
 
 
 def _resolve(

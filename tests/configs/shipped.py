@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from hiddennet.config import catalog, variants
+from hiddennet.config import catalog, families
 from hiddennet.sweep import grid
 from hiddennet.sweep.grid import Point
 
@@ -39,7 +39,7 @@ def sweeps(folder: str = "") -> list[str]:
 
 def run_name(entry: catalog.Entry) -> str:
     """What a config's runs are called: also a name of the config, and the only one before there were families."""
-    return variants.run_name(entry.place)
+    return families.run_name(entry.place)
 
 
 @cache

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hiddennet import config
-from hiddennet.config import catalog, variants
+from hiddennet.config import catalog, families
 from hiddennet.config.load import merge
 from tests.configs.shipped import CONFIGS, ENTRIES, PAPERS, facts, run_name, table
 
@@ -32,7 +32,7 @@ MODELS = {
     "WideResNet101_2": "wide_resnet101_2",
 }
 FILES = sorted(CONFIGS.rglob("*.yml"))
-PLACES = [variants.join(file, name) for file in FILES for name in ("", *every(file))]
+PLACES = [families.join(file, name) for file in FILES for name in ("", *every(file))]
 
 
 def leaves(document: dict, path: str = "") -> dict[str, object]:
@@ -81,7 +81,7 @@ def test_the_readme_is_written_from_the_configs():
 
 @pytest.mark.parametrize("place", PLACES, ids=name_of)
 def test_repeats_nothing_of_what_it_extends(place):
-    base, layers = variants.layers(place)
+    base, layers = families.layers(place)
     below = config.read(base) if base else {}
     for layer in layers:
         said, under = leaves(layer), leaves(below)

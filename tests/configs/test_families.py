@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hiddennet import cli, config
-from hiddennet.config import ConfigError, variants
+from hiddennet.config import ConfigError, families
 from hiddennet.sweep import grid
 
 SHARED = """
@@ -126,7 +126,7 @@ def test_a_file_with_an_at_in_its_name_is_a_file(family):
     odd = family.with_name("a@b.yml")
     odd.write_text("extends: nets.yml@half\n")
     assert config.load(odd).name == "a@b"
-    assert variants.split(odd) == (odd, "")
+    assert families.split(odd) == (odd, "")
 
 
 def test_a_name_that_several_files_have():
