@@ -17,14 +17,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import hiddennet as hn
 from bench import table
 from bench.harness import Effort, same
 from bench.memory import Ledger, check_ledger
-from bench.originals_dnw import ChosenEdges, OriginalMobileNet
+from bench.originals_dnw import OriginalMobileNet
 from bench.table import Benchmark, Case, Claim, Setting, Value
 from hiddennet import compaction
 from hiddennet.models.dnw import MobileNetConfig, MobileNetGraph
@@ -33,34 +32,6 @@ OURS, WHOLE, CACHED, ORIGINAL = "hiddennet, compact", "hiddennet, as trained", "
 BARS = {1: {ORIGINAL: 60.0, CACHED: 2.0}, 8: {ORIGINAL: 8.0, CACHED: 1.8}}
 SIZE_BAR = 1.1
 QUICK = {"stages": ((8, 16, 1, 1), (16, 16, 2, 3)), "num_classes": 10}
-
-
-class CachedMobileNet(nn.Module):
-    """The original's network with the weights of all stages chosen once: dense convolutions of their blocks."""
-
-    def __init__(self, original: OriginalMobileNet) -> None:
-        super().__init__()
-        self.original = original
-        self.chosen = []
-        for stage in original.layers:
-            chosen, n, blocks, column = ChosenEdges.apply(stage.weight, stage.pruned), stage.outputs, [], 0
-            for j, norm in enumerate(stage.norm):
-                blocks.append(chosen[j * n :, column : column + norm.num_features].contiguous())
-                column += norm.num_features
-            self.chosen.append(blocks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        net = self.original
-        x = net.conv1(x)
-        for stage, blocks in zip(net.layers, self.chosen, strict=True):
-            n, sums = stage.outputs, F.conv2d(stage.downsample(F.relu(stage.norm[0](x))), blocks[0])
-            for j in range(1, len(blocks)):
-                node = F.relu(stage.norm[j](sums[:, :n]))
-                node = F.conv2d(node, stage.conv.weight[(j - 1) * n : j * n], padding=1, groups=n)
-                sums = sums[:, n:] + F.conv2d(node, blocks[j])
-            x = sums
-        x = F.relu(net.bn(x))
-        return net.linear(F.avg_pool2d(x, x.shape[2:]).flatten(1))
 
 
 def build(*, small: bool, quick: bool) -> MobileNetGraph:
@@ -98,7 +69,7 @@ def timed(at: Setting, model: MobileNetGraph) -> Iterator[Case]:
     nets = {
         OURS: hn.compact(model).to(at.device),
         WHOLE: model,
-        CACHED: CachedMobileNet(original).eval(),
+        CACHED: original.cached(),
         ORIGINAL: original,
     }
     for batch, bars in BARS.items():

@@ -49,13 +49,8 @@ def check(mine: nets.Trainee, theirs: nets.Trainee, rtol: float, part: Callable[
     for i, (graph, other) in enumerate(zip(hn.nn.wirings(mine.model).values(), choosing, strict=True)):
         chosen = ChosenEdges.apply(other.weight.detach(), other.pruned)[:, :, 0, 0]
         same(f"kept edges of graph {i}", graph.mask(), chosen != 0)
-    losses, gradients = [], []
-    for trainee in (mine, theirs):
-        loss = trainee.loss()
-        parameters = dict(trainee.model.named_parameters())
-        found = torch.autograd.grad(loss, list(parameters.values()))
-        gradients.append(dict(zip((n.replace("graph.weight", "weight") for n in parameters), found, strict=True)))
-        losses.append(loss.detach())
+    losses, found = nets.gradients(mine, theirs, of=lambda model: dict(model.named_parameters()))
+    gradients = [{name.replace("graph.weight", "weight"): g for name, g in side.items()} for side in found]
     same("loss", losses[0], losses[1], rtol=min(rtol, 1e-3))
     if gradients[0].keys() != gradients[1].keys():
         raise Unequal(f"parameters: expected {sorted(gradients[1])}, got {sorted(gradients[0])}")

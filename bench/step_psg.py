@@ -77,37 +77,17 @@ def original_model(mine: nn.Module, name: str, device: torch.device) -> nn.Modul
     return twin.to(device)
 
 
-def saved_bytes(trainee: nets.Trainee) -> int:
-    """What autograd keeps for the backward that is neither parameter nor buffer, each storage once."""
-    existing = {t.untyped_storage().data_ptr() for t in (*trainee.model.parameters(), *trainee.model.buffers())}
-    found: dict[int, int] = {}
-    alive = []  # a freed address must not be counted for another tensor
-
-    def pack(t: Tensor) -> Tensor:
-        storage = t.untyped_storage()
-        if storage.data_ptr() not in existing:
-            found[storage.data_ptr()] = storage.nbytes()
-            alive.append(t)
-        return t
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        loss = trainee.loss()
-    del loss
-    return sum(found.values())
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {str(i): p for i, p in enumerate(p for p in model.parameters() if p.dim() == 4)}
 
 
 def check(psg: nets.Trainee, exact: nets.Trainee, original: nets.Trainee) -> None:
     """Equal losses; PSG's weight gradients are the original's."""
-    losses, gradients = [], []
-    for trainee in (psg, exact, original):
-        loss = trainee.loss()
-        weights = [p for p in trainee.model.parameters() if p.dim() == 4]
-        gradients.append(torch.autograd.grad(loss, weights))
-        losses.append(loss.detach())
+    losses, found = nets.gradients(psg, exact, original, of=weights)
     same("loss against exact gradients", losses[0], losses[1], rtol=1e-5)
     same("loss against the original", losses[0], losses[2], rtol=1e-5)
-    for i, (got, want) in enumerate(zip(gradients[0], gradients[2], strict=True)):
-        same(f"weight gradient of layer {i} against the original", got, want, rtol=RTOL)
+    for i, got in found[0].items():
+        same(f"weight gradient of layer {i} against the original", got, found[2][i], rtol=RTOL)
 
 
 def cases(at: Setting) -> Iterator[Case]:
@@ -121,11 +101,10 @@ def cases(at: Setting) -> Iterator[Case]:
         psg, exact = (nets.Trainee(model, Both(model), x, labels) for model in (psg_model, exact_model))
         original = nets.Trainee(theirs, Both(theirs, original=True), x.contiguous(), labels)
         dense = nets.Trainee(models.build(name, num_classes=10).to(at.device), None, x, labels)
-        unmasked = saved_bytes(dense)
-        saved = [
-            Value(f"{side}: saved for backward / no masks", saved_bytes(trainee) / unmasked, "x", at_most=bar)
-            for side, trainee, bar in (("PSG", psg, SAVED_BAR), ("exact", exact, None), ("original", original, None))
-        ]
+        saved, unmasked = [], nets.saved_bytes(dense.model, dense.loss)
+        for side, trainee, bar in (("PSG", psg, SAVED_BAR), ("exact", exact, None), ("original", original, None)):
+            more = nets.saved_bytes(trainee.model, trainee.loss) / unmasked
+            saved.append(Value(f"{side}: saved for backward / no masks", more, "x", at_most=bar))
         yield Case(
             f"{name} b{batch}" + (" channels_last" if layout is torch.channels_last else ""),
             {"PSG": psg.step, "exact gradients": exact.step, "original PSG": original.step},

@@ -39,6 +39,7 @@ class Value:
     unit: str
     at_least: float | None = None
     at_most: float | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -127,14 +128,12 @@ def _add(report: Report, case: Case, device: torch.device, effort: Effort, bandw
         report.timings(case.what, times, bytes=case.bytes, bandwidth=bandwidth)
     for claim in case.claims:
         above, below = times[claim.above], times[claim.below]
-        report.ratio(
-            case.what,
-            claim.shown or f"{claim.above} / {claim.below}",
-            ratio(above, below),
-            cpu=ratio(above, below, clock="cpu") if device.type == "cpu" else None,
-            at_least=claim.at_least,
-            at_most=claim.at_most,
-            note=claim.note,
-        )
+        cpu = ratio(above, below, clock="cpu") if device.type == "cpu" else None
+        shown = claim.shown or f"{claim.above} / {claim.below}"
+        report.ratio(case.what, shown, ratio(above, below), cpu=cpu, note=claim.note, **_bar(claim))
     for one in case.values(times):
-        report.value(case.what, one.variant, one.value, one.unit, at_least=one.at_least, at_most=one.at_most)
+        report.value(case.what, one.variant, one.value, one.unit, note=one.note, **_bar(one))
+
+
+def _bar(held: Claim | Value) -> dict[str, float | None]:
+    return {"at_least": held.at_least, "at_most": held.at_most}
