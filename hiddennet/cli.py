@@ -1,4 +1,4 @@
-"""The console script `hiddennet`: run, compare, sweep, report, eval, export, import, config, env."""
+"""The console script `hiddennet`: run, compare, sweep, report, eval, export, import, config, keys, list, env."""
 
 from __future__ import annotations
 
@@ -87,6 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     keys.add_argument("--plugins", nargs="+", default=[], metavar="NAME", help=_PLUGINS)
     keys.set_defaults(action=_keys)
 
+    listing = commands.add_parser("list", help="list the configs and sweeps that ship, a line each")
+    listing.add_argument("what", choices=("configs",))
+    listing.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="a part of a name, or with * and ?")
+    listing.set_defaults(action=_list)
+
     commands.add_parser("env", help="what this installation can do").set_defaults(action=_env)
     return parser
 
@@ -159,6 +164,13 @@ def _keys(arguments: argparse.Namespace) -> int:
 
     _load(arguments.plugins)
     print(reference(), end="")
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from hiddennet.config import catalog
+
+    print(catalog.listing(arguments.pattern))
     return 0
 
 

@@ -12,7 +12,6 @@ from hiddennet.config.load import variants
 from hiddennet.config.reference import reference
 from hiddennet.config.schema import Config
 from hiddennet.settings import yaml
-from tests.configs.shipped import config_files
 
 MISTAKES = [
     ("method.density=1.4", "method.density: expected a number, above 0 and at most 1, got 1.4"),
@@ -231,10 +230,3 @@ def test_the_reference_has_every_key():
             for key, field in variant.model_fields.items():
                 assert f"{name}.{key} (" in text
                 assert field.description or key == "name", f"{variant.title}.{key}"
-
-
-def test_all_configs_of_the_checkout_are_valid():
-    files = config_files()
-    assert files
-    for path in files:
-        config.load(path)
