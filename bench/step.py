@@ -103,10 +103,11 @@ def on_gpu(at: Setting, name: str, batch: int) -> Iterator[Case]:
 
     def prepare() -> None:
         """Selection and weight generation of all layers, as a part of the step's graph."""
-        hn.select(mine.model)
+        begin_pass(mine.model)
         for layer in layers:
             how = {"source": layer.source.state(layer), "dtype": torch.bfloat16}
             hn.ops.masked_weight(layer.scores.detach(), layer.rule.state(layer, layer.training), **how)
+        end_pass(mine.model)
 
     def shares(times: Mapping[str, Timing]) -> Iterator[Value]:
         step = times["hiddennet"].median

@@ -89,7 +89,7 @@ class Layer:
 
     def plans(self) -> dict[str, str]:
         """The plans that serve this layer here, by the name of their variant."""
-        chosen = ops.default_plan(self.x, self.source, [1, 1], [self.padding] * 2, [1, 1], 1)
+        chosen = ops.default_plan(self.x, self.source.shape, [1, 1], [self.padding] * 2, [1, 1], 1)
         found = ["effective_weight"]
         found += ["matmul"] if self.padding == 0 and self.x.shape[-1] == 1 else []
         found += ["implicit_gemm"] if self.x.is_cuda and self.dtype is torch.bfloat16 else []
