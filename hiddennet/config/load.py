@@ -141,12 +141,12 @@ def load(config: str | Path, overrides: Iterable[str] = ()) -> Config:
 
     Raises ConfigError with every mistake found, before anything runs.
     """
-    path = find(config)
+    over, path = overrides_document(overrides), find(config)  # whose plugins the file may count on
     document = read(path)
     if "grid" in document or isinstance(document.get("runs"), list):
         raise ConfigError(str(config), ["expected a config, got a sweep of several; start it with `hiddennet sweep`"])
     document.setdefault("name", path.stem)
-    return parse(merge(document, overrides_document(overrides)), str(config))
+    return parse(merge(document, over), str(config))
 
 
 def parse(document: Mapping[str, Any], source: str = "config") -> Config:
