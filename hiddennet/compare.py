@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from hiddennet.run import guarded
+from hiddennet.run import main_of
 from hiddennet.tables import aligned
 
 
@@ -63,10 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m hiddennet.compare", description=__doc__)
-    add_arguments(parser)
-    arguments = parser.parse_intermixed_args(argv)
-    return guarded(lambda: execute(arguments), "hiddennet compare")
+    return main_of("compare", __doc__, add_arguments, execute, argv)
 
 
 if __name__ == "__main__":

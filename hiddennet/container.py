@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import struct
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,8 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor
+
+from hiddennet.files import write_atomic
 
 FORMAT_VERSION = 1
 
@@ -43,7 +44,7 @@ def write(path: str | os.PathLike, header: dict[str, Any], tensors: dict[str, Te
     data = bytearray(safetensors.save(tensors, metadata))
     at = data.index(_NO_CHECKSUM)
     data[at : at + len(_NO_CHECKSUM)] = hashlib.sha256(data).hexdigest().encode()
-    _replace(Path(path), data)
+    write_atomic(Path(path), lambda file: file.write(data))
 
 
 def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -101,33 +102,3 @@ def _digest_without(data: bytes, at: int) -> bytes:
     hasher.update(_NO_CHECKSUM)
     hasher.update(memoryview(data)[at + len(_NO_CHECKSUM) :])
     return hasher.hexdigest().encode()
-
-
-def _replace(path: Path, data: bytes | bytearray) -> None:
-    """Put `data` at `path` atomically; on failure the old file stays and no temporary is left."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable, where the system lets folders be synced."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)

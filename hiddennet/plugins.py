@@ -27,9 +27,9 @@ def located(names: Iterable[str], folder: Path) -> list[str]:
 
 
 def load(names: Iterable[str]) -> None:
-    """Load modules and `.py` files, each once. Raises PluginError in one sentence."""
+    """Load modules, also of the working folder, and `.py` files, each once. Raises PluginError in one sentence."""
     for name in names:
-        _guarded(name, _load_file if name.endswith(".py") else importlib.import_module)
+        _guarded(name, _load_file if name.endswith(".py") else _load_module)
 
 
 @functools.cache
@@ -38,6 +38,12 @@ def load_installed() -> None:
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         package = f" of the package {point.dist.name}" if point.dist is not None else ""
         _guarded(f"{point.value}{package}", lambda _, point=point: point.load())
+
+
+def _load_module(name: str) -> None:
+    if str(Path.cwd()) not in sys.path:  # as `python -m` has it, and the console script has not
+        sys.path.append(str(Path.cwd()))
+    importlib.import_module(name)
 
 
 def _load_file(name: str) -> None:

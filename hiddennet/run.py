@@ -35,6 +35,14 @@ def execute(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def main_of(name: str, said: str | None, add: Callable, action: Callable, argv: Sequence[str] | None) -> int:
+    """A command line of one command; returns the exit status. name: of the module; said: what it does."""
+    parser = argparse.ArgumentParser(prog=f"python -m hiddennet.{name}", description=said)
+    add(parser)
+    arguments = parser.parse_intermixed_args(argv)
+    return guarded(lambda: action(arguments), f"hiddennet {name}")
+
+
 def guarded(action: Callable[[], int], name: str) -> int:
     """Call `action`; turn mistakes into one sentence on stderr, signals into their exit status.
 
@@ -84,10 +92,7 @@ def _worded() -> tuple[type[BaseException], ...]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m hiddennet.run", description=__doc__)
-    add_arguments(parser)
-    arguments = parser.parse_intermixed_args(argv)
-    return guarded(lambda: execute(arguments), "hiddennet run")
+    return main_of("run", __doc__, add_arguments, execute, argv)
 
 
 if __name__ == "__main__":

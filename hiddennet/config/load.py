@@ -145,12 +145,12 @@ def load(config: str | Path, overrides: Iterable[str] = ()) -> Config:
 
     Raises ConfigError with every mistake found, before anything runs.
     """
-    path = find(config)
+    over, path = overrides_document(overrides), find(config)  # whose plugins the file may count on
     document = read(path)
     if is_sweep(document):
         raise ConfigError(str(config), ["expected a config, got a sweep of several; start it with `hiddennet sweep`"])
     document.setdefault("name", families.run_name(path))
-    document = merge(document, overrides_document(overrides))
+    document = merge(document, over)
     if not families.by_itself(path):
         raise ConfigError(str(config), [families.unknown("", families.names(path))])
     return parse(document, str(config))

@@ -106,6 +106,7 @@ class Method:
 
     def __init__(self, setting: Setting):
         self.setting, self.section, self.seed = setting, setting.method, setting.seed
+        self.notes: list[str] = []  # about what `build` decided, for the console and the run's record
         # known once the data is there
         self.steps_per_epoch = 0
         self.data: Data | None = None
@@ -127,11 +128,6 @@ class Method:
     def epochs(self) -> int:
         """Epochs of all stages."""
         return sum(stage.epochs for stage in self.stages)
-
-    @property
-    def notes(self) -> list[str]:
-        """Sentences about what `build` decided, for the console and the run's record."""
-        return []
 
     def build(self, model: nn.Module) -> nn.Module:
         """Make the plain model on the CPU into the method's, in place, and return it."""

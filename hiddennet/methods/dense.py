@@ -28,9 +28,5 @@ class Dense(Method):
     def build(self, model: nn.Module) -> nn.Module:
         draw_weights(model, self.section, self.seed)
         where = self.section.weights
-        self._notes = load_weights(model, where, self.setting.open_run) if where else []
+        self.notes = load_weights(model, where, self.setting.open_run) if where else []
         return model
-
-    @property
-    def notes(self) -> list[str]:
-        return self._notes

@@ -93,10 +93,6 @@ class EdgePopup(Search):
 
     Section = EdgePopupSection
 
-    def __init__(self, setting: Setting):
-        super().__init__(setting)
-        self._notes: list[str] = []
-
     @property
     def search_stages(self) -> list[TrainStage]:
         dense, train = self.section.dense_epochs, self.setting.epochs
@@ -104,10 +100,6 @@ class EdgePopup(Search):
             return super().search_stages
         clock = {"first": 0, "length": train}  # one schedule over both
         return [self.stage("dense", dense, **clock), self.stage("search", train - dense, **clock)]
-
-    @property
-    def notes(self) -> list[str]:
-        return self._notes
 
     def build(self, model: nn.Module) -> nn.Module:
         section = self.section
@@ -117,7 +109,7 @@ class EdgePopup(Search):
             return model
         if section.weights:
             draw_weights(model, section, self.seed)
-            self._notes = load_weights(model, section.weights, self.setting.open_run)
+            self.notes = load_weights(model, section.weights, self.setting.open_run)
         else:
             draw_weights(model, section, self.seed, names=dense)
         self._hide(model, dense, stored=section.weights is not None)

@@ -118,20 +118,12 @@ class Hc(Search):
 
     Section = HcSection
 
-    def __init__(self, setting: Setting):
-        super().__init__(setting)
-        self._notes: list[str] = []
-
-    @property
-    def notes(self) -> list[str]:
-        return self._notes
-
     def build(self, model: nn.Module) -> nn.Module:
         section, number = self.section, numbers(model)
         dense = dense_names(model, self.setting, section.exclude)
         if section.weights:
             draw_weights(model, section, self.seed)
-            self._notes = load_weights(model, section.weights, self.setting.open_run)
+            self.notes = load_weights(model, section.weights, self.setting.open_run)
         else:
             draw_weights(model, section, self.seed, names=dense)
         self.counted = [n for n in prunable(model, shortcuts=section.shortcuts) if n not in dense]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hiddennet.files import csv_text, write_atomic, write_text
-from hiddennet.run import guarded
+from hiddennet.run import main_of
 from hiddennet.tables import aligned
 
 MOST_CURVES = 24
@@ -205,7 +205,4 @@ def _connect(arguments: argparse.Namespace):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m hiddennet.report", description=__doc__)
-    add_arguments(parser)
-    arguments = parser.parse_args(argv)
-    return guarded(lambda: execute(arguments), "hiddennet report")
+    return main_of("report", __doc__, add_arguments, execute, argv)

@@ -46,7 +46,13 @@ class Sections(Mapping[str, type[Section]]):
 
     def __getitem__(self, name: str) -> type[Section]:
         thing = REGISTRIES[self.kind][name]
-        return getattr(thing, "Section", thing)
+        section = getattr(thing, "Section", thing)
+        if not (isinstance(section, type) and issubclass(section, Section)):
+            raise ValueError(
+                f"{self.title(name)}: expected a section of hiddennet.settings, or a class with one as Section, got "
+                f"{thing!r}"
+            )
+        return section
 
     def __iter__(self) -> Iterator[str]:
         return iter(REGISTRIES[self.kind])
@@ -66,7 +72,8 @@ class Sections(Mapping[str, type[Section]]):
     def _of(self, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        return getattr(REGISTRIES[self.kind].find(value.get("name")), "Section", self[value["name"]])(**value)
+        REGISTRIES[self.kind].find(value.get("name"))
+        return self[value["name"]](**value)
 
 
 def _whole_as_float(value: object) -> object:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hiddennet.run import guarded
+from hiddennet.run import main_of
 from hiddennet.sweep import grid, results
 from hiddennet.sweep.folder import SweepFolder
 from hiddennet.sweep.grid import Sweep
@@ -114,7 +114,4 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m hiddennet.sweep", description=__doc__)
-    add_arguments(parser)
-    arguments = parser.parse_intermixed_args(argv)
-    return guarded(lambda: execute(arguments), "hiddennet sweep")
+    return main_of("sweep", __doc__, add_arguments, execute, argv)

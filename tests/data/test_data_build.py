@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from hiddennet import data
+from hiddennet.config.schema import DataSection
+from hiddennet.data.request import Request
 
 
 def build(name="synthetic", **arguments):
@@ -229,3 +231,9 @@ def test_a_gpu_gets_the_same_batches(cifar10, augment):
             assert found.is_cuda and numbers.is_cuda
             assert torch.equal(found.cpu(), images)
             assert torch.equal(numbers.cpu(), labels)
+
+
+def test_the_sections_keys_are_the_requests():
+    """A key of the config reaches every set by its name."""
+    told_by_the_run = {"device", "seed", "rank", "world_size", "channels_last", "in_channels", "num_classes"}
+    assert set(DataSection.model_fields) == set(Request.__dataclass_fields__) - told_by_the_run
