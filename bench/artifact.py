@@ -62,6 +62,7 @@ def cases(at: Setting) -> Iterator[Case]:
             lambda: same("logits of the loaded file", hn.load(path)(images), model(images)),
             [Claim("torch.load, dense", "hiddennet.load")],
             values=sizes,
+            host=True,
         )
 
 

@@ -47,7 +47,8 @@ class Case:
     """Works that do the same on one input, and what is to be said of their times.
 
     check: raises Unequal unless they do the same. bytes: that must move, for each variant or for all. values: from the
-    times. calls: inputs that a call goes through (a graph over several). effort: in place of the benchmark's.
+    times. calls: inputs that a call goes through (a graph over several). effort: in place of the benchmark's. host:
+    timed by the host's clock on a GPU too.
     """
 
     what: str
@@ -58,6 +59,7 @@ class Case:
     values: Callable[[Mapping[str, Timing]], Iterable[Value]] = lambda times: ()
     calls: int = 1
     effort: Effort | None = None
+    host: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,8 @@ def main(
 def _add(report: Report, case: Case, device: torch.device, effort: Effort, bandwidth: float | None) -> None:
     times: dict[str, Timing] = {}
     if case.works:
-        found = measure(case.works, check=case.check, device=device, effort=effort)
+        where = torch.device("cpu") if case.host else device
+        found = measure(case.works, check=case.check, device=where, effort=effort)
         times = {name: timing.scaled(1 / case.calls) for name, timing in found.items()}
         report.timings(case.what, times, bytes=case.bytes, bandwidth=bandwidth)
     for claim in case.claims:

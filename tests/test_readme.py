@@ -93,3 +93,19 @@ def test_the_tables_name_all_there_is():
     assert not lacking("methods.md", [*methods.METHODS, *(name for name in data.names() if name[:3] in ("cif", "mni"))])
     functions = [name for name in ops.__all__ if name[0].islower()]
     assert not lacking("ops.md", functions)
+
+
+def test_benchmarks_that_are_named_are_there():
+    from bench.__main__ import NAMES
+    from bench.ops.__main__ import BENCHMARKS
+
+    pages = [*PAGES, ROOT / "bench/README.md", *(ROOT / "csrc").rglob("*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    named = " ".join(re.findall(r"-m bench --only ((?:[a-z]\w* ?)+)", text)).split()
+    assert named and not set(named) - set(NAMES)
+    assert not set(re.findall(r"-m bench\.ops (\w+)", text)) - {*BENCHMARKS, "NAME"}
+    assert all(
+        (ROOT / "bench" / f"{name}.py").is_file()
+        for name in re.findall(r"-m bench\.(\w+)\b(?! \w)", text)
+        if name != "ops"
+    )
