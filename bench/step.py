@@ -19,6 +19,7 @@ import hiddennet as hn
 from bench import nets, originals, table
 from bench.harness import Timing, captured
 from bench.table import Benchmark, Case, Claim, Setting, Value
+from hiddennet.nn.network import begin_pass, end_pass
 
 NETS = ("conv2", "conv4", "cifar_resnet18")
 DENSE_BAR = 1.05
