@@ -121,7 +121,7 @@ def build(name: str, width: float, size: int, device: torch.device, kind: str) -
 
 def optimizer(model: nn.Module) -> torch.optim.Optimizer:
     """SGD with momentum; of rounded scores the one that clamps and knows the flags."""
-    layers = [layer for layer in hn.hidden_layers(model).values() if layer.scores is not None]
+    layers = [layer for layer in hn.hidden_layers(model).values() if layer.rule.prunable(layer) is not None]
     if not layers:
         return nets.sgd(model)
     made = hn.optim.ScoreSGD([layer.scores for layer in layers], nets.RATE, momentum=0.9, l2=1e-4)

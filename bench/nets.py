@@ -185,8 +185,9 @@ def saved_bytes(
 
 def surrogate(layer) -> Tensor:
     """What a score's gradient is multiplied with beside the weight: its sign, its flag, or 1."""
-    if layer.scores is not None:
-        return hn.ops.unpack_mask(layer.flags, layer.weight_shape)
+    flags = layer.rule.prunable(layer)
+    if flags is not None:
+        return hn.ops.unpack_mask(flags, layer.weight_shape)
     scores = layer.scores.detach()
     return scores.sign() if layer.rule.by == "magnitude" else torch.ones_like(scores)
 

@@ -26,7 +26,7 @@ from bench.ops.inputs import (
 )
 from bench.table import Benchmark, Case, Claim, Setting, Value
 from hiddennet import ops
-from hiddennet.ops.masked_weight import effective_weight
+from hiddennet.ops.masked_weight import MaskedWeight, effective_weight
 
 # -- topk_mask: selection alone, warm and cold, a layer and a network ---------------------------------------------
 
@@ -176,7 +176,7 @@ class Effective:
     def weights(self, i: int) -> list[Tensor]:
         """The effective weights alone, for a selection made before."""
         return [
-            effective_weight(s, selected(row), source, self.dtype)
+            effective_weight(MaskedWeight.of(s, selected(row), source), self.dtype)
             for s, row, source in zip(self.states[i], self.hint.unbind(0), self.sources, strict=True)
         ]
 

@@ -149,9 +149,9 @@ def test_iterand_sides_are_equal(init):
     original.step()
     original.step()
     assert all(layer.weight.grad.count_nonzero() for layer in nets.weighted(original.model))
-    before = [layer.redrawable.clone() for layer in nets.hidden_list(mine.model)]
+    before = [layer.source.redrawn_in_place(layer).clone() for layer in nets.hidden_list(mine.model)]
     step_search.redraws(mine.model)()
-    after = [layer.redrawable for layer in nets.hidden_list(mine.model)]
+    after = [layer.source.redrawn_in_place(layer) for layer in nets.hidden_list(mine.model)]
     assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 

@@ -140,7 +140,7 @@ def test_the_list_of_configs(capsys):
     assert cli.main(["list", "configs", "digits*"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "digits  8x8 digits, which come with scikit-learn: edge-popup, no weight is ever trained."
-    assert len(lines) == 8
+    assert len(lines) == 12
     assert cli.main(["list", "configs", "compare@digits"]) == 0
     assert "compare@digits  The digits network" in (said := capsys.readouterr().out) and "(30 runs)" in said
     assert cli.main(["list", "configs", "digitz"]) == 1
