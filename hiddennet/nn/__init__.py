@@ -6,13 +6,13 @@ from hiddennet.nn.grouped import Grouped, PerChannel
 from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.hide import hide
 from hiddennet.nn.layers import HiddenConv2d, HiddenLinear
-from hiddennet.nn.network import density, hidden_layers, hides, masks, refresh, select
+from hiddennet.nn.network import density, hidden_layers, hides, masks, refresh, select, summary
 from hiddennet.nn.psg import PSGConv2d, PSGLinear, psg
 from hiddennet.nn.redraw import Redrawn, redraw
 from hiddennet.nn.rounded import Rounded
 from hiddennet.nn.rule import Rule, Selecting
 from hiddennet.nn.rules import All, Fixed, KthValue, Sampled, Threshold, TopK
-from hiddennet.nn.source import Source
+from hiddennet.nn.source import Source, without_weight
 from hiddennet.nn.sources import Generated, Stored
 from hiddennet.nn.targeted import TargetedDropout
 from hiddennet.nn.wiring import Wiring, wirings
@@ -51,5 +51,7 @@ __all__ = [
     "redraw",
     "refresh",
     "select",
+    "summary",
     "wirings",
+    "without_weight",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet import ops
-from hiddennet.nn.memo import Memo
+from hiddennet.nn.memo import Memo, check_no_transform
 from hiddennet.nn.rule import Rule
 from hiddennet.nn.source import Source
 from hiddennet.ops.checks import check_choice
@@ -25,21 +26,26 @@ class HiddenMixin:
 
     Attributes:
         scores: float32 Parameter of the weight's shape, or None for rules without scores.
-        weight: Parameter when the source stores its weights, else None.
+        weight: the effective weight, float32, made anew whenever it is read; differentiable.
+        stored: the Parameter `weight` of the state dict when the source stores its weights, else None.
         weight_shape: of the weight, [out, in, *kernel].
         source, rule: what the layer asks; what they keep is in its parameters and buffers.
         scaled: kind and scale of generated weights.
         plan: name of a plan of hiddennet.ops.PLANS, or None for the fastest known (convolutions).
         psg: in training, the weight's gradient is PSG's, whatever the plan (hiddennet.psg sets it); of no state dict.
         input_signed: whether PSG's codes of the input are signed.
+
+    Scores and stored weights stay float32 when the model is converted to another type, as layers compute in that of
+    their input.
     """
 
+    plain: type[nn.Module]
     scores: nn.Parameter | None
-    weight: nn.Parameter | None
     scaled: InitScale
     plan: str | None = None
     psg: ops.PSGConfig | None = None
     input_signed: bool = False
+    _dtype: torch.dtype = torch.float32  # of the weight that is read from outside
 
     def become_hidden(self, source: Source, rule: Rule, score_init: ScoreInit, *, fresh: bool) -> None:
         """Take source and rule in place of the plain layer's weight, whose values are undefined where it is `fresh`."""
@@ -49,18 +55,21 @@ class HiddenMixin:
                     f"{type(self).__name__}: expected {role} to be a hiddennet.nn.{kind.__name__}, such as "
                     f"{'Generated() or Stored()' if kind is Source else 'TopK(0.5)'}, got {type(part).__name__}"
                 )
-        self.weight_shape = self.weight.shape
-        device = self.weight.device
-        self.register_buffer("selection", torch.zeros(4, dtype=torch.int32, device=device), persistent=False)
+        own = self._parameters["weight"]
+        self.weight_shape = own.shape
+        self.register_buffer("selection", torch.zeros(4, dtype=torch.int32, device=own.device), persistent=False)
+        self._selected = Memo()
+        self._rule_selected: Rule | None = None
+        self._in_pass = False  # within a forward of the whole network, which has selected for all layers
+        self.passes: dict[int, Tensor | int] = {}  # the steps that forwards drew by, for their recomputation
+        self._read = False  # whether the weight was read in a forward, without a forward of the layer
         self.rule = rule
         self.rule = rule.attach(self)
         self.source = source
         self.source = source.attach(self, fresh)
-        self._selected = Memo()
-        self._in_pass = False  # within a forward of the whole network, which has selected for all layers
         self.register_parameter("scores", None)
         if rule.has_scores:
-            self.scores = nn.Parameter(torch.empty(self.weight_shape, dtype=torch.float32, device=device))
+            self.scores = nn.Parameter(torch.empty(self.weight_shape, dtype=torch.float32, device=own.device))
             self.reset_scores(score_init)
         elif rule.selects and rule.ranked(self) is None:
             raise ValueError(
@@ -134,9 +143,23 @@ class HiddenMixin:
 
     # the weight
 
+    @property
+    def stored(self) -> nn.Parameter | None:
+        """The weights that a source stores."""
+        return self._parameters["weight"]
+
+    @property
+    def weight(self) -> Tensor:
+        """The effective weight, for whoever reads it: other modules' fast paths, fusions, attention."""
+        if "source" not in self.__dict__:  # torch's own constructor is at work: its parameter
+            raise AttributeError("weight")
+        self._read = True
+        return effective_weight(self.masked_weight(), self._dtype)
+
     def masked_weight(self) -> MaskedWeight:
         """The weight of a forward as the ops take it."""
         rule, training = self.rule, self.training
+        check_no_transform(self)
         return MaskedWeight.of(rule.scores(self, training), rule.state(self, training), self.source.state(self))
 
     def effective_weight(self) -> Tensor:
@@ -147,9 +170,14 @@ class HiddenMixin:
         """effective_weight() in place of the layer's forward, for a model that multiplies by it several times in one
         pass: it counts as a forward, after which a sampled layer draws anew."""
         weight = self.effective_weight()
+        self.end_forward()
+        return weight
+
+    def end_forward(self) -> None:
+        """Tell the rule that a forward is over, in training."""
+        self._read = False
         if self.training:
             self.rule.after_forward(self)
-        return weight
 
     @torch.no_grad()
     def source_weight(self) -> Tensor:
@@ -175,16 +203,20 @@ class HiddenMixin:
         """The kept fraction of the weights."""
         return self.kept() / max(1, self.weight_shape.numel())
 
-    # what is saved
+    # what is saved, and where it lies
 
     def spec(self) -> dict:
         """Source and rule as a plain dict."""
         return {"source": self.source.spec(), "rule": self.rule.spec()}
 
-    def get_extra_state(self) -> dict:
-        return self.spec()
+    def get_extra_state(self) -> Tensor:
+        """spec() as JSON, in uint8: a tensor, as whoever saves, averages or ships state dicts expects."""
+        return torch.tensor(list(json.dumps(self.spec()).encode()), dtype=torch.uint8)
 
-    def set_extra_state(self, state: dict) -> None:
+    def set_extra_state(self, state: Tensor | dict) -> None:
+        """Raises ValueError for the state of another source or rule. state: older files have a dict."""
+        if isinstance(state, Tensor):
+            state = json.loads(bytes(state.to(torch.uint8).cpu().tolist()))
         mine = self.spec()
         for part in ("source", "rule"):
             for name, value in state[part].items():
@@ -198,10 +230,34 @@ class HiddenMixin:
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args, **kwargs) -> None:
         self.source.load(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        held = next((t for t in (*self._parameters.values(), *self._buffers.values()) if t is not None), None)
+        if self.selection.is_meta and held is not None and not held.is_meta:  # assigned to a model on meta
+            self._remake(held.device)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         self.source.save(self, destination, prefix)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True):
+        """As torch's, but that own numbers stay float32; what a model on meta had no memory for is made."""
+        bias, was_meta = self._parameters.get("bias"), self.selection.is_meta
+        theirs = () if bias is None else (bias, bias.grad)
+
+        def applied(t: Tensor) -> Tensor:
+            out = fn(t)
+            return out if out.dtype == t.dtype or any(t is other for other in theirs) else t.to(out.device)
+
+        super()._apply(applied, recurse)
+        if was_meta and not self.selection.is_meta:
+            self._remake(self.selection.device)
+        return self
+
+    def _remake(self, device: torch.device) -> None:
+        """Make what no state dict holds, on a device, for the first time."""
+        self.selection = torch.zeros(4, dtype=torch.int32, device=device)
+        self.forget()
+        self.rule.remake(self)
+        self.source.remake(self)
 
     def _describe(self) -> str:
         source = getattr(self.source, "init", self.source.kind)

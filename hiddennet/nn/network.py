@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet.nn.hidden import HiddenMixin
+from hiddennet.nn.memo import check_no_transform
 from hiddennet.nn.wiring import Wiring, wirings
+from hiddennet.ops.checks import check_choice
+from hiddennet.tables import aligned
 
 
 def hidden_layers(model: nn.Module) -> dict[str, HiddenMixin]:
@@ -35,6 +38,7 @@ def _selecting(model: nn.Module) -> list[HiddenMixin]:
 def _select(layers: list[HiddenMixin]) -> None:
     groups: dict[Hashable, list[HiddenMixin]] = defaultdict(list)
     for layer in layers:
+        check_no_transform(layer)
         device = layer.selection.device
         if device.type != "meta":
             groups[device, layer.rule.group(layer)].append(layer)
@@ -70,16 +74,34 @@ def begin_pass(model: nn.Module, _inputs: object = None) -> None:
 
 def end_pass(model: nn.Module, _inputs: object = None, _output: object = None) -> None:
     """Forward hook of hide(): what comes after, such as a call of a part alone, selects for itself."""
-    for layer in _selecting(model):
-        layer._in_pass = False
+    for module in model.modules():
+        if isinstance(module, HiddenMixin):
+            module._in_pass = False
+            if module._read:  # its weight was read, by attention for one, in place of a forward of its own
+                module.end_forward()
 
 
 HOOKS = (begin_pass, end_pass)  # what hide() registers on a model
 
 
-def density(model: nn.Module) -> float:
-    """The kept fraction of all hidden layers' weights (for sampled layers the expected one) and of all positions
-    of wirings, usable or not."""
+def dense_weights(model: nn.Module) -> dict[str, tuple[nn.Module, int]]:
+    """Modules with weights that are not hidden, by name, and how many: parameters of two dimensions or more."""
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, (HiddenMixin, Wiring)):
+            continue
+        size = sum(p.numel() for p in module._parameters.values() if p is not None and p.ndim > 1)
+        if size:
+            found[name] = module, size
+    return found
+
+
+def density(model: nn.Module, of: str = "hidden") -> float:
+    """The kept fraction of all hidden layers' weights (for sampled layers the expected one) and of all positions of
+    wirings, usable or not; of="all": of the weights of dense layers, too, which keep all (parameters of two dimensions
+    or more: no biases, no scales).
+    """
+    check_choice("density", "of", of, ("hidden", "all"))
     layers, graphs = hidden_layers(model).values(), wirings(model).values()
     total = sum(layer.weight_shape.numel() for layer in layers) + sum(graph.weight.numel() for graph in graphs)
     if total == 0:
@@ -88,7 +110,30 @@ def density(model: nn.Module) -> float:
             "it first, or ask for that of the network it was made from (a compact one has neither)"
         )
     with _in_pass(model):
-        return (sum(layer.kept() for layer in layers) + sum(graph.edges for graph in graphs)) / total
+        kept = sum(layer.kept() for layer in layers) + sum(graph.edges for graph in graphs)
+    dense = sum(size for _, size in dense_weights(model).values()) if of == "all" else 0
+    return (kept + dense) / (total + dense)
+
+
+def summary(model: nn.Module) -> str:
+    """A table of what is hidden and what is not: layer, kind, shape, kept weights of how many, density, what of."""
+    rows = []
+    with _in_pass(model):
+        for name, layer in hidden_layers(model).items():
+            kept, size = layer.kept(), layer.weight_shape.numel()
+            made = getattr(layer.source, "init", layer.source.kind)
+            rows.append((name, layer.plain.__name__, layer.weight_shape, kept, size, f"{made}, {layer.rule.kind}"))
+        for name, graph in wirings(model).items():
+            rows.append((name, "Wiring", graph.weight.shape, graph.edges, graph.weight.numel(), graph.kind))
+        for name, (module, size) in dense_weights(model).items():
+            shapes = [tuple(p.shape) for p in module._parameters.values() if p is not None and p.ndim > 1]
+            rows.append((name, type(module).__name__, shapes[0], size, size, "dense"))
+    kept, total = (sum(row[i] for row in rows) for i in (3, 4))
+    lines = [("layer", "kind", "shape", "kept", "of", "density", "made of")]
+    for name, kind, shape, k, n, how in rows:
+        lines.append((name, kind, "x".join(map(str, shape)), f"{k:,.0f}", f"{n:,}", f"{k / max(1, n):.4f}", how))
+    lines.append(("all", "", "", f"{kept:,.0f}", f"{total:,}", f"{kept / max(1, total):.4f}", ""))
+    return aligned(lines)
 
 
 def masks(model: nn.Module) -> dict[str, Tensor]:

@@ -73,6 +73,7 @@ class TopK(Selecting):
     rounding: str = "floor"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         name = type(self).__name__
         check_fraction(name, "a density", self.density, "the kept fraction")
         check_choice(name, "by", self.by, ORDERS)
@@ -93,10 +94,10 @@ class TopK(Selecting):
         return self.scope == "layer"
 
     def ranked(self, layer: nn.Module) -> Tensor:
-        return layer.weight if layer.scores is None else layer.scores
+        return layer.stored if layer.scores is None else layer.scores
 
     def scores(self, layer: nn.Module, training: bool) -> Tensor:
-        return layer.weight.detach() if layer.scores is None else layer.scores
+        return layer.stored.detach() if layer.scores is None else layer.scores
 
     def group(self, layer: nn.Module) -> Hashable:
         return type(self), self.by, None if self.alone else self
@@ -163,14 +164,49 @@ class Threshold(Rule):
     by: str = "value"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("Threshold", "by", self.by, ORDERS)
 
     def attach(self, layer: nn.Module) -> Threshold:
-        layer.selection.copy_(ops.Mask.threshold(self.t, self.by).selection)
+        self.remake(layer)
         return self
+
+    def remake(self, layer: nn.Module) -> None:
+        layer.selection.copy_(ops.Mask.threshold(self.t, self.by).selection)
 
     def state(self, layer: nn.Module, training: bool) -> ops.Mask:
         return ops.Mask(self.by, layer.selection)
+
+
+_REMEMBERED = 256  # forwards of a layer that may wait for their backward
+
+
+def recalled(layer: nn.Module, step: Tensor | int) -> Tensor | int:
+    """The step that a forward in training draws by; where autograd recomputes a forward, that forward's.
+
+    Activation checkpointing gives a recomputation the state that torch's generator had: a number drawn from it tells
+    which forward is meant.
+    """
+    if torch.compiler.is_compiling():
+        return step.clone() if isinstance(step, Tensor) else step
+    token = int(torch.empty((), dtype=torch.int64, device="cpu").random_())
+    passes = layer.passes
+    if in_backward():
+        if token not in passes:
+            raise RuntimeError(
+                f"{type(layer).__name__}: expected a recomputed forward to find its own draw, got one without it; "
+                "leave preserve_rng_state of torch.utils.checkpoint as it is"
+            )
+        return passes[token]
+    while len(passes) >= _REMEMBERED:
+        passes.pop(next(iter(passes)))
+    passes[token] = step.clone() if isinstance(step, Tensor) else step
+    return passes[token]
+
+
+def in_backward() -> bool:
+    """Whether autograd is at work, so that a forward is a recomputation."""
+    return torch._C._current_graph_task_id() != -1
 
 
 class Drawn(Rule):
@@ -183,7 +219,8 @@ class Drawn(Rule):
 
     @torch.no_grad()
     def after_forward(self, layer: nn.Module) -> None:
-        layer.draw.add_(1)
+        if torch.compiler.is_compiling() or not in_backward():
+            layer.draw.add_(1)
 
 
 @register("rule", "sampled")
@@ -200,6 +237,7 @@ class Sampled(Drawn):
     evaluation: str = "expectation"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_seed("Sampled", "seed", self.seed, 63)
         check_choice("Sampled", "evaluation", self.evaluation, EVALUATIONS)
 
@@ -209,7 +247,7 @@ class Sampled(Drawn):
 
     def state(self, layer: nn.Module, training: bool) -> ops.Mask:
         if training:
-            return ops.Mask("sampled", layer.selection, step=layer.draw.clone(), seed=self.seed)
+            return ops.Mask("sampled", layer.selection, step=recalled(layer, layer.draw), seed=self.seed)
         return ops.Mask("expectation", layer.selection) if self.evaluation == "expectation" else self._fixed(layer)
 
     def _fixed(self, layer: nn.Module) -> ops.Mask:
@@ -239,6 +277,11 @@ class Fixed(Rule):
         if given is None or given.shape != layer.weight_shape:
             got = None if given is None else tuple(given.shape)
             raise ValueError(f"{type(layer).__name__}: expected a mask of shape {tuple(layer.weight_shape)}, got {got}")
+        if given.dtype != torch.bool and not given.is_meta and not bool(((given == 0) | (given == 1)).all()):
+            raise ValueError(
+                f"{type(layer).__name__}: expected a mask of 0 and 1 for Fixed, got other numbers of {given.dtype}; "
+                "scores have rules of their own, such as TopK and Threshold"
+            )
         layer.register_buffer("mask_bits", ops.pack_mask(given.bool()).to(device))
         known = not (given.is_meta or device.type == "meta")
         layer._kept_at_first = int(given.count_nonzero()) if known else None
