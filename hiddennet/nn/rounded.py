@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet import ops
-from hiddennet.nn.rules import Drawn, in_backward, recalled
+from hiddennet.nn.sampled import Drawn, in_backward, recalled
 from hiddennet.ops.checks import check_choice, check_seed
 from hiddennet.ops.generate_weight import fill
 from hiddennet.ops.inits import InitScale

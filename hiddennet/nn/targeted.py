@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet import ops
-from hiddennet.nn.rules import Drawn, TopK, check_fraction, recalled
+from hiddennet.nn.rules import TopK, check_fraction
+from hiddennet.nn.sampled import Drawn, recalled
 from hiddennet.ops.checks import check_seed
 from hiddennet.registry import register
 
