@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from hiddennet import plugins
 from hiddennet.config.load import variants
 from hiddennet.config.schema import Config, Known
+from hiddennet.settings.errors import range_of
 from hiddennet.settings.section import Sections
 from hiddennet.settings.yaml import write
 
@@ -54,7 +55,6 @@ def _default(field: FieldInfo) -> str:
     return f"default {text.strip().removesuffix('...').strip()}"
 
 
-_BOUNDS = (("gt", "above"), ("ge", "at least"), ("lt", "below"), ("le", "at most"))
 _NAMES = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 
 
@@ -75,16 +75,5 @@ def _kind(annotation: Any, metadata: Iterable[Any] = ()) -> str:
         return "null"
     if origin is list:
         return f"list of {_kind(get_args(annotation)[0])}"
-    bounds = [
-        f"{word} {getattr(item, key):g}"
-        for item in _flat(metadata)
-        for key, word in _BOUNDS
-        if getattr(item, key, None) is not None
-    ]
     name = _NAMES.get(annotation, re.sub(r"Section$", "", getattr(annotation, "__name__", "value")))
-    return " ".join([name, " and ".join(bounds)]).strip()
-
-
-def _flat(metadata: Iterable[Any]) -> Iterable[Any]:
-    for item in metadata:
-        yield from _flat(item.metadata) if isinstance(item, FieldInfo) else (item,)
+    return " ".join([name, range_of(metadata)]).strip()

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 import hiddennet as hn
+from hiddennet import container as file
 from hiddennet import models
-from hiddennet.artifact import ArtifactError, file
+from hiddennet.artifact import ArtifactError
 
 
 def conv4(**changes) -> nn.Module:

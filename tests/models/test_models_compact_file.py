@@ -9,7 +9,8 @@ import torch
 
 import hiddennet as hn
 from hiddennet import artifact, cli, compaction
-from hiddennet.artifact import ArtifactError, file
+from hiddennet import container as file
+from hiddennet.artifact import ArtifactError
 from hiddennet.compaction import positions
 from hiddennet.models.dnw import (
     DiscreteConfig,
