@@ -37,6 +37,7 @@ class Registry(Mapping[str, Any]):
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
+        self.check: Callable[[str, Any], None] = lambda name, thing: None  # raises ValueError for what is none
         self._things: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
@@ -65,6 +66,7 @@ class Registry(Mapping[str, Any]):
                 f"register: expected a {self.kind} name that is free, got {name!r}, which {_place(old)} has; "
                 "choose another name"
             )
+        self.check(name, thing)
         self._things[name] = thing
         return thing
 

@@ -161,6 +161,10 @@ def test_plugins_of_a_base_and_of_the_command_line_add_up(tmp_path):
             "import hiddennet as hn\n\n@hn.register('method', 'dense')\nclass Mine: ...",
             "which raises ValueError: register: expected a method name that is free, got 'dense'",
         ),
+        (
+            "import hiddennet as hn\n\n@hn.register('method', 'mine')\nclass Mine: ...",
+            "ValueError: register: expected method 'mine' to be a section of hiddennet.settings, or a class with one",
+        ),
         (None, "broken.py, which raises FileNotFoundError: there is no such file"),
     ],
 )

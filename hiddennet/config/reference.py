@@ -25,7 +25,7 @@ def reference() -> str:
     lines += _keys(Config, [name for name in Config.model_fields if name not in Config.sections])
     for name, kinds in Config.sections.items():
         names = kinds if isinstance(kinds, Sections) else [""]
-        for called, (title, section) in zip(names, variants(kinds), strict=True):
+        for called, (title, section) in zip(names, variants(name, kinds), strict=True):
             meaning = (section.__doc__ or "").strip().partition("\n")[0].partition(": ")[2]
             lines += ["", f"{title}: {meaning}"]
             lines += _keys(section, section.model_fields, f"{name}.", called)
