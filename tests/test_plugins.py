@@ -105,6 +105,8 @@ def test_it_is_evaluated_exported_and_reported_from_anywhere(example, tmp_path):
         assert "model" in refused("eval", str(artifact), *root, cwd=tmp_path)
         said = done("eval", str(artifact), *root, "--plugins", str(folder / "shapes.py"), cwd=tmp_path)
         assert f"{accuracy:.2%} top-1" in said
+        ends = ("--connect", str(artifact), str(run), "--points", "2", "--plugins", str(folder / "shapes.py"))
+        assert "report.html" in done("report", *ends, *root, "-o", str(tmp_path / "way"), cwd=tmp_path)
 
 
 def test_its_keys_are_listed_and_checked(example):
