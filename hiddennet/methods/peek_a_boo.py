@@ -28,7 +28,6 @@ from hiddennet.settings.section import Number, Positive, Section
 class PsgSection(Section):
     """Keys of the predicted weight gradient."""
 
-    title: ClassVar[str] = "method.psg"
     input_bits: int = Field(8, description="bits of a layer's input in its weight gradient; 1 to 16, or 32: all")
     gradient_bits: int = Field(16, description="bits of the gradient at a layer's output; 1 to 16, or 32: all")
     threshold: Number = Field(1e-7, ge=0.0, description="entries of the predicted gradient below it are not used")

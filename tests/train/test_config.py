@@ -226,7 +226,7 @@ def test_a_config_does_not_change(make):
 def test_the_reference_has_every_key():
     text = reference()
     for name, section in Config.sections.items():
-        for _, variant in variants(section):
+        for title, variant in variants(name, section):
             for key, field in variant.model_fields.items():
                 assert f"{name}.{key} (" in text
-                assert field.description or key == "name", f"{variant.title}.{key}"
+                assert field.description or key == "name", f"{title}.{key}"
