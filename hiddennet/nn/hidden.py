@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet import ops
+from hiddennet.nn.effective import EffectiveWeight
 from hiddennet.nn.hidden_state import HiddenState
 from hiddennet.nn.memo import Memo, check_no_transform
 from hiddennet.nn.rule import Rule
@@ -25,7 +26,7 @@ class HiddenMixin(HiddenState):
 
     Attributes:
         scores: float32 Parameter of the weight's shape, or None for rules without scores.
-        weight: the effective weight, float32, made anew whenever it is read; differentiable.
+        weight: the effective weight, float32, made anew whenever it is read; differentiable, and not to be written to.
         stored: the Parameter `weight` of the state dict when the source stores its weights, else None.
         weight_shape: of the weight, [out, in, *kernel].
         source, rule: what the layer asks; what they keep is in its parameters and buffers.
@@ -44,7 +45,8 @@ class HiddenMixin(HiddenState):
     plan: str | None = None
     psg: ops.PSGConfig | None = None
     input_signed: bool = False
-    _dtype: torch.dtype = torch.float32  # of the weight that is read from outside
+    _sealed: bool = False  # whether source and rule have all they need
+    _forward_dtype: torch.dtype | None = None  # of the weight that the layer's own forward reads; None: others read it
 
     def become_hidden(self, source: Source, rule: Rule, score_init: ScoreInit, *, fresh: bool) -> None:
         """Take source and rule in place of the plain layer's weight, whose values are undefined where it is `fresh`."""
@@ -75,6 +77,16 @@ class HiddenMixin(HiddenState):
                 f"{type(self).__name__}: expected a source that stores its weights, such as Stored(), for {rule}, "
                 f"got {source}"
             )
+        self._sealed = True
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """As torch's; a weight is taken where the source stores weights."""
+        if name == "weight" and self._sealed and param is not None and self.stored is None:
+            raise RuntimeError(
+                f"{type(self).__name__}: expected no weight to be set, since {self.source.kind} weights are made by "
+                "their source, got one; put a plain layer in its place"
+            )
+        super().register_parameter(name, param)
 
     def reset_parameters(self) -> None:
         """Called by torch's constructor; the weight is made later, from the source."""
@@ -150,10 +162,12 @@ class HiddenMixin(HiddenState):
     @property
     def weight(self) -> Tensor:
         """The effective weight, for whoever reads it: other modules' fast paths, fusions, attention."""
-        if "source" not in self.__dict__:  # torch's own constructor is at work: its parameter
+        if not self._sealed:  # torch's own constructor is at work: its parameter
             raise AttributeError("weight")
+        if self._forward_dtype is not None:
+            return effective_weight(self.masked_weight(), self._forward_dtype)
         self._read = True
-        return effective_weight(self.masked_weight(), self._dtype)
+        return self.effective_weight().as_subclass(EffectiveWeight)
 
     def masked_weight(self) -> MaskedWeight:
         """The weight of a forward as the ops take it."""

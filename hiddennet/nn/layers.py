@@ -102,11 +102,11 @@ class HiddenOther(HiddenMixin):
     convolutions of other dimensions, transposed ones, those that pad or standardise (timm's). See hidden_class."""
 
     def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
-        self._dtype = compute_dtype(type(self).__name__, x)
+        self._forward_dtype = compute_dtype(type(self).__name__, x)
         try:
             y = super().forward(x, *args, **kwargs)
         finally:
-            self._dtype = torch.float32
+            self._forward_dtype = None
         self.end_forward()
         return y
 

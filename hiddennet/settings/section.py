@@ -155,7 +155,7 @@ class NameOf:
 
     def _known(self, value: object) -> object:
         if not isinstance(value, str) or value not in self.names:
-            raise PydanticKnownError("literal_error", {"expected": ", ".join(map(repr, self.names))})
+            raise PydanticKnownError("literal_error", {"expected": ", ".join(map(repr, sorted(self.names)))})
         return value
 
 

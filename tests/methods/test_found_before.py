@@ -31,9 +31,9 @@ def test_edge_popup_on_the_weights_of_a_run(make, trained):
         losses = run.steps()
         assert losses[-1] < losses[0]
         for name, layer in hn.hidden_layers(run.model).items():
-            assert torch.equal(layer.weight, before[f"{name}.weight"]), name
-            assert not layer.weight.requires_grad
-            want = torch.where(layer.mask(), layer.weight, 0.0)
+            assert torch.equal(layer.stored, before[f"{name}.weight"]), name
+            assert not layer.stored.requires_grad
+            want = torch.where(layer.mask(), layer.stored, 0.0)
             assert torch.equal(layer.effective_weight(), want), name
     assert torch.equal(trained("edge_popup", weights=folder).model.bn1.running_var, dense.bn1.running_var)
 
@@ -47,8 +47,8 @@ def test_edge_popup_after_dense_epochs(make):
     model.load_state_dict(learned, strict=False)
     method.enter_stage(model, 1)
     for name, layer in hn.hidden_layers(model).items():
-        assert torch.equal(layer.weight, learned[f"{name}.weight"])
-        assert not layer.weight.requires_grad
+        assert torch.equal(layer.stored, learned[f"{name}.weight"])
+        assert not layer.stored.requires_grad
         assert layer.scores.requires_grad
     assert method.density(model) == pytest.approx(0.3, abs=0.01)
 
@@ -64,7 +64,7 @@ def test_fine_tuning_a_subnet(make, trained, batch_norm, source):
     for name, layer in hn.hidden_layers(run.model).items():
         assert torch.equal(new[name], old[name]), name
         revealed = subnet.get_submodule(name).source_weight()[old[name]]
-        assert torch.equal(layer.weight[new[name]], revealed), name
+        assert torch.equal(layer.stored[new[name]], revealed), name
     assert torch.equal(run.model.bn1.running_mean, subnet.bn1.running_mean)
     if source == "edge_popup":
         run.model.eval(), subnet.eval()
@@ -162,7 +162,7 @@ def test_torchvisions_weights(make, monkeypatch):
     model, method = build_model(settings, 1000, 3, 32)
     assert method.notes == ["fc.bias of torchvision:resnet18 is left out: the model has no biases"]
     layer = hn.hidden_layers(model)["layer4.1.conv2"]
-    assert torch.equal(layer.weight, theirs.layer4[1].conv2.weight)
+    assert torch.equal(layer.stored, theirs.layer4[1].conv2.weight)
     assert torch.equal(model.bn1.weight, theirs.bn1.weight)
 
 
@@ -191,7 +191,7 @@ def test_a_stage_of_a_run_is_opened_by_its_name(make, trained, tmp_path):
 
     frozen = trained("edge_popup", weights=f"{folder}@dense")
     for name, layer in hn.hidden_layers(frozen.model).items():
-        assert torch.equal(layer.weight, dense.model.get_submodule(name).weight), name
+        assert torch.equal(layer.stored, dense.model.get_submodule(name).weight), name
     tuned = trained("fine_tune", subnet=f"{folder}@search", lr=0.01)
     for name, mask in hn.masks(tuned.model).items():
         assert torch.equal(mask, hn.masks(search.model)[name]), name

@@ -417,3 +417,34 @@ def test_functional_transforms_of_a_fixed_selection():
     model(x).square().sum().backward()
     torch.testing.assert_close(found, model[0].scores.grad)
     torch.testing.assert_close(each.sum(0), model[0].scores.grad)
+
+
+WRITES = {
+    "copy_": lambda w: w.copy_(torch.ones(4, 6)),
+    "init": lambda w: nn.init.kaiming_uniform_(w),
+    "item": lambda w: w.__setitem__((0, 0), 1.0),
+    "data": lambda w: w.data.fill_(1.0),
+    "detached": lambda w: w.detach().mul_(2.0),
+    "out": lambda w: torch.add(w, 1.0, out=w),
+    "in place": lambda w: w.__imul__(2.0),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+@pytest.mark.parametrize("source", [hn.Generated(), hn.Stored()], ids=lambda source: source.kind)
+def test_writing_to_the_effective_weight_is_refused(name, source):
+    model = hn.hide(nn.Sequential(nn.Linear(6, 4)), source)
+    before = model[0].weight.clone()
+    with torch.no_grad(), pytest.raises(RuntimeError, match=r"write to layer\.stored"):
+        WRITES[name](model[0].weight)
+    assert_equal(model[0].weight, before)
+
+
+def test_setting_the_weight_is_taken_where_it_is_stored_and_refused_elsewhere():
+    model = hn.hide(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), hn.Stored(trainable=True), hn.TopK(0.5))
+    x = torch.randn(2, 3, 6, 6)
+    model(x)
+    torch.testing.assert_close(fuse_conv_bn_eval(model[0].eval(), model[1].eval())(x), model(x), rtol=1e-4, atol=1e-5)
+    drawn = hn.hide(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))).eval()
+    with pytest.raises(RuntimeError, match="expected no weight to be set"):
+        fuse_conv_bn_eval(drawn[0], drawn[1])
