@@ -25,30 +25,36 @@ from bench.environment import ROOT, headline
 from bench.harness import device_of, parser
 from bench.report import Row, table
 
-MODULES = {
-    "topk_mask": "bench.ops.bench_topk_mask",
-    "masked_weight": "bench.ops.bench_masked_weight",
-    "step": "bench.step",
-    "step_search": "bench.step_search",
-    "step_psg": "bench.step_psg",
-    "step_dnw_mobilenet": "bench.step_dnw_mobilenet",
-    "step_dnw": "bench.step_dnw",
-    "eval_dnw": "bench.eval_dnw",
-    "memory": "bench.memory",
-    "artifact": "bench.artifact",
-    "masked_conv": "bench.ops.bench_masked_conv",
-    "generate_weight": "bench.ops.bench_generate_weight",
-    "rerandomize": "bench.ops.bench_rerandomize",
-    "strike_out": "bench.ops.bench_strike_out",
-    "score_step": "bench.ops.bench_score_step",
-    "bop_step": "bench.ops.bench_bop_step",
-    "quantize_codes": "bench.ops.bench_quantize_codes",
-    "code_weight_gradient": "bench.ops.bench_code_weight_gradient",
-    "wired_sum": "bench.ops.bench_wired_sum",
-    "filter_nodes": "bench.ops.bench_filter_nodes",
-    "pruning": "bench.pruning",
-    "accuracy": "bench.accuracy",
-}
+# in this order; those that are no module bench.NAME are of bench.ops
+NAMES = (
+    "topk_mask",
+    "masked_weight",
+    "step",
+    "step_search",
+    "step_psg",
+    "step_dnw_mobilenet",
+    "step_dnw",
+    "eval_dnw",
+    "memory",
+    "artifact",
+    "masked_conv",
+    "generate_weight",
+    "rerandomize",
+    "strike_out",
+    "score_step",
+    "bop_step",
+    "quantize_codes",
+    "code_weight_gradient",
+    "wired_sum",
+    "filter_nodes",
+    "pruning",
+    "accuracy",
+)
+
+
+def words(name: str) -> list[str]:
+    """The module of a benchmark, and its name there if it is one of several."""
+    return [f"bench.{name}"] if (ROOT / "bench" / f"{name}.py").is_file() else ["bench.ops", name]
 
 
 @dataclass
@@ -110,7 +116,7 @@ def run(name: str, args: argparse.Namespace, device: str, path: Path, left: floa
     limit = min(args.timeout, left)
     if limit <= 0:
         return f"{name}: not begun, no time left of {args.deadline:g} s"
-    command = [sys.executable, "-m", MODULES[name], "--device", device, "--json", str(path)]
+    command = [sys.executable, "-m", *words(name), "--device", device, "--json", str(path)]
     command += ["--quick"] if args.quick else []
     command += ["--threads", str(args.threads)] if args.threads else []
     if name == "accuracy":
@@ -131,7 +137,7 @@ def stem_of(args: argparse.Namespace, environment: dict[str, Any], device: str) 
 
 def main() -> int:
     flags = parser(__doc__, json=False)
-    flags.add_argument("--only", nargs="+", choices=tuple(MODULES), metavar="NAME")
+    flags.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME")
     flags.add_argument("--out", type=Path, default=ROOT / "bench" / "results")
     flags.add_argument("--timeout", type=float, default=600, help="seconds for one benchmark")
     flags.add_argument("--deadline", type=float, default=inf, help="seconds for all of them")
@@ -146,7 +152,7 @@ def main() -> int:
     begun = time.perf_counter()
     written = args.out
     with tempfile.TemporaryDirectory() as folder:
-        for name in args.only or [n for n in MODULES if n != "accuracy" or device == "cpu"]:
+        for name in args.only or [n for n in NAMES if n != "accuracy" or device == "cpu"]:
             path = Path(folder) / f"{name}.jsonl"
             left = args.deadline - (time.perf_counter() - begun)
             failure = run(name, args, device, path, left)

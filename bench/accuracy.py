@@ -13,15 +13,16 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bench import table
 from bench.environment import ROOT
-from bench.harness import device_of, parser
-from bench.report import Report
+from bench.table import Benchmark, Case, Setting, Value
 
 
 @dataclass(frozen=True)
@@ -54,39 +55,36 @@ def run(config: str, args: argparse.Namespace, device: torch.device) -> dict[str
     return json.loads(records[-1].read_text())
 
 
-def measure_group(name: str, report: Report, args: argparse.Namespace, device: torch.device):
-    """Run a group's configs and put their results into the table."""
-    group, total = GROUPS[name], 0.0
-    configs = group.configs[-1:] if args.quick else group.configs
-    for config in configs:
-        record = run(config, args, device)
-        seconds = record["session_seconds"]
-        total += seconds
-        note = (
-            f"{record['method']}, density {record['density']:.3g}, {record['epochs']} epochs, best "
-            f"by {record['selection']} accuracy; artifact {record['artifact_bytes']:,} bytes, "
-            f"dense {record['dense_bytes']:,}; {record['device']}, {record['threads']} threads"
-        )
-        bar = group.bars.get(config)
-        report.value(config, "test accuracy", 100 * record["test_top1"], "%", at_least=bar, note=note)
-        report.value(config, "run", seconds, "s")
-    if len(configs) > 1:
-        report.value(name, "runs together", total, "s", at_most=group.seconds_bar)
+def cases(at: Setting) -> Iterator[Case]:
+    for name in at.args.sets:
+        group, total = GROUPS[name], 0.0
+        configs = group.configs[-1:] if at.quick else group.configs
+        for config in configs:
+            record = run(config, at.args, at.device)
+            total += record["session_seconds"]
+            note = (
+                f"{record['method']}, density {record['density']:.3g}, {record['epochs']} epochs, best "
+                f"by {record['selection']} accuracy; artifact {record['artifact_bytes']:,} bytes, "
+                f"dense {record['dense_bytes']:,}; {record['device']}, {record['threads']} threads"
+            )
+            found = [
+                Value("test accuracy", 100 * record["test_top1"], "%", at_least=group.bars.get(config), note=note),
+                Value("run", record["session_seconds"], "s"),
+            ]
+            yield Case(config, values=lambda _, found=found: found)
+        if len(configs) > 1:
+            together = Value("runs together", total, "s", at_most=group.seconds_bar)
+            yield Case(name, values=lambda _, together=together: [together])
 
 
 def main() -> None:
-    flags = parser(__doc__)
-    flags.add_argument("--sets", nargs="+", choices=tuple(GROUPS), default=["digits"])
-    flags.add_argument("--root", type=Path, default=Path("data"), help="where the data sets are")
-    flags.add_argument("--runs", type=Path, default=Path("runs/bench"), help="where runs go")
-    flags.add_argument("--fresh", action="store_true", help="run again what was finished before")
-    args = flags.parse_args()
-    args.runs = args.runs.resolve()
-    device = device_of(args)
-    report = Report("accuracy", args, device)
-    for name in args.sets:
-        measure_group(name, report, args, device)
-    report.close()
+    flags = {
+        "--sets": {"nargs": "+", "choices": tuple(GROUPS), "default": ["digits"]},
+        "--root": {"type": Path, "default": Path("data"), "help": "where the data sets are"},
+        "--runs": {"type": lambda path: Path(path).resolve(), "default": "runs/bench", "help": "where runs go"},
+        "--fresh": {"action": "store_true", "help": "run again what was finished before"},
+    }
+    table.main("accuracy", Benchmark(cases, grad=True), __doc__, flags)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,16 @@ python -m bench.artifact [--device cpu|cuda] [--json PATH] [--quick]
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import nn
 
 import hiddennet as hn
-from bench.harness import Effort, Work, device_of, measure, parser, ratio, same
-from bench.report import Report
+from bench import table
+from bench.harness import Effort, Timing, Work, same
+from bench.table import Benchmark, Case, Claim, Setting, Value
 from hiddennet import models
 
 DENSITY = 0.3
@@ -34,42 +36,38 @@ def build(name: str, size: int) -> nn.Module:
     return hn.hide(model, rule=hn.TopK(DENSITY)).eval()
 
 
-def main() -> None:
-    args = parser(__doc__).parse_args()
-    device = device_of(args)
-    name = "conv4" if args.quick else "resnet50"
-    size = 32 if args.quick else 64
-    report = Report("artifact", args, device)
+def cases(at: Setting) -> Iterator[Case]:
+    name, size = ("conv4", 32) if at.quick else ("resnet50", 64)
     model = build(name, size)
     images = torch.randn(2, 3, size, size)
     with tempfile.TemporaryDirectory() as folder:
         path, dense = Path(folder) / "hidden.safetensors", Path(folder) / "dense.pt"
         hn.export(model, path)
-        state = {k: v for k, v in model.state_dict().items() if isinstance(v, torch.Tensor)}
-        torch.save(state, dense)
-
-        @torch.no_grad()
-        def check() -> None:
-            same("logits of the loaded file", hn.load(path)(images), model(images))
-
+        torch.save({k: v for k, v in model.state_dict().items() if isinstance(v, torch.Tensor)}, dense)
         works: dict[str, Work] = {
             "hiddennet.load": lambda: hn.load(path),
             "torch.load, dense": lambda: torch.load(dense, weights_only=True),
         }
-        if device.type == "cuda":
-            works["hiddennet.load, to the GPU"] = lambda: hn.load(path).to(device)
-        effort = Effort.quick() if args.quick else Effort(sample_s=0.0, budget_s=10.0)
-        times = measure(works, check=check, device=torch.device("cpu"), effort=effort)
-        what = f"{name} at density {DENSITY}"
-        report.timings(what, times)
-        mb, dense_mb = path.stat().st_size / 1e6, dense.stat().st_size / 1e6
-        report.value(what, "file", mb, "MB", at_most=SIZE_BAR_MB)
-        report.value(what, "dense float32 file", dense_mb, "MB")
-        median_ms = times["hiddennet.load"].median * 1e3
-        report.value(what, "load, median", median_ms, "ms", at_most=LOAD_BAR_MS)
-        found = ratio(times["torch.load, dense"], times["hiddennet.load"])
-        report.ratio(what, "torch.load, dense / hiddennet.load", found)
-    report.close()
+        if not at.on_cpu:
+            works["hiddennet.load, to the GPU"] = lambda: hn.load(path).to(at.device)
+
+        def sizes(times: Mapping[str, Timing]) -> Iterator[Value]:
+            yield Value("file", path.stat().st_size / 1e6, "MB", at_most=SIZE_BAR_MB)
+            yield Value("dense float32 file", dense.stat().st_size / 1e6, "MB")
+            yield Value("load, median", times["hiddennet.load"].median * 1e3, "ms", at_most=LOAD_BAR_MS)
+
+        yield Case(
+            f"{name} at density {DENSITY}",
+            works,
+            lambda: same("logits of the loaded file", hn.load(path)(images), model(images)),
+            [Claim("torch.load, dense", "hiddennet.load")],
+            values=sizes,
+            host=True,
+        )
+
+
+def main() -> None:
+    table.main("artifact", Benchmark(cases, Effort(sample_s=0.0, budget_s=10.0)), __doc__)
 
 
 if __name__ == "__main__":

@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import hiddennet as hn
-from bench.harness import Effort, device_of, measure, parser, ratio, same
+from bench import table
+from bench.harness import Effort, same
 from bench.memory import Ledger, check_ledger
-from bench.originals_dnw import ChosenEdges, OriginalMobileNet
-from bench.report import Report
+from bench.originals_dnw import OriginalMobileNet
+from bench.table import Benchmark, Case, Claim, Setting, Value
 from hiddennet import compaction
 from hiddennet.models.dnw import MobileNetConfig, MobileNetGraph
 
@@ -31,34 +32,6 @@ OURS, WHOLE, CACHED, ORIGINAL = "hiddennet, compact", "hiddennet, as trained", "
 BARS = {1: {ORIGINAL: 60.0, CACHED: 2.0}, 8: {ORIGINAL: 8.0, CACHED: 1.8}}
 SIZE_BAR = 1.1
 QUICK = {"stages": ((8, 16, 1, 1), (16, 16, 2, 3)), "num_classes": 10}
-
-
-class CachedMobileNet(nn.Module):
-    """The original's network with the weights of all stages chosen once: dense convolutions of their blocks."""
-
-    def __init__(self, original: OriginalMobileNet) -> None:
-        super().__init__()
-        self.original = original
-        self.chosen = []
-        for stage in original.layers:
-            chosen, n, blocks, column = ChosenEdges.apply(stage.weight, stage.pruned), stage.outputs, [], 0
-            for j, norm in enumerate(stage.norm):
-                blocks.append(chosen[j * n :, column : column + norm.num_features].contiguous())
-                column += norm.num_features
-            self.chosen.append(blocks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        net = self.original
-        x = net.conv1(x)
-        for stage, blocks in zip(net.layers, self.chosen, strict=True):
-            n, sums = stage.outputs, F.conv2d(stage.downsample(F.relu(stage.norm[0](x))), blocks[0])
-            for j in range(1, len(blocks)):
-                node = F.relu(stage.norm[j](sums[:, :n]))
-                node = F.conv2d(node, stage.conv.weight[(j - 1) * n : j * n], padding=1, groups=n)
-                sums = sums[:, n:] + F.conv2d(node, blocks[j])
-            x = sums
-        x = F.relu(net.bn(x))
-        return net.linear(F.avg_pool2d(x, x.shape[2:]).flatten(1))
 
 
 def build(*, small: bool, quick: bool) -> MobileNetGraph:
@@ -89,32 +62,34 @@ def maps_needed(compact: compaction.CompactMobileNet, height: int, width: int) -
     return 4 * most
 
 
-def time(report: Report, model: MobileNetGraph, device: torch.device, *, quick: bool) -> None:
+def timed(at: Setting, model: MobileNetGraph) -> Iterator[Case]:
     """All variants, equal first."""
-    effort = Effort.quick() if quick else Effort(rounds=15, min_rounds=7, budget_s=30.0)
-    model = model.to(device)
+    model = model.to(at.device)
     original = OriginalMobileNet(model).eval()
-    cached, compact = CachedMobileNet(original).eval(), hn.compact(model).to(device)
-    for batch in (1, 8):
-        x = torch.randn(batch, 3, 224, 224, generator=torch.Generator().manual_seed(batch)).to(device)
-        nets = {OURS: compact, WHOLE: model, CACHED: cached, ORIGINAL: original}
-        with torch.no_grad():
-            want = original(x)
+    nets = {
+        OURS: hn.compact(model).to(at.device),
+        WHOLE: model,
+        CACHED: original.cached(),
+        ORIGINAL: original,
+    }
+    for batch, bars in BARS.items():
+        x = torch.randn(batch, 3, 224, 224, generator=torch.Generator().manual_seed(batch)).to(at.device)
+
+        def check(x: Tensor = x) -> None:
             for name, net in nets.items():
-                same(f"logits of {name}", net(x), want, rtol=1e-5)
-            works = {name: partial(net, x) for name, net in nets.items()}
-            times = measure(works, check=None, device=device, effort=effort)
-        what = f"evaluation x0.225, 224 px, batch {batch}"
-        report.timings(what, times)
-        for name in (WHOLE, CACHED, ORIGINAL):
-            found, cpu = ratio(times[name], times[OURS]), ratio(times[name], times[OURS], clock="cpu")
-            held = BARS[batch].get(name) if device.type == "cpu" and not quick else None
-            report.ratio(what, f"{name} / {OURS}", found, cpu=cpu, at_least=held)
+                same(f"logits of {name}", net(x), original(x), rtol=1e-5)
+
+        yield Case(
+            f"evaluation x0.225, 224 px, batch {batch}",
+            {name: partial(net, x) for name, net in nets.items()},
+            check,
+            [Claim(name, OURS, at_least=at.on_cpu_only(bars.get(name))) for name in (WHOLE, CACHED, ORIGINAL)],
+        )
 
 
-def weigh(report: Report, model: MobileNetGraph, what: str, device: torch.device, *, quick: bool) -> None:
+def weighed(at: Setting, model: MobileNetGraph) -> Iterator[Value]:
     """Bytes in a file, in memory, and at the peak of an evaluation, of a network that is loaded anew."""
-    bar = None if quick else SIZE_BAR
+    bar, device = None if at.quick else SIZE_BAR, at.device
     needed = compaction.needed_bytes(hn.compact(model))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "compact.safetensors"
@@ -123,33 +98,33 @@ def weigh(report: Report, model: MobileNetGraph, what: str, device: torch.device
         compact, held, _ = ledger.run(lambda: hn.load(path).to(device))
     x = torch.randn(1, 3, 224, 224, device=device)
     logits, _, peak = ledger.run(lambda: compact(x))
-    with torch.no_grad():
-        same(f"logits of {what}", logits, model(x), rtol=1e-5)
+    same("logits of the loaded file", logits, model(x), rtol=1e-5)
     maps = maps_needed(compact, 224, 224)
     dense = 4 * sum(tensor.numel() for tensor in model.state_dict().values() if tensor.is_floating_point())
-    report.value(what, "the network it was made from", dense, "bytes")
-    report.value(what, "alive parameters need: values", needed["values"], "bytes")
-    report.value(what, "alive parameters need: places of edges", needed["positions"], "bytes")
-    report.value(what, "an image's maps need", maps, "bytes")
-    report.value(what, "file", size, "bytes")
-    report.value(what, "held in memory", held, "bytes")
-    report.value(what, "peak of an evaluation", held + peak, "bytes")
-    report.value(what, "file / need", size / needed["total"], "x", at_most=bar)
-    report.value(what, "held / need", held / needed["total"], "x")
+    total = needed["total"]
+    yield Value("the network it was made from", dense, "bytes")
+    yield Value("alive parameters need: values", needed["values"], "bytes")
+    yield Value("alive parameters need: places of edges", needed["positions"], "bytes")
+    yield Value("an image's maps need", maps, "bytes")
+    yield Value("file", size, "bytes")
+    yield Value("held in memory", held, "bytes")
+    yield Value("peak of an evaluation", held + peak, "bytes")
+    yield Value("file / need", size / total, "x", at_most=bar)
+    yield Value("held / need", held / total, "x")
     held_to = None if model.config.small else bar
-    report.value(what, "peak / need with maps", (held + peak) / (needed["total"] + maps), "x", at_most=held_to)
+    yield Value("peak / need with maps", (held + peak) / (total + maps), "x", at_most=held_to)
+
+
+def cases(at: Setting) -> Iterator[Case]:
+    check_ledger(at.device)
+    yield from timed(at, build(small=False, quick=at.quick))
+    for small in (False, True):
+        model = build(small=small, quick=at.quick).to(at.device)
+        yield Case(f"bytes of x0.225{', small' if small else ''}", values=lambda _, model=model: weighed(at, model))
 
 
 def main() -> None:
-    args = parser(__doc__).parse_args()
-    device = device_of(args)
-    report = Report("eval_dnw", args, device)
-    check_ledger(device)
-    time(report, build(small=False, quick=args.quick), device, quick=args.quick)
-    for small in (False, True):
-        what = f"bytes of x0.225{', small' if small else ''}"
-        weigh(report, build(small=small, quick=args.quick).to(device), what, device, quick=args.quick)
-    report.close()
+    table.main("eval_dnw", Benchmark(cases, Effort(rounds=15, min_rounds=7, budget_s=30.0)), __doc__)
 
 
 if __name__ == "__main__":

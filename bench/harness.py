@@ -63,14 +63,15 @@ class Ratio:
 
     def holds(self, *, at_least: float | None = None, at_most: float | None = None) -> bool:
         """Whether the ratio itself meets the bar."""
-        return _inside(self.value, self.value, at_least, at_most)
+        return inside(self.value, self.value, at_least, at_most)
 
     def clearly(self, *, at_least: float | None = None, at_most: float | None = None) -> bool:
         """Whether the whole interval meets the bar."""
-        return _inside(self.low, self.high, at_least, at_most)
+        return inside(self.low, self.high, at_least, at_most)
 
 
-def _inside(low: float, high: float, at_least: float | None, at_most: float | None) -> bool:
+def inside(low: float, high: float, at_least: float | None = None, at_most: float | None = None) -> bool:
+    """Whether low .. high meets the bar."""
     return (at_least is None or low >= at_least) and (at_most is None or high <= at_most)
 
 

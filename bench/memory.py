@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 import hiddennet as hn
-from bench import nets
-from bench.harness import Unequal, device_of, parser
-from bench.report import Report
+from bench import nets, table
+from bench.harness import Unequal
+from bench.table import Benchmark, Case, Setting, Value
 from hiddennet import models
 from hiddennet.optim import optimizers
 
@@ -44,6 +44,7 @@ KINDS = {  # source and rule
     "iterand, kaiming_uniform": (hn.Redrawn("kaiming_uniform"), hn.KthValue(0.4)),
 }
 WITH_ALL_KINDS = (("fc", "float32"),)  # network and dtype measured for every kind
+SAID = {"held": "held between steps", "added": "added inside a step", "saved": "saved for backward"}
 STEPS = 2  # before counting: momentum and caches exist from the first step on
 
 
@@ -104,22 +105,8 @@ def check_ledger(device: torch.device) -> None:
 
 def saved_bytes(model: nn.Module, forward: Callable[[], Tensor]) -> int:
     """Bytes of weight-sized tensors that autograd saves and that do not exist anyway."""
-    existing = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    sizes = {
-        layer.weight.numel() if layer.weight is not None else layer.scores.numel() for layer in nets.weighted(model)
-    }
-    found: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in existing and tensor.numel() in sizes:
-            found[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = forward()
-    del loss
-    return sum(found.values())
+    sizes = {tensor.numel() for tensor in nets.learning(model).values()}
+    return nets.saved_bytes(model, forward, lambda tensor: tensor.numel() in sizes)
 
 
 def build(name: str, width: float, size: int, device: torch.device, kind: str) -> nn.Module:
@@ -134,7 +121,7 @@ def build(name: str, width: float, size: int, device: torch.device, kind: str) -
 
 def optimizer(model: nn.Module) -> torch.optim.Optimizer:
     """SGD with momentum; of rounded scores the one that clamps and knows the flags."""
-    layers = [layer for layer in hn.hidden_layers(model).values() if isinstance(layer.rule, hn.Rounded)]
+    layers = [layer for layer in hn.hidden_layers(model).values() if layer.rule.prunable(layer) is not None]
     if not layers:
         return nets.sgd(model)
     made = hn.optim.ScoreSGD([layer.scores for layer in layers], nets.RATE, momentum=0.9, l2=1e-4)
@@ -142,18 +129,13 @@ def optimizer(model: nn.Module) -> torch.optim.Optimizer:
     return made
 
 
-def count(
-    name: str,
-    width: float,
-    size: int,
-    device: torch.device,
-    cast: Callable[[], AbstractContextManager],
-    kind: str,
-) -> Bytes:
+Cast = Callable[[], AbstractContextManager]
+
+
+def count(name: str, width: float, size: int, device: torch.device, cast: Cast, kind: str) -> Bytes:
     """Build, train a few steps, and count the next one."""
     ledger = Ledger(device)
-    channels = 1 if name == "fc" else 3
-    x = torch.randn(1, channels, size, size, device=device)
+    x = torch.randn(1, 1 if name == "fc" else 3, size, size, device=device)
     labels = torch.zeros(1, dtype=torch.int64, device=device)
 
     def begin() -> nets.Trainee:
@@ -168,8 +150,7 @@ def count(
     weights = sum(p.numel() for p in trainee.model.parameters())
     _, _, added = ledger.run(trainee.step)
     trainee.optimizer.zero_grad(set_to_none=True)
-    saved = saved_bytes(trainee.model, trainee.loss)
-    return Bytes(weights, held, added, saved)
+    return Bytes(weights, held, added, saved_bytes(trainee.model, trainee.loss))
 
 
 def slopes(few: Bytes, many: Bytes) -> dict[str, float]:
@@ -178,33 +159,30 @@ def slopes(few: Bytes, many: Bytes) -> dict[str, float]:
     return {part: (getattr(many, part) - getattr(few, part)) / weights for part in ("held", "added", "saved")}
 
 
-def main() -> None:
-    args = parser(__doc__).parse_args()
-    device = device_of(args)
-    report = Report("memory", args, device)
-    check_ledger(device)
-    casts: dict[str, Callable[[], AbstractContextManager]] = {
+def cases(at: Setting) -> Iterator[Case]:
+    check_ledger(at.device)
+    casts: dict[str, Cast] = {
         "float32": nullcontext,
-        "bfloat16": lambda: torch.autocast(device.type, torch.bfloat16, cache_enabled=False),
+        "bfloat16": lambda: torch.autocast(at.device.type, torch.bfloat16, cache_enabled=False),
     }
-    said = {
-        "held": "held between steps",
-        "added": "added inside a step",
-        "saved": "saved for backward",
-    }
-    for name, (widths, size) in (QUICK_CASES if args.quick else CASES).items():
-        for dtype, cast in list(casts.items())[: 1 if args.quick else None]:
+    for name, (widths, size) in (QUICK_CASES if at.quick else CASES).items():
+        for dtype, cast in list(casts.items())[: 1 if at.quick else None]:
             others = [kind for kind in KINDS if kind != BARRED] if (name, dtype) in WITH_ALL_KINDS else []
+            bars = {"held": HELD_BAR, "added": ADDED_BARS[dtype], "saved": SAVED_BARS[dtype]}
             for kind in (BARRED, DENSE, *others):
-                if device.type == "cuda":  # the libraries' workspaces come with the first call
-                    count(name, widths[0], size, device, cast, kind)
-                few, many = (count(name, w, size, device, cast, kind) for w in widths)
-                bars = {"held": HELD_BAR, "added": ADDED_BARS[dtype], "saved": SAVED_BARS[dtype]}
-                for part, value in slopes(few, many).items():
-                    bar = bars[part] if kind == BARRED else None
-                    what = f"{name} {dtype}, {kind} ({few.weights:,} -> {many.weights:,})"
-                    report.value(what, said[part], value, "B/weight", at_most=bar)
-    report.close()
+                if not at.on_cpu:  # the libraries' workspaces come with the first call
+                    count(name, widths[0], size, at.device, cast, kind)
+                few, many = (count(name, width, size, at.device, cast, kind) for width in widths)
+                found = [
+                    Value(SAID[part], value, "B/weight", at_most=bars[part] if kind == BARRED else None)
+                    for part, value in slopes(few, many).items()
+                ]
+                what = f"{name} {dtype}, {kind} ({few.weights:,} -> {many.weights:,})"
+                yield Case(what, values=lambda _, found=found: found)
+
+
+def main() -> None:
+    table.main("memory", Benchmark(cases, grad=True), __doc__)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def original_twin(model: nn.Module, name: str, device: torch.device, layer: Call
     twin = originals.build(name, layer).to(device)
     with torch.no_grad():
         for mine, theirs in zip(hidden_list(model), weighted(twin), strict=True):
-            weight = mine.source_state().weight(device=device)
+            weight = mine.source.state(mine).weight(device=device)
             theirs.weight.copy_(weight.view(theirs.weight.shape))
             theirs.scores.copy_(mine.scores.view(theirs.scores.shape))
     return twin
@@ -159,20 +159,46 @@ def original_trainee(
     return Trainee(twin, sgd(twin, default=True), x, mine.labels, cast)
 
 
+def saved_bytes(
+    model: nn.Module, forward: Callable[[], Tensor], counts: Callable[[Tensor], bool] = lambda _: True
+) -> int:
+    """Bytes that autograd saves for the backward and that do not exist anyway, each storage once.
+
+    counts: which saved tensors count; by default any.
+    """
+    existing = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    found: dict[int, int] = {}
+    alive = []  # a freed address must not be counted for another tensor
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in existing and counts(tensor):
+            found[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = forward()
+    del loss
+    return sum(found.values())
+
+
 def surrogate(layer) -> Tensor:
     """What a score's gradient is multiplied with beside the weight: its sign, its flag, or 1."""
-    if isinstance(layer.rule, hn.Rounded):
-        return hn.ops.unpack_mask(layer.flags, layer.weight_shape)
+    flags = layer.rule.prunable(layer)
+    if flags is not None:
+        return hn.ops.unpack_mask(flags, layer.weight_shape)
     scores = layer.scores.detach()
     return scores.sign() if layer.rule.by == "magnitude" else torch.ones_like(scores)
 
 
 def check_dense(mine: Trainee, dense: Trainee, rtol: float) -> None:
     """Same loss; the scores' gradients are the dense ones times weight and surrogate."""
-    losses, gradients = _gradients(mine, dense)
+    losses, found = gradients(mine, dense)
     same("loss against dense", losses[0], losses[1], rtol=rtol)
-    for i, (layer, got, raw) in enumerate(zip(hidden_list(mine.model), *gradients, strict=True)):
-        weight = layer.source_state().weight(device=raw.device)
+    sides = (side.values() for side in found)
+    for i, (layer, got, raw) in enumerate(zip(hidden_list(mine.model), *sides, strict=True)):
+        weight = layer.source.state(layer).weight(device=raw.device)
         want = raw * weight * surrogate(layer)
         same(f"score gradient of layer {i} against dense", got, want, rtol=rtol)
 
@@ -183,18 +209,25 @@ def check_original(mine: Trainee, theirs: Trainee, rtol: float) -> None:
     for i, (layer, other) in enumerate(zip(hidden_list(mine.model), weighted(theirs.model), strict=True)):
         want = other.mask().detach().bool()
         same(f"mask of layer {i}", layer.mask().flatten(), want.flatten())
-    losses, gradients = _gradients(mine, theirs)
+    losses, found = gradients(mine, theirs)
     same("loss against the original", losses[0], losses[1], rtol=rtol)
-    for i, (got, want) in enumerate(zip(*gradients, strict=True)):
-        same(f"score gradient of layer {i}", got.flatten(), want.flatten(), rtol=rtol)
+    for i, got in found[0].items():
+        same(f"score gradient of layer {i}", got.flatten(), found[1][i].flatten(), rtol=rtol)
 
 
-def _gradients(*trainees: Trainee) -> tuple[list[Tensor], list[list[Tensor]]]:
+def learning(model: nn.Module) -> dict[str, Tensor]:
+    """What learns of the convolutions and linear layers: scores, or the weight of a layer without."""
+    layers = {str(i): layer for i, layer in enumerate(weighted(model))}
+    return {i: m.weight if getattr(m, "scores", None) is None else m.scores for i, m in layers.items()}
+
+
+def gradients(
+    *trainees: Trainee, of: Callable[[nn.Module], dict[str, Tensor]] = learning
+) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Each one's loss, and its gradients of the tensors that `of` names."""
     losses, found = [], []
     for trainee in trainees:
-        loss = trainee.loss()
-        layers = weighted(trainee.model)
-        learning = [m.weight if getattr(m, "scores", None) is None else m.scores for m in layers]
-        found.append(list(torch.autograd.grad(loss, learning)))
+        loss, tensors = trainee.loss(), of(trainee.model)
+        found.append(dict(zip(tensors, torch.autograd.grad(loss, list(tensors.values())), strict=True)))
         losses.append(loss.detach())
     return losses, found

@@ -7,8 +7,8 @@ maps; the optimiser is torch's default SGD. IteRand (`KthvalueConv2d`) finds its
 kthvalue, reads it back to the host and takes zeros and ones that live on the CPU. Gem-Miner's
 pruning gathers the active scores of all layers, sorts them and multiplies integer flags.
 
-The random draws come in the originals' order (per layer: the default weight, then the scores), so a
-seed gives the networks it gave there.
+The networks around the layers are the library's. The random draws come in the originals' order (per layer: the default
+weight, then the scores), so a seed gives the networks it gave there.
 """
 
 from __future__ import annotations
@@ -20,12 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SMALL = {
-    "conv2": (64, 64, "pool"),
-    "conv4": (64, 64, "pool", 128, 128, "pool"),
-    "conv6": (64, 64, "pool", 128, 128, "pool", 256, 256, "pool"),
-    "conv8": (64, 64, "pool", 128, 128, "pool", 256, 256, "pool", 512, 512, "pool"),
-}
+from hiddennet import models
 
 
 def pruned_count(n: int, density: float) -> int:
@@ -110,8 +105,14 @@ class SortConv2d(nn.Conv2d):
         return SortedMask.apply(self.scores.abs(), self.density)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight * self.mask()
-        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return convolved(self, x, self.weight * self.mask())
+
+
+def convolved(layer: nn.Conv2d, x: Tensor, weight: Tensor) -> Tensor:
+    """The layer's convolution; features [N, C] become 1x1 maps and back: a fully connected layer."""
+    if x.dim() == 2:
+        return convolved(layer, x[:, :, None, None], weight).flatten(1)
+    return F.conv2d(x, weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
 
 
 class KthvalueConv2d(SortConv2d):
@@ -126,85 +127,17 @@ class KthvalueConv2d(SortConv2d):
         return KthvalueMask.apply(self.scores, 1 - self.density, self.zeros, self.ones)
 
 
-Layer = Callable[..., nn.Module]
-
-
-def batch_norm(channels: int) -> nn.BatchNorm2d:
-    """Batch norm that learns nothing."""
-    return nn.BatchNorm2d(channels, affine=False)
-
-
-class SmallNet(nn.Module):
-    """Conv2/4/6/8: 3x3 convolutions and poolings, then three 1x1 convolutions on a 1x1 map."""
-
-    def __init__(self, plan: tuple[int | str, ...], layer: Layer = SortConv2d):
-        super().__init__()
-        convs: list[nn.Module] = []
-        channels, side = 3, 32
-        for step in plan:
-            if step == "pool":
-                convs.append(nn.MaxPool2d(2, 2))
-                side //= 2
-            else:
-                convs += [layer(channels, step, 3), nn.ReLU()]
-                channels = step
-        self.convs = nn.Sequential(*convs)
-        self.features = channels * side * side
-        self.linear = nn.Sequential(
-            layer(self.features, 256, 1),
-            nn.ReLU(),
-            layer(256, 256, 1),
-            nn.ReLU(),
-            layer(256, 10, 1),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        maps = self.convs(x).reshape(x.shape[0], self.features, 1, 1)
-        return self.linear(maps).squeeze()
-
-
-class Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which is projected where the shape changes."""
-
-    def __init__(self, c_in: int, c_out: int, stride: int, layer: Layer):
-        super().__init__()
-        self.conv1, self.bn1 = layer(c_in, c_out, 3, stride), batch_norm(c_out)
-        self.conv2, self.bn2 = layer(c_out, c_out, 3), batch_norm(c_out)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or c_in != c_out:
-            self.shortcut = nn.Sequential(layer(c_in, c_out, 1, stride), batch_norm(c_out))
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(out + self.shortcut(x))
-
-
-class ResNet18(nn.Module):
-    """The CIFAR network: a 3x3 stem, four stages of two blocks, a 1x1 convolution as classifier."""
-
-    def __init__(self, layer: Layer = SortConv2d):
-        super().__init__()
-        self.conv1, self.bn1 = layer(3, 64, 3), batch_norm(64)
-        channels = 64
-        for stage, (wide, stride) in enumerate(((64, 1), (128, 2), (256, 2), (512, 2)), start=1):
-            first = Block(channels, wide, stride, layer)
-            self.add_module(f"layer{stage}", nn.Sequential(first, Block(wide, wide, 1, layer)))
-            channels = wide
-        self.fc = layer(512, 10, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(x)))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(F.avg_pool2d(x, 4)).flatten(1)
-
-
-def build(name: str, layer: Layer = SortConv2d) -> nn.Module:
-    """conv2, conv4, conv6, conv8 or cifar_resnet18, with `layer` for every convolution."""
-    if name == "cifar_resnet18":
-        return ResNet18(layer)
-    if name not in SMALL:
-        raise ValueError(f"originals: expected one of {', '.join(SMALL)} or cifar_resnet18, got {name!r}")
-    return SmallNet(SMALL[name], layer)
+def build(name: str, layer: Callable[..., nn.Module] = SortConv2d) -> nn.Module:
+    """A network for CIFAR-10 by its name in the library, with `layer` for all layers; batch norm learns nothing."""
+    with torch.random.fork_rng(devices=[]):  # only the layers that stay may draw
+        model = models.build(name, num_classes=10, batch_norm="non_affine")
+    for path, old in list(model.named_modules()):
+        if isinstance(old, (nn.Conv2d, nn.Linear)):
+            out, inp, *kernel = old.weight.shape
+            made = layer(inp, out, *(kernel[:1] or [1]), *getattr(old, "stride", [1])[:1])
+            parent, _, child = path.rpartition(".")
+            setattr(model.get_submodule(parent), child, made)
+    return model
 
 
 def sgd(model: nn.Module, lr: float = 0.1) -> torch.optim.Optimizer:

@@ -66,15 +66,21 @@ class OriginalStage(nn.Module):
         self.weight = nn.Parameter(mine.graph.weight.detach().clone()[:, :, None, None])
         self.outputs, self.pruned = mine.shape.outputs, pruned
 
+    def blocks(self) -> list[Tensor]:
+        """The chosen weight, sliced for each block of senders; chosen anew at each call."""
+        chosen, n, column, found = ChosenEdges.apply(self.weight, self.pruned), self.outputs, 0, []
+        for j, norm in enumerate(self.norm):
+            found.append(chosen[j * n :, column : column + norm.num_features])
+            column += norm.num_features
+        return found
+
     def forward(self, x: Tensor) -> Tensor:
-        chosen = ChosenEdges.apply(self.weight, self.pruned)
-        n, column = self.outputs, x.shape[1]
-        sums = F.conv2d(self.downsample(F.relu(self.norm[0](x))), chosen[:, :column])
-        for j in range(1, len(self.norm)):
+        n, (first, *blocks) = self.outputs, self.blocks()
+        sums = F.conv2d(self.downsample(F.relu(self.norm[0](x))), first)
+        for j, block in enumerate(blocks, start=1):
             node = F.relu(self.norm[j](sums[:, :n]))
             node = F.conv2d(node, self.conv.weight[(j - 1) * n : j * n], padding=1, groups=n)
-            sums = sums[:, n:] + F.conv2d(node, chosen[j * n :, column : column + n])
-            column += n
+            sums = sums[:, n:] + F.conv2d(node, block)
         return sums
 
 
@@ -88,6 +94,14 @@ class OriginalMobileNet(nn.Module):
         pruned = [graph.weight.numel() - graph.edges for graph in graphs]
         self.layers = nn.Sequential(*map(OriginalStage, mine.layers, pruned))
         self.linear = copy.deepcopy(mine.linear)
+
+    def cached(self) -> OriginalMobileNet:
+        """A copy whose weights are chosen once: dense convolutions of blocks that lie by themselves."""
+        made = copy.deepcopy(self)
+        for stage in made.layers:
+            chosen = [block.detach().contiguous() for block in stage.blocks()]
+            stage.blocks = lambda chosen=chosen: chosen
+        return made
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn(self.layers(self.conv1(x))))

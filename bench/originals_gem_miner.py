@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.nets import Trainee
-from bench.originals import batch_norm
+from bench.originals import convolved
 
 THRESHOLD = 0.5
 
@@ -56,43 +56,7 @@ class GemMinerConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         mask = self.mask()
         rounded(self.bias_scores, self.bias_flag)  # there is no bias to multiply it with
-        weight = self.weight * mask
-        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-
-
-class ThinBlock(nn.Module):
-    """Two 3x3 convolutions; where the shape changes the shortcut takes every second pixel and pads the channels."""
-
-    def __init__(self, c_in: int, c_out: int, stride: int):
-        super().__init__()
-        self.conv1, self.bn1 = GemMinerConv2d(c_in, c_out, 3, stride), batch_norm(c_out)
-        self.conv2, self.bn2 = GemMinerConv2d(c_out, c_out, 3), batch_norm(c_out)
-        self.stride, self.padded = stride, c_out // 4
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        if self.stride != 1:
-            x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.padded, self.padded))
-        return F.relu(out + x)
-
-
-class ResNet20(nn.Module):
-    """The CIFAR network of 16, 32 and 64 channels, with a 1x1 convolution as classifier."""
-
-    def __init__(self, blocks: int = 3):
-        super().__init__()
-        self.conv1, self.bn1 = GemMinerConv2d(3, 16, 3), batch_norm(16)
-        channels = 16
-        for stage, (wide, stride) in enumerate(((16, 1), (32, 2), (64, 2)), start=1):
-            made = [ThinBlock(channels if i == 0 else wide, wide, stride if i == 0 else 1) for i in range(blocks)]
-            self.add_module(f"layer{stage}", nn.Sequential(*made))
-            channels = wide
-        self.fc = GemMinerConv2d(64, 10, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(x)))
-        x = self.layer3(self.layer2(self.layer1(x)))
-        return self.fc(F.adaptive_avg_pool2d(x, 1)).flatten(1)
+        return convolved(self, x, self.weight * mask)
 
 
 def penalty(model: nn.Module, l2: float) -> Tensor:

@@ -9,13 +9,16 @@ python -m bench.pruning [--device cpu|cuda] [--json PATH] [--quick]
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from bench.harness import Effort, Unequal, device_of, measure, parser, ratio
-from bench.originals_pruning import Synflow, masked_twin
-from bench.report import Report
+from bench import table
+from bench.harness import Effort, Unequal, Work
+from bench.originals_peek_a_boo import Synflow, masked_twin
+from bench.table import Benchmark, Case, Claim, Setting, Value
 from hiddennet import models
 from hiddennet.pruning import densities, prune
 
@@ -54,33 +57,30 @@ def check(model: nn.Module, iterations: int) -> None:
         raise Unequal(f"synflow: expected masks that differ at {allowed} weights at most, got {different}")
 
 
-def main() -> None:
-    args = parser(__doc__).parse_args()
-    device = device_of(args)
-    report = Report("pruning", args, device)
-    model = network(args.quick, device)
-    whole, compared = (3, 3) if args.quick else (ITERATIONS, COMPARED)
-    bars = device.type == "cpu"
-    what = f"synflow, density {DENSITY:g}"
-    works = {"hiddennet": lambda: ours(model, compared)}
-    if bars:
-        check(model, compared)
-        works["original"] = lambda: original(model, compared)
-    effort = Effort.quick() if args.quick else Effort(rounds=5, min_rounds=3, warmup=0, budget_s=30, sample_s=0)
-    times = measure(works, check=None, device=device, effort=effort)
-    report.timings(f"{what}, {compared} iterations", times)
-    if bars:
-        cpu = ratio(times["original"], times["hiddennet"], clock="cpu")
-        found = ratio(times["original"], times["hiddennet"])
-        report.ratio(f"{what}, {compared} iterations", "original / hiddennet", found, cpu=cpu, at_least=5)
-    once = Effort(rounds=2, min_rounds=2, warmup=0, budget_s=0, sample_s=0)
-    full = measure({"hiddennet": lambda: ours(model, whole)}, check=None, device=device, effort=once)
-    report.timings(f"{what}, {whole} iterations", full)
-    fastest = min(full["hiddennet"].seconds)
-    report.value(
-        f"{what}, {whole} iterations", "hiddennet, the faster of two", fastest, "s", at_most=12 if bars else None
+def cases(at: Setting) -> Iterator[Case]:
+    model = network(at.quick, at.device)
+    whole, compared = (3, 3) if at.quick else (ITERATIONS, COMPARED)
+    works: dict[str, Work] = {"hiddennet": partial(ours, model, compared)}
+    if at.on_cpu:
+        works["original"] = partial(original, model, compared)
+    yield Case(
+        f"synflow, density {DENSITY:g}, {compared} iterations",
+        works,
+        partial(check, model, compared) if at.on_cpu else None,
+        [Claim("original", "hiddennet", at_least=5)] if at.on_cpu else [],
     )
-    report.close()
+    fastest = "hiddennet, the faster of two"
+    yield Case(
+        f"synflow, density {DENSITY:g}, {whole} iterations",
+        {"hiddennet": partial(ours, model, whole)},
+        values=lambda times: [Value(fastest, min(times["hiddennet"].seconds), "s", at_most=at.on_cpu_only(12))],
+        effort=Effort(rounds=2, min_rounds=2, warmup=0, budget_s=0, sample_s=0),
+    )
+
+
+def main() -> None:
+    effort = Effort(rounds=5, min_rounds=3, warmup=0, budget_s=30, sample_s=0)
+    table.main("pruning", Benchmark(cases, effort, grad=True), __doc__)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from bench.environment import environment, headline
-from bench.harness import Ratio, Timing
+from bench.harness import Ratio, Timing, inside
 
 COLUMNS = ("what", "variant", "median", "spread", "min .. max", "cpu", "floor", "ratio", "bar")
 
@@ -62,8 +62,8 @@ class Report:
         if self.quick:
             print("# --quick: times mean nothing")
 
-    def add(self, row: Row) -> None:
-        self.rows.append(row)
+    def _add(self, what: str, variant: str, **facts: Any) -> None:
+        self.rows.append(Row(self.bench, what, variant, self.quick, **facts))
 
     def timings(
         self,
@@ -72,95 +72,33 @@ class Report:
         *,
         bytes: Mapping[str, int] | int | None = None,
         bandwidth: float | None = None,
-        notes: Mapping[str, str] | None = None,
     ) -> None:
         """One row a variant. With bytes and bandwidth (bytes/s) each gets its floor."""
         for name, timing in times.items():
             moved = bytes.get(name) if isinstance(bytes, Mapping) else bytes
             floor = moved / bandwidth if moved and bandwidth else None
-            self.add(
-                Row(
-                    self.bench,
-                    what,
-                    name,
-                    self.quick,
-                    median_s=timing.median,
-                    min_s=min(timing.seconds),
-                    max_s=max(timing.seconds),
-                    spread=timing.spread,
-                    cpu_s=sorted(timing.cpu)[len(timing.cpu) // 2],
-                    samples=len(timing.seconds),
-                    calls=timing.calls,
-                    bytes=moved,
-                    floor_s=floor,
-                    percent_of_floor=100 * floor / timing.median if floor else None,
-                    note=(notes or {}).get(name),
-                )
-            )
+            least, most = min(timing.seconds), max(timing.seconds)
+            used = sorted(timing.cpu)[len(timing.cpu) // 2]
+            percent = 100 * floor / timing.median if floor else None
+            clocks = {"median_s": timing.median, "min_s": least, "max_s": most, "spread": timing.spread, "cpu_s": used}
+            counts = {"samples": len(timing.seconds), "calls": timing.calls}
+            self._add(what, name, **clocks, **counts, bytes=moved, floor_s=floor, percent_of_floor=percent)
 
     def ratio(
-        self,
-        what: str,
-        variant: str,
-        found: Ratio,
-        *,
-        cpu: Ratio | None = None,
-        at_least: float | None = None,
-        at_most: float | None = None,
-        note: str | None = None,
+        self, what: str, variant: str, found: Ratio, *, cpu: Ratio | None = None, note: str | None = None, **bar: Any
     ) -> None:
-        """A ratio of two timings, with the bar it is held against, if any."""
-        bounds = {"at_least": at_least, "at_most": at_most}
-        barred = at_least is not None or at_most is not None
-        self.add(
-            Row(
-                self.bench,
-                what,
-                variant,
-                self.quick,
-                ratio=found.value,
-                ratio_low=found.low,
-                ratio_high=found.high,
-                pair_min=found.pair_min,
-                pair_max=found.pair_max,
-                cpu_ratio=cpu.value if cpu else None,
-                bar=bar_text(**bounds),
-                holds=found.holds(**bounds) if barred and not self.quick else None,
-                clear=found.clearly(**bounds) if barred and not self.quick else None,
-                note=note,
-            )
-        )
+        """A ratio of two timings, with the bar it is held against, if any: at_least or at_most."""
+        known = {"ratio": found.value, "ratio_low": found.low, "ratio_high": found.high}
+        known |= {"pair_min": found.pair_min, "pair_max": found.pair_max, "cpu_ratio": cpu.value if cpu else None}
+        if (text := bar_text(**bar)) and not self.quick:
+            known |= {"holds": found.holds(**bar), "clear": found.clearly(**bar)}
+        self._add(what, variant, **known, bar=text, note=note)
 
-    def value(
-        self,
-        what: str,
-        variant: str,
-        value: float,
-        unit: str,
-        *,
-        at_least: float | None = None,
-        at_most: float | None = None,
-        note: str | None = None,
-    ) -> None:
-        """A number that is no time: bytes a weight, megabytes, an accuracy."""
-        bar = bar_text(at_least=at_least, at_most=at_most)
-        holds = None
-        if bar is not None and not self.quick:
-            low_ok = at_least is None or value >= at_least
-            holds = low_ok and (at_most is None or value <= at_most)
-        self.add(
-            Row(
-                self.bench,
-                what,
-                variant,
-                self.quick,
-                value=value,
-                unit=unit,
-                bar=bar,
-                holds=holds,
-                note=note,
-            )
-        )
+    def value(self, what: str, variant: str, value: float, unit: str, *, note: str | None = None, **bar: Any) -> None:
+        """A number that is no time: bytes a weight, megabytes, an accuracy; with its bar as a ratio."""
+        text = bar_text(**bar)
+        holds = inside(value, value, **bar) if text and not self.quick else None
+        self._add(what, variant, value=value, unit=unit, bar=text, holds=holds, note=note)
 
     def close(self) -> None:
         """Print the table; write the JSON lines, if asked: the environment, then one row a line."""

@@ -11,21 +11,21 @@ python -m bench.step_psg [--device cpu|cuda] [--json PATH] [--quick]
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 import hiddennet as hn
-from bench import nets
-from bench.harness import Effort, Work, device_of, measure, parser, same
-from bench.originals_peek_a_boo import OriginalBop
-from bench.originals_psg import OriginalPSGConv2d
-from bench.report import Report
-from bench.step import claim
+from bench import nets, table
+from bench.harness import same
+from bench.originals_peek_a_boo import OriginalBop, OriginalPSGConv2d
+from bench.table import Benchmark, Case, Claim, Setting, Value
 from hiddennet import models
 from hiddennet.ops import PSGConfig
 
-NAME, DENSITY = "cifar_resnet18", 0.3
+DENSITY = 0.3
 CONFIG = PSGConfig()  # the paper's: 8 bits, 16 bits, 1e-7 relative, sparsify
 RATE, THRESHOLD = 1e-3, 1e-6  # Bop's
 EXACT_BAR, ORIGINAL_BAR, SAVED_BAR = 1.1, 1.8, 1.02
@@ -77,74 +77,49 @@ def original_model(mine: nn.Module, name: str, device: torch.device) -> nn.Modul
     return twin.to(device)
 
 
-def saved_bytes(trainee: nets.Trainee) -> int:
-    """What autograd keeps for the backward that is neither parameter nor buffer, each storage once."""
-    existing = {t.untyped_storage().data_ptr() for t in (*trainee.model.parameters(), *trainee.model.buffers())}
-    found: dict[int, int] = {}
-    alive = []  # a freed address must not be counted for another tensor
-
-    def pack(t: Tensor) -> Tensor:
-        storage = t.untyped_storage()
-        if storage.data_ptr() not in existing:
-            found[storage.data_ptr()] = storage.nbytes()
-            alive.append(t)
-        return t
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        loss = trainee.loss()
-    del loss
-    return sum(found.values())
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {str(i): p for i, p in enumerate(p for p in model.parameters() if p.dim() == 4)}
 
 
 def check(psg: nets.Trainee, exact: nets.Trainee, original: nets.Trainee) -> None:
     """Equal losses; PSG's weight gradients are the original's."""
-    losses, gradients = [], []
-    for trainee in (psg, exact, original):
-        loss = trainee.loss()
-        weights = [p for p in trainee.model.parameters() if p.dim() == 4]
-        gradients.append(torch.autograd.grad(loss, weights))
-        losses.append(loss.detach())
+    losses, found = nets.gradients(psg, exact, original, of=weights)
     same("loss against exact gradients", losses[0], losses[1], rtol=1e-5)
     same("loss against the original", losses[0], losses[2], rtol=1e-5)
-    for i, (got, want) in enumerate(zip(gradients[0], gradients[2], strict=True)):
-        same(f"weight gradient of layer {i} against the original", got, want, rtol=RTOL)
+    for i, got in found[0].items():
+        same(f"weight gradient of layer {i} against the original", got, found[2][i], rtol=RTOL)
 
 
-def compare(report: Report, name: str, batch: int, device: torch.device, layout: torch.memory_format, effort: Effort):
+def cases(at: Setting) -> Iterator[Case]:
     torch.backends.cudnn.allow_tf32 = False
-    x, labels = nets.data(name, batch, device, channels_last=layout is torch.channels_last)
-    exact_model = hidden_model(device, name, layout)
-    psg_model = hn.psg(copy.deepcopy(exact_model), CONFIG)
-    theirs = original_model(psg_model, name, device)
-
-    def trainee(model: nn.Module, *, original: bool = False) -> nets.Trainee:
-        return nets.Trainee(model, Both(model, original=original), x.contiguous() if original else x, labels)
-
-    psg, exact, original = trainee(psg_model), trainee(exact_model), trainee(theirs, original=True)
-    what = f"{name} b{batch}" + (" channels_last" if layout is torch.channels_last else "")
-    dense = nets.Trainee(models.build(name, num_classes=10).to(device), None, x, labels)
-    saved = {side: saved_bytes(t) for side, t in (("PSG", psg), ("exact", exact), ("original", original))}
-    unmasked = saved_bytes(dense)
-    for side, held in saved.items():
-        bar = SAVED_BAR if side == "PSG" else None
-        report.value(what, f"{side}: saved for backward / no masks", held / unmasked, "x", at_most=bar)
-    works: dict[str, Work] = {"PSG": psg.step, "exact gradients": exact.step, "original PSG": original.step}
-    times = measure(works, check=lambda: check(psg, exact, original), device=device, effort=effort)
-    report.timings(what, times)
-    claim(report, what, times, "PSG", "exact gradients", at_most=EXACT_BAR)
-    claim(report, what, times, "original PSG", "PSG", at_least=ORIGINAL_BAR)
+    name, batch = ("resnet20", 4) if at.quick else ("cifar_resnet18", 32)
+    for layout in (torch.contiguous_format, torch.channels_last)[: 1 if at.quick else 2]:
+        x, labels = nets.data(name, batch, at.device, channels_last=layout is torch.channels_last)
+        exact_model = hidden_model(at.device, name, layout)
+        psg_model = hn.psg(copy.deepcopy(exact_model), CONFIG)
+        theirs = original_model(psg_model, name, at.device)
+        psg, exact = (nets.Trainee(model, Both(model), x, labels) for model in (psg_model, exact_model))
+        original = nets.Trainee(theirs, Both(theirs, original=True), x.contiguous(), labels)
+        dense = nets.Trainee(models.build(name, num_classes=10).to(at.device), None, x, labels)
+        saved, unmasked = [], nets.saved_bytes(dense.model, dense.loss)
+        for side, trainee, bar in (("PSG", psg, SAVED_BAR), ("exact", exact, None), ("original", original, None)):
+            more = nets.saved_bytes(trainee.model, trainee.loss) / unmasked
+            saved.append(Value(f"{side}: saved for backward / no masks", more, "x", at_most=bar))
+        yield Case(
+            f"{name} b{batch}" + (" channels_last" if layout is torch.channels_last else ""),
+            {"PSG": psg.step, "exact gradients": exact.step, "original PSG": original.step},
+            partial(check, psg, exact, original),
+            [
+                Claim("PSG", "exact gradients", at_most=EXACT_BAR),
+                Claim("original PSG", "PSG", at_least=ORIGINAL_BAR),
+            ],
+            values=lambda times, saved=saved: saved,
+            effort=at.effort_of_steps(),
+        )
 
 
 def main() -> None:
-    args = parser(__doc__).parse_args()
-    device = device_of(args)
-    report = Report("step_psg", args, device)
-    slow = Effort(rounds=9, min_rounds=5, warmup=1, budget_s=45.0, sample_s=0.0)
-    effort = Effort.quick() if args.quick else (slow if device.type == "cpu" else Effort(warmup=10, budget_s=6.0))
-    layouts = (torch.contiguous_format,) if args.quick else (torch.contiguous_format, torch.channels_last)
-    for layout in layouts:
-        compare(report, "resnet20" if args.quick else NAME, 4 if args.quick else 32, device, layout, effort)
-    report.close()
+    table.main("step_psg", Benchmark(cases, grad=True), __doc__)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ python -m bench.step_search [--only iterand gem_miner] [--device] [--json PATH] 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import torch
@@ -19,10 +20,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import hiddennet as hn
-from bench import nets, originals, originals_gem_miner
-from bench.harness import Effort, Timing, Unequal, Work, captured, device_of, measure, parser, same
-from bench.report import Report
-from bench.step import DENSE_BAR, RTOL, claim, full_float32
+from bench import nets, originals, originals_gem_miner, table
+from bench.harness import Timing, Unequal, Work, captured, same
+from bench.step import DENSE_BAR, RTOL, full_float32
+from bench.table import Benchmark, Case, Claim, Setting, Value
 from hiddennet import models, ops, optim
 from hiddennet.methods import hc, iterand
 from hiddennet.optim import optimizers
@@ -80,7 +81,7 @@ def original_gem_miner(mine: nets.Trainee, twin: nn.Module) -> originals_gem_min
     """The original's training of `twin`, which gets this model's weights, scores and flags."""
     twin = twin.to(mine.x.device)
     for layer, theirs in zip(nets.hidden_list(mine.model), nets.weighted(twin), strict=True):
-        weight = layer.source_state().weight(device=mine.x.device)
+        weight = layer.source.state(layer).weight(device=mine.x.device)
         theirs.weight.copy_(weight.view(theirs.weight.shape))
         theirs.scores.copy_(layer.scores.view(theirs.scores.shape))
         theirs.flag.copy_(ops.unpack_mask(layer.flags, layer.weight_shape).view(theirs.flag.shape))
@@ -122,95 +123,83 @@ def metered(trainee: nets.Trainee) -> Work:
     return step
 
 
-def timed(
-    works: dict[str, Work], trainees: dict[str, nets.Trainee], device: torch.device, effort: Effort
-) -> dict[str, Timing]:
-    """Time steps, interleaved: `works` as they are, of `trainees` on a GPU a graph of their step."""
-    if device.type == "cuda":
-        works = {**works, **{name: captured([trainee.step]) for name, trainee in trainees.items()}}
-    return measure(works, check=None, device=device, effort=effort)
+def steps(at: Setting, works: dict[str, Work], sides: dict[str, nets.Trainee]) -> dict[str, Work]:
+    """Steps to time: `works` as they are, on a GPU those of `sides` as a graph of their step."""
+    return works if at.on_cpu else {**works, **{name: captured([side.step]) for name, side in sides.items()}}
 
 
-def run_iterand(report: Report, name: str, batch: int, device: torch.device, effort: Effort) -> None:
-    sides: dict[str, nets.Trainee] = {}
+def iterand_cases(at: Setting) -> Iterator[Case]:
+    name, batch = ("conv2", 4) if at.quick else ("cifar_resnet18", 128)
+    rtol, sides = RTOL[at.device.type], {}
     for init in INITS:
-        model = build_iterand(name, init, device)
-        mine, dense = nets.trainees(name, batch, device, channels_last=False, model=model)
+        model = build_iterand(name, init, at.device)
+        mine, dense = nets.trainees(name, batch, at.device, channels_last=False, model=model)
         original = original_iterand(mine, name)
         with full_float32():
-            nets.check_dense(mine, dense, RTOL[device.type])
-            nets.check_original(mine, original, RTOL[device.type])
+            nets.check_dense(mine, dense, rtol)
+            nets.check_original(mine, original, rtol)
         sides |= {f"hiddennet, {init}": mine, "dense": dense}
     works = {variant: side.step for variant, side in {**sides, "original": original}.items()}
-    times = timed(works, sides, device, effort)
-    what = f"iterand {name} b{batch}"
-    report.timings(what, times)
+    what, step = f"iterand {name} b{batch}", {}
+    claims = []
     for init in INITS:
-        claim(report, what, times, f"hiddennet, {init}", "dense", at_most=DENSE_BAR)
-        claim(report, what, times, "original", f"hiddennet, {init}")
-    for init in INITS:
-        step = times[f"hiddennet, {init}"]
-        report_redraw(report, what, init, sides[f"hiddennet, {init}"].model, step, device)
+        claims += [Claim(f"hiddennet, {init}", "dense", at_most=DENSE_BAR), Claim("original", f"hiddennet, {init}")]
+
+    def keep(times: Mapping[str, Timing]) -> tuple[Value, ...]:
+        step.update({init: times[f"hiddennet, {init}"].median for init in INITS})
+        return ()
+
+    slow = at.effort_of_steps(rounds=21, budget_s=60.0)
+    yield Case(what, steps(at, works, sides), claims=claims, values=keep, effort=slow)
+    for init in INITS:  # its own time, and the share of a step that a redraw every PERIOD steps adds to each
+        alone = f"a redraw, {init}"
+
+        def share(times: Mapping[str, Timing], init: str = init, alone: str = alone) -> tuple[Value, ...]:
+            part = 100 * times[alone].median / PERIOD / step[init]
+            return (Value(f"1/{PERIOD} of a redraw, {init}", part, "% of the step"),)
+
+        yield Case(what, {alone: redraws(sides[f"hiddennet, {init}"].model)}, values=share)
 
 
-def report_redraw(report: Report, what: str, init: str, model: nn.Module, step: Timing, device: torch.device) -> None:
-    """A redraw's own time, and the share of a step that a redraw every PERIOD steps adds to each."""
-    effort = Effort.quick() if report.quick else Effort()
-    alone = measure({f"a redraw, {init}": redraws(model)}, check=None, device=device, effort=effort)
-    report.timings(what, alone)
-    (once,) = alone.values()
-    share = 100 * once.median / PERIOD / step.median
-    report.value(what, f"1/{PERIOD} of a redraw, {init}", share, "% of the step")
-
-
-def run_gem_miner(report: Report, name: str, batch: int, device: torch.device, effort: Effort) -> None:
-    sides: dict[str, nets.Trainee] = {}
+def gem_miner_cases(at: Setting) -> Iterator[Case]:
+    name, batch = "resnet20", 4 if at.quick else 128
+    near, far, sides = RTOL[at.device.type], 10 * RTOL[at.device.type], {}
     for layout in ("", ", channels_last"):
-        model, last = build_gem_miner(name, device), layout != ""
-        mine, dense = nets.trainees(name, batch, device, channels_last=last, model=model, optimizer=score_sgd)
-        original = original_gem_miner(mine, originals_gem_miner.ResNet20())
-        near, far = RTOL[device.type], 10 * RTOL[device.type]
+        model, last = build_gem_miner(name, at.device), layout != ""
+        mine, dense = nets.trainees(name, batch, at.device, channels_last=last, model=model, optimizer=score_sgd)
+        original = original_gem_miner(mine, originals.build(name, originals_gem_miner.GemMinerConv2d))
         with full_float32():
             nets.check_dense(mine, dense, near)
             # convolutions of the two formats sum in other orders, so that a few ReLUs open on one side only
             nets.check_original(mine, original, far if last else near)
             check_step(mine, original, far)  # small differences of scores that were rounded to float32
         sides |= {f"hiddennet{layout}": mine, f"dense{layout}": dense}
-    works = {variant: metered(side) for variant, side in sides.items()}
-    times = timed({**works, "original": original.step}, sides, device, effort)
-    what = f"gem_miner {name} b{batch}"
-    report.timings(what, times)
-    claim(report, what, times, "hiddennet", "dense", at_most=DENSE_BAR)
-    claim(report, what, times, "hiddennet, channels_last", "dense, channels_last", at_most=DENSE_BAR)
+    works = {**{variant: metered(side) for variant, side in sides.items()}, "original": original.step}
     same_work = "no bar: nearly all of the step is convolutions and batch norm, which both sides have in this format"
-    claim(report, what, times, "original", "hiddennet", note=same_work if device.type == "cpu" else None)
-    claim(report, what, times, "original", "hiddennet, channels_last", at_least=GEM_MINER_BAR)
+    yield Case(
+        f"gem_miner {name} b{batch}",
+        steps(at, works, sides),
+        claims=[
+            Claim("hiddennet", "dense", at_most=DENSE_BAR),
+            Claim("hiddennet, channels_last", "dense, channels_last", at_most=DENSE_BAR),
+            Claim("original", "hiddennet", note=same_work if at.on_cpu else None),
+            Claim("original", "hiddennet, channels_last", at_least=GEM_MINER_BAR),
+        ],
+        effort=at.effort_of_steps(rounds=21, budget_s=60.0),
+    )
 
 
-# method -> its run, the network, the one that shows that it runs
-RUNS = {
-    "iterand": (run_iterand, "cifar_resnet18", "conv2"),
-    "gem_miner": (run_gem_miner, "resnet20", "resnet20"),
-}
+METHODS = {"iterand": iterand_cases, "gem_miner": gem_miner_cases}
+
+
+def cases(at: Setting) -> Iterator[Case]:
+    for method in at.args.only:
+        yield from METHODS[method](at)
 
 
 def main() -> None:
-    flags = parser(__doc__)
-    flags.add_argument("--only", nargs="+", choices=tuple(RUNS), metavar="METHOD", default=tuple(RUNS))
-    args = flags.parse_args()
-    device = device_of(args)
-    torch.backends.cudnn.benchmark = True
-    report = Report("step_search", args, device)
-    for method in args.only:
-        run, full, small = RUNS[method]
-        effort = Effort(warmup=10, budget_s=6.0)
-        if device.type == "cpu":
-            effort = Effort(rounds=21, min_rounds=5, warmup=1, budget_s=60.0, sample_s=0.0)
-        if args.quick:
-            run(report, small, 4, device, Effort.quick())
-        else:
-            run(report, full, 128, device, effort)
-    report.close()
+    only = {"nargs": "+", "choices": tuple(METHODS), "metavar": "METHOD", "default": tuple(METHODS)}
+    table.main("step_search", Benchmark(cases, grad=True), __doc__, {"--only": only})
 
 
 if __name__ == "__main__":

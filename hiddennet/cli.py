@@ -1,4 +1,4 @@
-"""The console script `hiddennet`: run, compare, sweep, report, eval, export, import, config, env."""
+"""The console script `hiddennet`: run, compare, sweep, report, eval, export, import, config, keys, list, env."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from hiddennet import compare, plugins, run
-from hiddennet.nn.wiring import KINDS
+from hiddennet.nn.edge_rules import KINDS
 from hiddennet.report import command as report
 from hiddennet.sweep import command as sweep
 
@@ -84,6 +84,11 @@ def _parser() -> argparse.ArgumentParser:
     plugins.add_argument(keys)
     keys.set_defaults(action=_keys)
 
+    listing = commands.add_parser("list", help="list the configs and sweeps that ship, a line each")
+    listing.add_argument("what", choices=("configs",))
+    listing.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="a part of a name, or with * and ?")
+    listing.set_defaults(action=_list)
+
     commands.add_parser("env", help="what this installation can do").set_defaults(action=_env)
     return parser
 
@@ -151,6 +156,13 @@ def _keys(arguments: argparse.Namespace) -> int:
 
     plugins.load_named(arguments)
     print(reference(), end="")
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from hiddennet.config import catalog
+
+    print(catalog.listing(arguments.pattern))
     return 0
 
 

@@ -2,7 +2,7 @@
 
 What the header and the tensors mean is not known here; see layers.py and network.py.
 
-Layout: one safetensors file whose metadata has the single key `hiddennet`, the header as JSON. The
+GraphLayout: one safetensors file whose metadata has the single key `hiddennet`, the header as JSON. The
 header's first entry is `checksum`: the SHA-256 of the whole file with these 64 hex digits read as
 zeros, so that a changed bit is found wherever it is, also in the header itself.
 """

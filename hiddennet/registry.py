@@ -35,8 +35,8 @@ class Registry(Mapping[str, Any]):
     A missing name raises KeyError, as in any mapping; `find` raises ValueError with the names there are.
     """
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, label: str | None = None) -> None:
+        self.kind, self.label = kind, label  # label: the attribute that a registered thing knows its name by
         self.check: Callable[[str, Any], None] = lambda name, thing: None  # raises ValueError for what is none
         self._things: dict[str, Any] = {}
 
@@ -68,6 +68,8 @@ class Registry(Mapping[str, Any]):
             )
         self.check(name, thing)
         self._things[name] = thing
+        if self.label is not None:
+            setattr(thing, self.label, name)
         return thing
 
 
@@ -77,7 +79,8 @@ def _place(thing: Any) -> str:
 
 
 KINDS = ("method", "rule", "source", "model", "data", "init", "optimizer", "schedule", "logger")
-REGISTRIES = {kind: Registry(kind) for kind in KINDS}
+_LABELS = {"rule": "kind", "source": "kind"}
+REGISTRIES = {kind: Registry(kind, _LABELS.get(kind)) for kind in KINDS}
 
 
 def register(kind: str, name: str) -> Callable[[T], T]:

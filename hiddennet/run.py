@@ -12,7 +12,7 @@ HELD = 75  # exit status where another process is at work in the run's folder; "
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of a run."""
-    parser.add_argument("config", metavar="CONFIG", help="a file, or a name under configs/")
+    parser.add_argument("config", metavar="CONFIG", help="a file, or a name under configs/; family@variant")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="such as optimizer.lr=0.05 seed=1")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N; short for train.device=...")
     parser.add_argument("--amp", choices=("bf16",), help="short for train.amp=...")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Iterator
 
 try:
     import nvtx
@@ -15,8 +13,6 @@ except ImportError:
 
 DOMAIN = "hiddennet"
 enabled = nvtx is not None and os.environ.get("HIDDENNET_TRACE", "1") != "0"
-
-F = TypeVar("F", bound=Callable)
 
 
 @contextlib.contextmanager
@@ -30,17 +26,3 @@ def range(name: str) -> Iterator[None]:
         yield
     finally:
         nvtx.pop_range(domain=DOMAIN)
-
-
-def annotate(name: str) -> Callable[[F], F]:
-    """Decorate a function so that each call is a range `name`."""
-
-    def decorate(function: F) -> F:
-        @functools.wraps(function)
-        def wrapped(*args, **kwargs):
-            with range(name):
-                return function(*args, **kwargs)
-
-        return wrapped
-
-    return decorate

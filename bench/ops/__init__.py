@@ -1,1 +1,1 @@
-"""One benchmark a file for one op: verified first, then timed against what it replaces."""
+"""Benchmarks of single ops: `python -m bench.ops NAME`, or `python -m bench --only NAME`."""

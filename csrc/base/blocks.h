@@ -117,12 +117,8 @@ class BlockReader {
     return in_memory_order(p0, n, weights_.data(), [&](uint32_t first, int32_t count, float* out) {
       if (w.kind == Source::kSigns) {
         fill_signs(w.plane, w.scale, first, count, out);
-      } else if (w.kind == Source::kUniform) {
-        fill_uniforms(&w.draw, w.scale, first, count, out);
-      } else if (w.kind == Source::kLaplace) {
-        fill_laplaces(&w.draw, w.scale, first, count, out);
       } else {
-        fill_normals(&w.draw, w.scale, first, count, out);
+        with_distribution(w.kind, [&](auto d) { fill_numbers(d, &w.draw, w.scale, first, count, out); });
       }
     });
   }

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 
+#include "distributions.cuh"
 #include "isa.h"
 #include "rng.cuh"
 
@@ -56,36 +57,19 @@ HN_INLINE void philox_lanes(const Draw& d, Stream stream, uint32_t first_block, 
 }
 
 // out[e] for OIHW indices [first, first + n); first is a multiple of 32; writes up to the next multiple of 32.
-HN_INLINE void normals_body(const Draw* d, float scale, uint32_t first, int32_t n, float* out) {
+template <class D>
+HN_INLINE void numbers_body(D, const Draw* d, float scale, uint32_t first, int32_t n, float* out) {
   for (int32_t e = 0; e < n; e += 4 * kLanes) {
     PhiloxLanes p;
-    philox_lanes(*d, kNormalStream, (first + uint32_t(e)) / 4, &p);
+    philox_lanes(*d, D::kStream, (first + uint32_t(e)) / 4, &p);
     float v[4][kLanes];
-    for (int l = 0; l < kLanes; ++l) normal_pair(p.word[0][l], p.word[1][l], &v[0][l], &v[1][l]);
-    for (int l = 0; l < kLanes; ++l) normal_pair(p.word[2][l], p.word[3][l], &v[2][l], &v[3][l]);
-    for (int l = 0; l < kLanes; ++l) {
-      for (int q = 0; q < 4; ++q) out[e + 4 * l + q] = v[q][l] * scale;
-    }
-  }
-}
-
-HN_INLINE void uniforms_body(const Draw* d, float scale, uint32_t first, int32_t n, float* out) {
-  for (int32_t e = 0; e < n; e += 4 * kLanes) {
-    PhiloxLanes p;
-    philox_lanes(*d, kUniformStream, (first + uint32_t(e)) / 4, &p);
-    for (int l = 0; l < kLanes; ++l) {
-      for (int q = 0; q < 4; ++q) out[e + 4 * l + q] = symmetric_unit(p.word[q][l]) * scale;
-    }
-  }
-}
-
-HN_INLINE void laplaces_body(const Draw* d, float scale, uint32_t first, int32_t n, float* out) {
-  for (int32_t e = 0; e < n; e += 4 * kLanes) {
-    PhiloxLanes p;
-    philox_lanes(*d, kLaplaceStream, (first + uint32_t(e)) / 4, &p);
-    float v[4][kLanes];
-    for (int q = 0; q < 4; ++q) {
-      for (int l = 0; l < kLanes; ++l) v[q][l] = laplace_of_word(p.word[q][l]);
+    if constexpr (D::kPairs) {
+      for (int l = 0; l < kLanes; ++l) D::numbers(p.word[0][l], p.word[1][l], &v[0][l], &v[1][l]);
+      for (int l = 0; l < kLanes; ++l) D::numbers(p.word[2][l], p.word[3][l], &v[2][l], &v[3][l]);
+    } else {
+      for (int q = 0; q < 4; ++q) {
+        for (int l = 0; l < kLanes; ++l) v[q][l] = D::number(p.word[q][l]);
+      }
     }
     for (int l = 0; l < kLanes; ++l) {
       for (int q = 0; q < 4; ++q) out[e + 4 * l + q] = v[q][l] * scale;
@@ -117,9 +101,7 @@ HN_INLINE void units_body(const Draw* d, uint32_t first, int32_t n, float* out) 
   }
 }
 
-HN_DISPATCH(fill_normals, normals_body)
-HN_DISPATCH(fill_uniforms, uniforms_body)
-HN_DISPATCH(fill_laplaces, laplaces_body)
+HN_DISPATCH(fill_numbers, numbers_body)
 HN_DISPATCH(fill_logits, logits_body)
 HN_DISPATCH(fill_units, units_body)
 

@@ -92,35 +92,31 @@ inline void block_words(const Draw& d, Stream stream, const uint32_t* block, con
   block_words_body(&d, stream, block, redraw, count, out);
 }
 
-// n is a multiple of 4 * kLanes here and below.
-HN_INLINE void uniforms_of_words_body(const uint32_t* words, float scale, int32_t n, float* out) {
-  for (int32_t e = 0; e < n; ++e) out[e] = symmetric_unit(words[e]) * scale;
-}
-
-HN_INLINE void laplaces_of_words_body(const uint32_t* words, float scale, int32_t n, float* out) {
-  for (int32_t e = 0; e < n; ++e) out[e] = laplace_of_word(words[e]) * scale;
-}
-
-HN_INLINE void normals_of_words_body(const uint32_t* words, float scale, int32_t n, float* out) {
-  constexpr int kPairs = 2 * kLanes;
-  for (int32_t e = 0; e < n; e += 2 * kPairs) {
-    uint32_t radius[kPairs], angle[kPairs];
-    float even[kPairs], odd[kPairs];
-    for (int l = 0; l < kPairs; ++l) {
-      radius[l] = words[e + 2 * l];
-      angle[l] = words[e + 2 * l + 1];
-    }
-    for (int l = 0; l < kPairs; ++l) normal_pair(radius[l], angle[l], &even[l], &odd[l]);
-    for (int l = 0; l < kPairs; ++l) {
-      out[e + 2 * l] = even[l] * scale;
-      out[e + 2 * l + 1] = odd[l] * scale;
+// n is a multiple of 4 * kLanes.
+template <class D>
+HN_INLINE void numbers_of_words_body(D, const uint32_t* words, float scale, int32_t n, float* out) {
+  if constexpr (!D::kPairs) {
+    for (int32_t e = 0; e < n; ++e) out[e] = D::number(words[e]) * scale;
+    return;
+  } else {
+    constexpr int kPairs = 2 * kLanes;
+    for (int32_t e = 0; e < n; e += 2 * kPairs) {
+      uint32_t first[kPairs], second[kPairs];
+      float even[kPairs], odd[kPairs];
+      for (int l = 0; l < kPairs; ++l) {
+        first[l] = words[e + 2 * l];
+        second[l] = words[e + 2 * l + 1];
+      }
+      for (int l = 0; l < kPairs; ++l) D::numbers(first[l], second[l], &even[l], &odd[l]);
+      for (int l = 0; l < kPairs; ++l) {
+        out[e + 2 * l] = even[l] * scale;
+        out[e + 2 * l + 1] = odd[l] * scale;
+      }
     }
   }
 }
 
-HN_DISPATCH(uniforms_of_words, uniforms_of_words_body)
-HN_DISPATCH(laplaces_of_words, laplaces_of_words_body)
-HN_DISPATCH(normals_of_words, normals_of_words_body)
+HN_DISPATCH(numbers_of_words, numbers_of_words_body)
 
 // A block of signs is 32 quads: each takes four bits of one of its words.
 inline void picked_signs(const Draw& d, float scale, Picks* p) {
@@ -137,19 +133,16 @@ inline void picked_signs(const Draw& d, float scale, Picks* p) {
 // value[4 k + q] = weight_at of element 4 * quad[k] + q under redraw[k]; the draw names seed and layer.
 inline void draw_picks(const Draw& d, Source kind, float scale, Picks* p) {
   const int32_t count = (p->count + kLanes - 1) / kLanes * kLanes;
-  switch (kind) {
-    case Source::kUniform:
-      block_words(d, kUniformStream, p->quad, p->redraw, count, p->word);
-      return uniforms_of_words(p->word, scale, 4 * count, p->value);
-    case Source::kLaplace:
-      block_words(d, kLaplaceStream, p->quad, p->redraw, count, p->word);
-      return laplaces_of_words(p->word, scale, 4 * count, p->value);
-    case Source::kNormal:
-      block_words(d, kNormalStream, p->quad, p->redraw, count, p->word);
-      return normals_of_words(p->word, scale, 4 * count, p->value);
-    case Source::kSigns: return picked_signs(d, scale, p);
-    default: std::fill_n(p->value, 4 * count, scale);
+  if (kind == Source::kSigns) return picked_signs(d, scale, p);
+  if (!draws_words(kind)) {
+    std::fill_n(p->value, 4 * count, scale);
+    return;
   }
+  with_distribution(kind, [&](auto distribution) {
+    block_words(d, distribution.kStream, p->quad, p->redraw, count, p->word);
+    numbers_of_words(distribution, static_cast<const uint32_t*>(p->word), scale, 4 * count,
+                     static_cast<float*>(p->value));
+  });
 }
 
 }  // namespace cpu

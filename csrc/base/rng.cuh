@@ -11,14 +11,11 @@
 
 namespace hn {
 
-// Which family of numbers a counter belongs to: families never share a block.
+// Which family of numbers a counter belongs to: families never share a block. Those of weights: distributions.cuh.
 enum Stream : uint32_t {
   kSignStream = 0,
-  kUniformStream = 1,
-  kNormalStream = 2,
   kBernoulliStream = 3,
   kRedrawStream = 4,  // whether a weight is redrawn
-  kLaplaceStream = 5,
 };
 
 struct Philox4 {
@@ -66,11 +63,11 @@ HN_HD float symmetric_unit(uint32_t word) {
   return mul_rn(float(int32_t(2 * (word >> 8) + 1) - (1 << 24)), 5.9604644775390625e-08f);
 }
 
-// log(x * 2^-24) for odd x < 2^24: the float polynomial of the Cephes library's logf, 1e-7 relative.
-HN_HD float log_unit(uint32_t x) {
-  const uint32_t u = float_bits(float(x));
+// log(x * 2^-shift) for a positive normal x: the float polynomial of the Cephes library's logf, 1e-7 relative.
+HN_HD float log_float(float x, int32_t shift = 0) {
+  const uint32_t u = float_bits(x);
   const uint32_t high = (u & 0x007fffffu) > 0x3504f3u ? 1u : 0u;  // mantissa above sqrt(2): halve it
-  const float e = float(int32_t(u >> 23) - 127 + int32_t(high) - 24);
+  const float e = float(int32_t(u >> 23) - 127 + int32_t(high) - shift);
   const float f = add_rn(bits_float((u & 0x007fffffu) | (high ? 0x3f000000u : 0x3f800000u)), -1.0f);
   const float z = mul_rn(f, f);
   float y = 7.0376836292e-2f;
@@ -87,6 +84,9 @@ HN_HD float log_unit(uint32_t x) {
   y = add_rn(y, mul_rn(z, -0.5f));
   return add_rn(add_rn(f, y), mul_rn(e, 0.693359375f));
 }
+
+// log(x * 2^-24) for odd x < 2^24.
+HN_HD float log_unit(uint32_t x) { return log_float(float(x), 24); }
 
 // Two independent standard normals from two words (Box-Muller).
 HN_HD void normal_pair(uint32_t radius_word, uint32_t angle_word, float* cos_part, float* sin_part) {
@@ -105,28 +105,6 @@ HN_HD void normal_pair(uint32_t radius_word, uint32_t angle_word, float* cos_par
   const float x = quadrant & 1u ? s : c, y = quadrant & 1u ? c : s;
   *cos_part = mul_rn(r, bits_float(float_bits(x) ^ ((quadrant == 1u || quadrant == 2u) ? 0x80000000u : 0u)));
   *sin_part = mul_rn(r, bits_float(float_bits(y) ^ (quadrant >= 2u ? 0x80000000u : 0u)));
-}
-
-// Standard normal of element i. Four a block.
-HN_HD float normal(const Draw& d, uint32_t i) {
-  const Philox4 p = philox_block(d, kNormalStream, i / 4);
-  float c, s;
-  normal_pair(word_of(p, i & 2u), word_of(p, (i & 2u) | 1u), &c, &s);
-  return i & 1u ? s : c;
-}
-
-HN_HD float uniform(const Draw& d, uint32_t i) {
-  return symmetric_unit(word_of(philox_block(d, kUniformStream, i / 4), i));
-}
-
-// Laplace(0, 1) of a word: the lowest bit is the sign, the upper 23 are a uniform u = x * 2^-24, x odd, whose -log is the
-// size: above 0, at most 24 log 2.
-HN_HD float laplace_of_word(uint32_t word) {
-  return bits_float(float_bits(-log_unit(2 * (word >> 9) + 1)) ^ (word << 31));
-}
-
-HN_HD float laplace(const Draw& d, uint32_t i) {
-  return laplace_of_word(word_of(philox_block(d, kLaplaceStream, i / 4), i));
 }
 
 // logit(u) of a uniform u = x * 2^-24, x odd: a Bernoulli(sigmoid(s)) draw is kept iff s > logit(u).

@@ -77,7 +77,7 @@ struct SourceArgs {
 
 inline WeightSource make_source(const char* op, const SourceArgs& a, int64_t n, bool channels_last,
                                 const Tensor& like) {
-  HN_CHECK(a.kind >= 0 && a.kind <= kLastSource, op, ": expected a source code 0..5, got ", a.kind);
+  HN_CHECK(a.kind >= 0 && a.kind <= kLastSource, op, ": expected a source code 0..", kLastSource, ", got ", a.kind);
   const Source kind = Source(a.kind);
   if (kind == Source::kStored) {
     check_part(op, "stored", a.stored, ScalarType::Float, n, like);

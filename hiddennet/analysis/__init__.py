@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from hiddennet.analysis.cost import TrainingCost, training_cost
 from hiddennet.analysis.layers import LayerReport, layer_report, table, total
-from hiddennet.analysis.wirings import Swaps, WiringReport, dead_nodes, swaps, wiring_report
+from hiddennet.analysis.wirings import WiringReport, dead_nodes, wiring_report
 
 __all__ = [
     "LayerReport",
-    "Swaps",
     "TrainingCost",
     "WiringReport",
     "dead_nodes",
     "layer_report",
-    "swaps",
     "table",
     "total",
     "training_cost",

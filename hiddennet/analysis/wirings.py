@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from hiddennet.nn.layout import Layout, layouts
+from hiddennet.nn import reach
+from hiddennet.nn.graph_layout import GraphLayout, layouts
 from hiddennet.nn.wiring import Wiring, wirings
-
-Round = tuple[Tensor, Tensor]  # bool [sources] that send, bool [destinations] that receive
-
-
-@dataclass(frozen=True)
-class Paths:
-    """What of a wiring lies on a path of running edges from the network's inputs to its outputs.
-
-    nodes: bool [nodes]; a node that is not is dead. edges: bool [destinations, sources]. rounds: who sends and who
-    receives, round by round, of those.
-    """
-
-    nodes: Tensor
-    edges: Tensor
-    rounds: tuple[Round, ...]
 
 
 @dataclass(frozen=True)
@@ -55,23 +40,7 @@ class WiringReport:
     alive_multiply_adds: int | None
 
 
-@dataclass(frozen=True)
-class Swaps:
-    """How many edges one mask has and the other has not: `left` of the first alone, `entered` of the second alone."""
-
-    left: int
-    entered: int
-
-
-def swaps(before: Tensor, after: Tensor) -> Swaps:
-    """The edges that left and entered from mask to mask, bool of one shape. Raises ValueError for different shapes."""
-    if before.shape != after.shape:
-        raise ValueError(f"swaps: expected masks of one shape, got {tuple(before.shape)} and {tuple(after.shape)}")
-    before, after = before.bool(), after.bool()
-    return Swaps(int((before & ~after).count_nonzero()), int((after & ~before).count_nonzero()))
-
-
-def degrees(running: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+def degrees(running: Tensor, layout: GraphLayout) -> tuple[Tensor, Tensor]:
     """In- and out-degree of each node, int64 [nodes] each, of running edges, bool [destinations, sources]."""
     into = torch.zeros(layout.nodes, dtype=torch.int64)
     out = torch.zeros(layout.nodes, dtype=torch.int64)
@@ -81,7 +50,7 @@ def degrees(running: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def paths(model: nn.Module, running: dict[str, Tensor] | None = None) -> dict[str, Paths]:
+def paths(model: nn.Module, running: dict[str, Tensor] | None = None) -> dict[str, reach.Paths]:
     """What of each wiring lies on a path, on the CPU; wirings that feed each other are taken as one network.
 
     running: the edges, bool by wiring's name; None: each wiring's running().
@@ -92,118 +61,12 @@ def paths(model: nn.Module, running: dict[str, Tensor] | None = None) -> dict[st
     found = layouts(model)
     if running is None:
         running = {name: wiring.running() for name, wiring in wirings(model).items()}
-    edges = {name: running[name].cpu() for name in found}
-    reached: dict[str, list[Tensor]] = {}
-    for name, layout in found.items():
-        inputs = torch.ones(layout.inputs, dtype=torch.bool)
-        if layout.after is not None:
-            inputs = reached[layout.after][-1][-layout.inputs :]
-        reached[name] = _reach(layout, edges[name], inputs)
-    useful: dict[str, list[Tensor]] = {}
-    for name, layout in reversed(found.items()):
-        outputs = torch.ones(layout.outputs, dtype=torch.bool)
-        following = [after for after, other in found.items() if other.after == name]
-        if following:
-            outputs = torch.stack([useful[after][0][: layout.outputs] for after in following]).any(dim=0)
-        useful[name] = _use(layout, edges[name], outputs)
-    return {name: _meet(layout, edges[name], reached[name], useful[name]) for name, layout in found.items()}
+    return reach.paths(found, {name: running[name].cpu() for name in found})
 
 
-def _spans(layout: Layout) -> Iterator[tuple[int, int]]:
-    start = 0
-    for size in layout.blocks:
-        yield start, start + size
-        start += size
-
-
-def _send(edges: Tensor, senders: Tensor) -> Tensor:
-    """Which destinations receive from the senders."""
-    return edges[:, senders].any(dim=1)
-
-
-def _reach(layout: Layout, edges: Tensor, inputs: Tensor) -> list[Tensor]:
-    """Nodes that the inputs have reached, before each round and after the last: bool [nodes] each."""
-    rows, columns = edges.shape
-    now = torch.zeros(layout.nodes, dtype=torch.bool)
-    now[: layout.inputs] = inputs
-    states = [now]
-    if layout.run == "blocks":
-        for start, stop in _spans(layout):
-            senders = torch.zeros(columns, dtype=torch.bool)
-            senders[start : min(stop, columns)] = now[start : min(stop, columns)]
-            now = now.clone()
-            now[layout.nodes - rows :] |= _send(edges, senders)
-            states.append(now)
-    elif layout.run == "steps":
-        for _ in range(layout.steps):
-            states.append(_send(edges, states[-1]))
-    else:
-        now = _closure(edges, now)
-        states = [now, now]
-    return states
-
-
-def _use(layout: Layout, edges: Tensor, outputs: Tensor) -> list[Tensor]:
-    """Nodes whose value reaches an output, before each round and after the last: bool [nodes] each."""
-    rows, columns = edges.shape
-    now = torch.zeros(layout.nodes, dtype=torch.bool)
-    now[layout.nodes - layout.outputs :] = outputs
-    states = [now]
-    if layout.run == "blocks":
-        for start, stop in reversed(list(_spans(layout))):
-            stop, before = min(stop, columns), now.clone()
-            if start < stop:
-                before[start:stop] |= _send(edges[:, start:stop].t(), now[layout.nodes - rows :])
-            states.append(before)
-            now = before
-    elif layout.run == "steps":
-        for _ in range(layout.steps):
-            states.append(_send(edges.t(), states[-1]))
-    else:
-        now = _closure(edges.t(), now)
-        states = [now, now]
-    return states[::-1]
-
-
-def _closure(edges: Tensor, now: Tensor) -> Tensor:
-    while True:
-        after = now | _send(edges, now)
-        if torch.equal(after, now):
-            return now
-        now = after
-
-
-def _meet(layout: Layout, edges: Tensor, reached: list[Tensor], useful: list[Tensor]) -> Paths:
-    rows, columns = edges.shape
-    nodes = torch.stack([r & u for r, u in zip(reached, useful, strict=True)]).any(dim=0)
-    senders, receivers = _turns(layout, rows, columns)
-    alive, rounds = torch.zeros_like(edges), []
-    for i, (sends, receives) in enumerate(zip(senders, receivers, strict=True)):
-        sends = sends & reached[i][:columns]
-        receives = receives & useful[i + 1][layout.nodes - rows :]
-        rounds.append((sends, receives))
-        alive |= edges & sends & receives[:, None]
-    return Paths(nodes, alive, tuple(rounds))
-
-
-def _turns(layout: Layout, rows: int, columns: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Who sends and who receives in each round, before it is asked which edges there are."""
-    everybody = torch.ones(columns, dtype=torch.bool), torch.ones(rows, dtype=torch.bool)
-    if layout.run == "blocks":
-        senders = []
-        for start, stop in _spans(layout):
-            senders.append(torch.zeros(columns, dtype=torch.bool))
-            senders[-1][start:stop] = True
-        return senders, [everybody[1]] * len(senders)
-    rounds = layout.steps if layout.run == "steps" else 1
-    senders, receivers = [everybody[0]] * rounds, [everybody[1]] * rounds
-    if layout.run == "steps":  # at first all others are zero, at last no others are read
-        senders[0] = torch.arange(columns) < layout.inputs
-        receivers[-1] = torch.arange(rows) >= rows - layout.outputs
-    return senders, receivers
-
-
-def _multiply_adds(layout: Layout, edges: Tensor, rounds: tuple[Round, ...], pixels: int | None) -> int | None:
+def _multiply_adds(
+    layout: GraphLayout, edges: Tensor, rounds: tuple[reach.Round, ...], pixels: int | None
+) -> int | None:
     if pixels is None:
         return None
     total = 0
@@ -229,11 +92,10 @@ def wiring_report(model: nn.Module, image_size: int | None = None) -> list[Wirin
 
 
 def _report(
-    name: str, wiring: Wiring, layout: Layout, running: Tensor, found: Paths, pixels: int | None
+    name: str, wiring: Wiring, layout: GraphLayout, running: Tensor, found: reach.Paths, pixels: int | None
 ) -> WiringReport:
     into, out = degrees(running, layout)
     own = found.nodes[layout.own]
-    turns = tuple(zip(*_turns(layout, *running.shape), strict=True))
     return WiringReport(
         name=name,
         kind=wiring.kind,
@@ -246,7 +108,7 @@ def _report(
         dead_nodes=own.numel() - int(own.count_nonzero()),
         largest_in=int(into.max()),
         largest_out=int(out.max()),
-        multiply_adds=_multiply_adds(layout, running, turns, pixels),
+        multiply_adds=_multiply_adds(layout, running, reach.turns(layout, running), pixels),
         alive_multiply_adds=_multiply_adds(layout, running, found.rounds, pixels),
     )
 

@@ -22,10 +22,9 @@ from hiddennet._version import __version__
 from hiddennet.artifact.architecture import check_architecture
 from hiddennet.artifact.layers import Restored, Streams, decode, decode_wiring, encode, encode_wiring
 from hiddennet.container import ArtifactError
-from hiddennet.nn import Generated, Wiring, hidden_layers, hide, masks, wirings
-from hiddennet.nn.expose import expose, undrawn
+from hiddennet.nn import Wiring, hidden_layers, hide, masks, wirings
+from hiddennet.nn.expose import expose, skip_init
 from hiddennet.nn.hidden import HiddenMixin
-from hiddennet.ops.generate_weight import InitScale
 
 _STATE = "state."  # prefix of the tensors that are not of hidden layers
 
@@ -186,7 +185,7 @@ def _build(header: dict[str, Any], state: dict[str, Tensor]) -> nn.Module:
             "make the model and call load(path, model)"
         )
     try:
-        with undrawn():
+        with skip_init():
             model = models.build(**arguments)
     except ValueError as error:
         raise ArtifactError(f"artifact: the model cannot be built: {error}") from None
@@ -202,25 +201,14 @@ def _reveal(model: nn.Module, layers: dict[str, Restored]) -> None:
     expose(model)
     if not layers:
         return
-    with undrawn():
+    with skip_init():
         hide(
             model,
-            source=lambda name, _: _without_fan_scale(layers[name].source),
+            source=lambda name, _: layers[name].source,
             rule=lambda name, _: layers[name].rule,
             include=lambda name, _: name in layers,
             score_init=0.0,
         )
     for name, layer in hidden_layers(model).items():
-        restored = layers[name]
-        if isinstance(restored.source, Generated):
-            layer.source = restored.source
-            layer.scaled = InitScale(layer.scaled.kind, restored.scale)
-        if restored.scores is not None:
-            layer.scores.data.copy_(restored.scores)
-
-
-def _without_fan_scale(source):
-    """A scaled fan depends on the density asked for, which a mask no longer tells exactly."""
-    if not isinstance(source, Generated):
-        return source
-    return Generated(**{**vars(source), "scale_fan": False})
+        if layers[name].scores is not None:
+            layer.scores.data.copy_(layers[name].scores)

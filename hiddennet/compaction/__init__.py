@@ -51,7 +51,9 @@ def compact(model: nn.Module) -> CompactNetwork:
     for kind, make in _MADE_BY.items():
         if isinstance(model, kind):
             device = next(model.parameters()).device
-            return make(model) if device.type == "cpu" else make(copy.deepcopy(model).cpu()).to(device)
+            made = make(model) if device.type == "cpu" else make(copy.deepcopy(model).cpu()).to(device)
+            made.architecture = getattr(model, "architecture", None)
+            return made
     names = ", ".join(kind.__name__ for kind in _MADE_BY)
     raise TypeError(
         f"compact: expected one of {names}, got {type(model).__name__}; other networks have no exact compact form, "

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet.models.dnw import DiscreteGraph
+from hiddennet.nn.graph_layout import GraphLayout
+from hiddennet.nn.reach import backwards
 
 from .base import CompactNetwork
 from .parts import Nodes, Product, Tensors, packed, part
@@ -66,7 +68,7 @@ def compact_discrete(model: DiscreteGraph) -> CompactDiscrete:
     scale, shift, taps = model.norm.weight, model.norm.bias, model.conv.weight[:, 0]
     weight, read = running_weight(model.graph), torch.zeros(model.nodes, dtype=torch.bool)
     read[-n:] = model.fc.weight.any(0)
-    edges = _reduce(weight != 0, read, scale, shift, taps, model.inputs, config.steps)
+    edges = _reduce(weight != 0, read, scale, shift, taps, model.layouts()["graph"])
 
     heard, sends = edges.any(1), edges.any(0)
     bias = model.fc.bias.clone()
@@ -86,23 +88,17 @@ def compact_discrete(model: DiscreteGraph) -> CompactDiscrete:
     for j, group in enumerate(orders):
         tensors |= {f"products.{j}.{name}": found for name, found in packed(weight[group][:, senders]).items()}
     tensors |= {"head.weight": model.fc.weight[:, torch.cat(orders[1:]) - (model.nodes - n)], "head.bias": bias}
-    made = CompactDiscrete(spec, tensors)
-    made.architecture = getattr(model, "architecture", None)
-    return made
+    return CompactDiscrete(spec, tensors)
 
 
-def _reduce(edges: Tensor, read: Tensor, scale: Tensor, shift: Tensor, taps: Tensor, inputs: int, steps: int) -> Tensor:
-    """The edges that can change what is read after `steps` steps: bool [nodes, nodes]."""
+def _reduce(edges: Tensor, read: Tensor, scale: Tensor, shift: Tensor, taps: Tensor, layout: GraphLayout) -> Tensor:
+    """The edges that can change what is read after the layout's steps: bool [nodes, nodes]."""
     edges, deaf, mute = edges.clone(), scale == 0, ~taps.flatten(1).any(1)
-    fed = torch.arange(len(scale)) < inputs
+    fed = torch.arange(len(scale)) < layout.inputs
     edges &= ~deaf[:, None] & ~mute
     while True:
         before = int(edges.count_nonzero())
         edges &= ~((shift <= 0) & ~edges.any(1) & ~fed)
-        wanted, late = torch.zeros_like(read), read
-        for _ in range(steps):  # at this step, and at any step from it on
-            wanted = wanted | late
-            late = edges[late].any(0)
-        edges &= wanted[:, None]
+        edges &= torch.stack(backwards(layout, edges, read)[1:]).any(0)[:, None]  # at whatever step they receive
         if int(edges.count_nonzero()) == before:
             return edges

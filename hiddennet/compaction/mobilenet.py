@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiddennet.models.dnw import MobileNetGraph
+from hiddennet.nn.graph_layout import GraphLayout
 
-from .alive import Stage, reduce_stages
+from .alive import Graph, reduce
 from .base import CompactNetwork, group_of
 from .parts import Frozen, Nodes, Product, Space, Tensors, features_of, folded, packed, part
 from .stem import before, running_weight
@@ -144,33 +145,26 @@ class CompactMobileNet(CompactNetwork):
         return features_of(x, self.classifier.scale, self.classifier.shift)
 
 
+@torch.no_grad()
 def compact_mobilenet(model: MobileNetGraph) -> CompactMobileNet:
     """See hiddennet.compact."""
-    with torch.no_grad():
-        spec, tensors = _reduced(model)
-    made = CompactMobileNet(spec, tensors)
-    made.architecture = getattr(model, "architecture", None)
-    return made
-
-
-def _reduced(model: MobileNetGraph) -> tuple[dict[str, Any], dict[str, Tensor]]:
     weights = [running_weight(layer.graph) for layer in model.layers]
     nodes = [_nodes_of(layer) for layer in model.layers]
-    stages = [_stage_of(w, n, layer.shape.inputs) for w, n, layer in zip(weights, nodes, model.layers, strict=True)]
+    stages = [_graph_of(w, n, layout) for w, n, layout in zip(weights, nodes, model.layouts().values(), strict=False)]
     scale, shift = folded(model.bn)
     small = model.config.small
     linear = running_weight(model.linear.graph) if small else model.linear.weight
     bias = linear.new_zeros(len(linear)) if small or model.linear.bias is None else model.linear.bias.clone()
-    heard_inputs, read, deaf = model.conv1.weight.flatten(1).any(1), linear.any(0), scale == 0
-    reduce_stages(stages, heard_inputs, read, deaf)
+    read = linear.any(0)
+    reduce(stages, model.conv1.weight.flatten(1).any(1), read & (scale != 0))
 
     alive = stages[-1].outputs
     constant = read & ~alive
     bias += linear[:, constant] @ F.relu(shift[constant])
-    tensors = {"conv1.weight": model.conv1.weight[stages[0].senders[: stages[0].inputs]]}
+    tensors = {"conv1.weight": model.conv1.weight[stages[0].senders[: stages[0].layout.inputs]]}
     specs = []
     for i, stage in enumerate(stages):
-        wanted = alive if i + 1 == len(stages) else stages[i + 1].senders[: stages[i + 1].inputs]
+        wanted = alive if i + 1 == len(stages) else stages[i + 1].senders[: stages[i + 1].layout.inputs]
         made, found = _compact_stage(model.layers[i], stage, weights[i], nodes[i], wanted)
         specs.append(made)
         tensors |= {f"stages.{i}.{name}": tensor for name, tensor in found.items()}
@@ -189,7 +183,7 @@ def _reduced(model: MobileNetGraph) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "stages": specs,
         **before(model),
     }
-    return spec, tensors
+    return CompactMobileNet(spec, tensors)
 
 
 def _nodes_of(layer: nn.Module) -> dict[str, Tensor]:
@@ -199,10 +193,10 @@ def _nodes_of(layer: nn.Module) -> dict[str, Tensor]:
     return {"scale": torch.cat(scales), "shift": torch.cat(shifts), "taps": torch.cat(convs)[:, 0].detach()}
 
 
-def _stage_of(weight: Tensor, nodes: dict[str, Tensor], inputs: int) -> Stage:
-    return Stage(
+def _graph_of(weight: Tensor, nodes: dict[str, Tensor], layout: GraphLayout) -> Graph:
+    return Graph(
+        layout=layout,
         edges=weight != 0,
-        inputs=inputs,
         deaf=nodes["scale"] == 0,
         mute=~nodes["taps"].flatten(1).any(1),
         quiet=nodes["shift"] <= 0,
@@ -210,10 +204,10 @@ def _stage_of(weight: Tensor, nodes: dict[str, Tensor], inputs: int) -> Stage:
 
 
 def _compact_stage(
-    layer: nn.Module, stage: Stage, weight: Tensor, nodes: dict[str, Tensor], wanted: Tensor
+    layer: nn.Module, stage: Graph, weight: Tensor, nodes: dict[str, Tensor], wanted: Tensor
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Spec and tensors of a stage whose outputs `wanted` are kept; blocks without nodes are left out."""
-    kept, n, inputs = stage.senders, layer.shape.outputs, stage.inputs
+    kept, n, inputs = stage.senders, layer.shape.outputs, layer.shape.inputs
     tensors = {f"nodes.{name}": tensor[kept] for name, tensor in nodes.items()}
     weight = weight * stage.edges
     rows = torch.cat((kept[inputs:], wanted))

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet.models.dnw import StaticGraph
+from hiddennet.nn.graph_layout import GraphLayout
 
-from .alive import Stage, reduce_stages
+from .alive import Graph, reduce
 from .base import CompactNetwork
 from .parts import Nodes, Product, Tensors, packed, part
 from .stem import Head, Stem, normed, running_weight, stem_spec, stem_tensors
@@ -58,14 +59,15 @@ def compact_static(model: StaticGraph) -> CompactStatic:
     weight = torch.cat((_into_later(weight, senders)[inputs:end, :end], weight[-n:, :end]))
     scale, shift = (torch.cat([getattr(norm, name) for norm in model.norm])[:end] for name in ("weight", "bias"))
     taps, read = model.conv.weight[:end, 0], model.fc.weight.any(0)
-    stage = Stage(weight != 0, inputs, deaf=scale == 0, mute=~taps.flatten(1).any(1), quiet=shift <= 0)
-    reduce_stages([stage], torch.ones_like(read[:1]).expand(inputs), read, torch.zeros_like(read))
+    layout = GraphLayout(blocks=(*(b - a for a, b in senders), n), inputs=inputs, outputs=n)
+    graph = Graph(layout, weight != 0, deaf=scale == 0, mute=~taps.flatten(1).any(1), quiet=shift <= 0)
+    reduce([graph], read.new_ones(inputs), read)
 
-    kept, alive = stage.senders, stage.outputs
+    kept, alive = graph.senders, graph.outputs
     spec = stem_spec(model) | {"blocks": [int(kept[:inputs].count_nonzero())], "outputs": int(alive.count_nonzero())}
     tensors = {f"stem.{name}": found for name, found in stem_tensors(model.downsample, kept[:inputs]).items()}
     tensors |= {"nodes.scale": scale[kept], "nodes.shift": shift[kept], "nodes.taps": taps[kept]}
-    weight = weight * stage.edges
+    weight = weight * graph.edges
     products = []
     for a, b in senders[1:]:
         own = kept[a:b]
@@ -76,9 +78,7 @@ def compact_static(model: StaticGraph) -> CompactStatic:
     for j, product in enumerate(products):
         tensors |= {f"products.{j}.{name}": found for name, found in packed(product).items()}
     tensors |= {"head.weight": model.fc.weight[:, alive], "head.bias": model.fc.bias}
-    made = CompactStatic(spec, tensors)
-    made.architecture = getattr(model, "architecture", None)
-    return made
+    return CompactStatic(spec, tensors)
 
 
 def _into_later(weight: Tensor, blocks: tuple[tuple[int, int], ...]) -> Tensor:

@@ -10,6 +10,7 @@ import yaml as pyyaml
 from pydantic import ValidationError
 
 from hiddennet import plugins
+from hiddennet.config import families
 from hiddennet.config.schema import Config, Mistakes
 from hiddennet.registry import nearest, one_of
 from hiddennet.settings import yaml
@@ -23,55 +24,58 @@ def folders() -> list[Path]:
     return [folder for folder in (package.parent / "configs", package / "configs") if folder.is_dir()]
 
 
-def find(config: str | Path) -> Path:
-    """Return the file of a config: a path, or a name under configs/ with or without its folders."""
-    given = Path(config)
-    candidates = [given, given.with_name(given.name + ".yml")]
-    for folder in folders():
-        candidates += [folder / given, folder / f"{given}.yml"]
-    for path in candidates:
-        if path.is_file():
-            return path.resolve()
-    named = [path for folder in folders() for path in sorted(folder.rglob("*.yml"))]
-    stem = str(given).removesuffix(".yml")
-    same = [path for path in named if path.stem == stem]
-    if len(same) == 1:
-        return same[0].resolve()
-    names = [path.stem for path in named]
-    names += [str(path.relative_to(f).with_suffix("")) for f in folders() for path in f.rglob("*.yml")]
-    mistake = f"expected a config file or a name under configs/, found none{nearest(stem, names)}"
+def find(config: str | Path, homes: Iterable[Path] = ()) -> Path:
+    """Return where a config is: its file, or FILE@VARIANT for one of a family.
+
+    config: a path, or a name under configs/ with or without its folders; a variant is `family@variant` or
+    `family-variant`. homes: files that the name stands in, whose variants and neighbours come first.
+    """
+    homes = [families.split(home)[0] for home in homes]
+    for home in homes:
+        if str(config) in families.names(home):
+            return families.join(home, str(config))
+    places = [*(home.parent for home in homes), Path(), *folders()]
+    shipped = [path for folder in folders() for path in sorted(folder.rglob("*.yml"))]
+    lacking = []
+    for name, variant in families.spellings(str(config)):
+        direct = [place / end for place in places for end in (name, f"{name}.yml") if (place / end).is_file()]
+        named = [path for path in shipped if path.stem == name.removesuffix(".yml") and path not in direct]
+        having = [path for path in (*direct, *named) if not variant or variant in families.names(path)]
+        if having and (having[0] in direct or len(having) == 1):
+            return families.join(having[0].resolve(), variant)
+        if len(having) > 1:
+            shown = ", ".join(str(_name_of(path)) for path in having)
+            raise ConfigError(str(config), [f"expected a name that one file has, got that of {shown}; give its folder"])
+        lacking += direct or named
+    if lacking and "@" in str(config):
+        known = [known for path in lacking for known in families.names(path)]
+        raise ConfigError(str(config), [families.unknown(variant, known)])
+    at = "@" if "@" in str(config) else "-"
+    ends = {path: ["", *(f"{at}{name}" for name in families.names(path))] for path in shipped}
+    names = [f"{name}{end}" for path in shipped for end in ends[path] for name in (path.stem, _name_of(path))]
+    mistake = f"expected a config file or a name under configs/, found none{nearest(str(config), names)}"
     raise ConfigError(str(config), [mistake])
 
 
+def _name_of(path: Path) -> Path:
+    """The name under configs/ of a file there."""
+    return next(path.relative_to(folder).with_suffix("") for folder in folders() if path.is_relative_to(folder))
+
+
 def read(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Return the document at `path` merged over the one it extends; `extends` is gone.
+    """Return the document at `path`, a file or FILE@VARIANT, merged over the one it extends; `extends` is gone.
 
     Raises ConfigError for a file that cannot be read, is not a map, or extends itself.
     """
     if path in chain:
         circle = " -> ".join(str(step) for step in (*chain[chain.index(path) :], path))
         raise ConfigError(str(path), [f"extends: expected no circle, got {circle}"])
-    try:
-        document = yaml.parse(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(str(chain[-1]), [f"extends: expected a file at {path}, got none"]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), [f"expected a readable text file, got {error}"]) from None
-    except pyyaml.YAMLError as error:
-        text = " ".join(str(error).split())
-        raise ConfigError(str(path), [f"expected YAML, got a mistake in it: {text}"]) from None
-    if document is None:
-        document = {}
-    if not isinstance(document, Mapping):
-        raise ConfigError(str(path), [f"expected a map of keys, got {document!r:.60}"])
-    document = dict(document)
-    load_plugins(document, path.parent, str(path))
-    base = document.pop("extends", None)
-    if base is None:
-        return document
-    if not isinstance(base, str):
-        raise ConfigError(str(path), [f"extends: expected the path of one file, got {base!r}"])
-    return merge(read((path.parent / base).resolve(), (*chain, path)), document)
+    base, layers = families.layers(path, chain[-1] if chain else None)
+    document = {} if base is None else read(base, (*chain, path))
+    for layer in layers:
+        load_plugins(layer, path.parent, str(path))
+        document = merge(document, layer)
+    return document
 
 
 def load_plugins(document: dict[str, Any], folder: Path, source: str) -> None:
@@ -143,10 +147,18 @@ def load(config: str | Path, overrides: Iterable[str] = ()) -> Config:
     """
     over, path = overrides_document(overrides), find(config)  # whose plugins the file may count on
     document = read(path)
-    if "grid" in document or isinstance(document.get("runs"), list):
+    if is_sweep(document):
         raise ConfigError(str(config), ["expected a config, got a sweep of several; start it with `hiddennet sweep`"])
-    document.setdefault("name", path.stem)
-    return parse(merge(document, over), str(config))
+    document.setdefault("name", families.run_name(path))
+    document = merge(document, over)
+    if not families.by_itself(path):
+        raise ConfigError(str(config), [families.unknown("", families.names(path))])
+    return parse(document, str(config))
+
+
+def is_sweep(document: Mapping[str, Any]) -> bool:
+    """Whether a document is a sweep: it has a grid, or a list of runs where a config has the folder of its runs."""
+    return "grid" in document or isinstance(document.get("runs"), list)
 
 
 def parse(document: Mapping[str, Any], source: str = "config") -> Config:

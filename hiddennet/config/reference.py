@@ -12,9 +12,9 @@ from pydantic.fields import FieldInfo
 
 from hiddennet import plugins
 from hiddennet.config.load import variants
-from hiddennet.config.schema import Config, Known
+from hiddennet.config.schema import Config
 from hiddennet.settings.errors import range_of
-from hiddennet.settings.section import Sections
+from hiddennet.settings.section import NameOf, Sections, Values
 from hiddennet.settings.yaml import write
 
 
@@ -30,8 +30,12 @@ def reference() -> str:
             lines += ["", f"{title}: {meaning}"]
             lines += _keys(section, section.model_fields, f"{name}.", called)
             for inner, parts in section.sections.items():
-                if not isinstance(parts, Sections):  # optimisers and schedules have paragraphs of their own
+                if not isinstance(parts, Sections):  # optimisers, schedules and rules have paragraphs of their own
                     lines += _keys(parts, parts.model_fields, f"{name}.{inner}.")
+    for kind in ("rule", "source"):
+        for called, section in Values(kind).items():
+            lines += ["", f"{section.__doc__}".replace(":", f" {called!r}:", 1)]
+            lines += _keys(section, section.model_fields, f"method.{kind}.", called)
     return "\n".join(lines) + "\n"
 
 
@@ -61,9 +65,6 @@ _NAMES = {int: "whole number", float: "number", str: "text", bool: "true or fals
 def _kind(annotation: Any, metadata: Iterable[Any] = ()) -> str:
     """The type in words, with the range that its metadata give."""
     origin, metadata = get_origin(annotation), list(metadata)
-    known = [item.func for item in metadata if isinstance(getattr(item, "func", None), Known)]
-    if known:
-        return " | ".join(known[0].names)
     if origin is Annotated:
         inner, *more = get_args(annotation)
         return _kind(inner, [*more, *metadata])
@@ -75,5 +76,8 @@ def _kind(annotation: Any, metadata: Iterable[Any] = ()) -> str:
         return "null"
     if origin is list:
         return f"list of {_kind(get_args(annotation)[0])}"
+    for item in metadata:
+        if isinstance(item, NameOf):
+            return " | ".join(item.names)
     name = _NAMES.get(annotation, re.sub(r"Section$", "", getattr(annotation, "__name__", "value")))
     return " ".join([name, range_of(metadata)]).strip()

@@ -10,28 +10,11 @@ import hiddennet.loggers  # noqa: F401  (which registers ours)
 from hiddennet import data, methods, models
 from hiddennet.config.graph import GraphSection
 from hiddennet.methods import Setting
-from hiddennet.registry import REGISTRIES, nearest, one_of
+from hiddennet.registry import one_of
 from hiddennet.settings.recipe import OPTIMIZERS, SCHEDULES, ConstantSection, SgdSection, recipe_mistakes
-from hiddennet.settings.section import Count, Number, Positive, Section, Sections, place
+from hiddennet.settings.section import Count, NameOf, Number, Positive, Section, Sections, place
 
 METHODS = Sections("method")
-
-
-class Known:
-    """Refuses what is not registered as `kind`."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-
-    @property
-    def names(self) -> list[str]:
-        """What is registered now."""
-        return sorted(REGISTRIES[self.kind])
-
-    def __call__(self, name: str) -> str:
-        if name not in self.names:
-            raise ValueError(f"expected {one_of(self.names)}, got {name!r}{nearest(name, self.names)}")
-        return name
 
 
 def _device(name: str) -> str:
@@ -51,7 +34,7 @@ class ModelSection(Section):
     """model: the network that is hidden in."""
 
     sections: ClassVar[dict[str, object]] = {"graph": GraphSection}
-    name: Annotated[str, AfterValidator(Known("model"))] = Field(description="the network's name")
+    name: Annotated[str, NameOf("model")] = Field(description="the network's name")
     width: Number = Field(1.0, gt=0.0, description="factor on every layer's channels; above 0, 1 = the paper's")
     batch_norm: Literal["affine", "non_affine", "none"] = Field(
         "non_affine",
@@ -82,7 +65,7 @@ class ModelSection(Section):
 class DataSection(Section):
     """data: what is learned from."""
 
-    name: Annotated[str, AfterValidator(Known("data"))] = Field(description="the data set's name")
+    name: Annotated[str, NameOf("data")] = Field(description="the data set's name")
     root: str = place("data", description="folder that holds the data sets; ~ is the home")
     batch_size: Positive = Field(
         128, description="images (of a text: columns) in one optimiser step, over all parts and all ranks"
@@ -146,7 +129,7 @@ class TrainSection(Section):
         "auto", description="auto, cpu, cuda or cuda:N; auto: a GPU if there is one"
     )
     log_every: Positive = place(10, description="steps between readings of loss and accuracy")
-    loggers: list[Annotated[str, AfterValidator(Known("logger"))]] = place(
+    loggers: list[Annotated[str, NameOf("logger")]] = place(
         ["tensorboard"], description="who is told of each epoch, beside metrics.csv"
     )
 

@@ -14,47 +14,21 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hiddennet import artifact, models
+from hiddennet import models
 from hiddennet.importers import fit
 from hiddennet.importers.checkpoint import CheckpointError, read_checkpoint
 from hiddennet.importers.dnw_shapes import mobilenet_config, shape, small_config, told
 from hiddennet.models import dnw
 from hiddennet.nn import Fixed, Stored, hide
+from hiddennet.nn.edge_rules import KINDS
 from hiddennet.nn.edges import largest
-from hiddennet.nn.expose import undrawn
-from hiddennet.nn.wiring import KINDS
+from hiddennet.nn.expose import skip_init
 
 _INERT = ("train.ScalarMeter", "__main__.ScalarMeter")  # the original's meters, beside the model
-_GRAPHS = {
-    "dnw_static": dnw.StaticGraph,
-    "dnw_discrete": dnw.DiscreteGraph,
-    "dnw_continuous": dnw.ContinuousGraph,
-    "dnw_mobilenet": dnw.MobileNetGraph,
-}
 _FACTS = ("last_epoch", "best_val", "iter", "epoch", "best_prec1")
-_BUILT = ("num_classes", "in_channels", "image_size", "width")  # not in an architecture's `graph`
 
 
-def convert(
-    path: str | os.PathLike,
-    arch: str | None,
-    out: str | os.PathLike,
-    *,
-    density: float | None = None,
-    kind: str = "auto",
-    image_size: int | None = None,
-    dense_first: bool = False,
-) -> nn.Module:
-    """Import the checkpoint at `path` and write it to `out` as an artifact; arguments as in read().
-
-    Returns the network as read() gives it.
-    """
-    model, facts = _read(path, arch, density, kind, image_size, dense_first)
-    artifact.export(model, out, metadata=facts)
-    return model
-
-
-def read(
+def _read(
     path: str | os.PathLike,
     arch: str | None = None,
     *,
@@ -62,7 +36,7 @@ def read(
     kind: str = "auto",
     image_size: int | None = None,
     dense_first: bool = False,
-) -> nn.Module:
+) -> tuple[nn.Module, dict[str, Any]]:
     """Return the network of a checkpoint, in evaluation mode; its logits are the original's (compat=True).
 
     Args:
@@ -81,10 +55,6 @@ def read(
     Raises:
         CheckpointError (a ValueError): the file cannot be read safely, or does not fit.
     """
-    return _read(path, arch, density, kind, image_size, dense_first)[0]
-
-
-def _read(path, arch, density, kind, image_size, dense_first) -> tuple[nn.Module, dict[str, Any]]:
     if kind not in ("auto", *KINDS):
         raise CheckpointError(f"import: expected kind to be one of {', '.join(('auto', *KINDS))}, got {kind!r}")
     if density is not None and not 0.0 <= density <= 1.0:
@@ -108,6 +78,9 @@ def _read(path, arch, density, kind, image_size, dense_first) -> tuple[nn.Module
     return model.eval(), {"method": method, "imported": facts}
 
 
+read, convert = fit.importer(_read)
+
+
 def _graph(name: str, state: dict[str, Tensor], density: float | None, kind: str, size: int | None) -> nn.Module:
     """A network of wirings, its sizes read off the tensors."""
     masks = {key: value for key, value in state.items() if key.endswith("graph.mask")}
@@ -129,8 +102,8 @@ def _graph(name: str, state: dict[str, Tensor], density: float | None, kind: str
     else:
         config = small_config(name, state, density, kind, masks if fixed else {})
     try:
-        with undrawn():
-            model = _GRAPHS[name](config)
+        with skip_init():
+            model = dnw.NETWORKS[name][0](config)
         model.load_state_dict(dnw.from_original(model, state))
     except ValueError as error:
         raise CheckpointError(f"import: {error}") from None
@@ -147,7 +120,7 @@ def _architecture(name: str, config: Any, size: int | None) -> dict[str, Any]:
         "in_channels": config.in_channels,
         "image_size": known.get("image_size", 32 if size is None else size),
         "width": known.get("width", 1.0),
-        "graph": {key: value for key, value in known.items() if key not in _BUILT},
+        "graph": {key: known[key] for key in dnw.graph_keys(name)},
     }
 
 
@@ -158,7 +131,7 @@ def _plain(name: str, state: dict[str, Tensor], size: int | None) -> nn.Module:
     last = "fc.weight" if resnet else "linear.weight"
     convolution = resnet and last in state and state[last].dim() == 4
     classes = shape(state, last, name, 4 if convolution else 2)[0]
-    with undrawn():
+    with skip_init():
         model = models.build(
             name,
             num_classes=classes,

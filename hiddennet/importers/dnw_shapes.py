@@ -12,7 +12,7 @@ from torch import Tensor
 from hiddennet.importers import fit
 from hiddennet.importers.checkpoint import CheckpointError
 from hiddennet.models import dnw
-from hiddennet.models.dnw.mobilenet_config import Stage
+from hiddennet.models.dnw.mobilenet_config import StageShape
 
 _RESNETS = {
     (False, (2, 2, 2, 2)): "resnet18",
@@ -100,7 +100,7 @@ def mobilenet_config(
         blocks = _count(state, rf"layers\.{i}\.norm\.(\d+)\.")
         if blocks == 0 or rows % blocks:
             fit.refuse(name, f"a norm of each block in layers.{i}, of {rows} destinations", f"{blocks}")
-        stages.append(Stage(inputs, rows // blocks, 1 if i == 0 else 2, blocks))
+        stages.append(StageShape(inputs, rows // blocks, 1 if i == 0 else 2, blocks))
     small = any(key.startswith("linear.graph.") for key in state)
     classes = shape(state, "linear.graph.weight" if small else "linear.weight", name, 4 if small else 2)[0]
     if density is None:
@@ -125,7 +125,7 @@ def mobilenet_config(
         raise CheckpointError(f"import: {error}") from None
 
 
-def _width(stages: list[Stage], masks: Mapping[str, Tensor]) -> float:
+def _width(stages: list[StageShape], masks: Mapping[str, Tensor]) -> float:
     """About the width whose budget the masks of all stages use up; for the record, the masks say what is kept."""
     kept = sum(int((mask != 0).count_nonzero()) for key, mask in masks.items() if key.startswith("layers."))
     return min(1.0, round((kept / sum(stage.pointwise for stage in stages)) ** 0.5, 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -9,7 +10,24 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from hiddennet import artifact
 from hiddennet.importers.checkpoint import CheckpointError
+
+
+def importer(reader: Callable[..., tuple[nn.Module, dict[str, Any]]]) -> tuple[Callable[..., nn.Module], ...]:
+    """(read, convert) of a reader(path, arch=None, **options), which returns a network and its artifact's metadata."""
+
+    @functools.wraps(reader)
+    def read(path: str | os.PathLike, arch: str | None = None, **options: Any) -> nn.Module:
+        return reader(path, arch, **options)[0]
+
+    def convert(path: str | os.PathLike, arch: str | None, out: str | os.PathLike, **options: Any) -> nn.Module:
+        """Write the checkpoint at `path` to `out` as an artifact; the other arguments and the result are read()'s."""
+        model, metadata = reader(path, arch, **options)
+        artifact.export(model, out, metadata=metadata)
+        return model
+
+    return read, convert
 
 
 def state_dict(checkpoint: Any, path: str | os.PathLike, keys: Sequence[str]) -> dict[str, Tensor]:
@@ -28,6 +46,27 @@ def state_dict(checkpoint: Any, path: str | os.PathLike, keys: Sequence[str]) ->
             )
     prefix = "module." if all(key.startswith("module.") for key in state) else ""
     return {key.removeprefix(prefix): value for key, value in state.items()}
+
+
+def architecture(
+    arch: str | None,
+    checkpoint: Mapping[str, Any],
+    path: str | os.PathLike,
+    plain: Callable[[str], str | None],
+    known: str,
+) -> tuple[str, str]:
+    """Which network it is, and its name in full: `arch`, or what the checkpoint says, which must agree.
+
+    plain: the network that a name means, None for a name that means none; known: the names there are.
+    """
+    said = checkpoint.get("arch")
+    full = said if arch is None else arch
+    name = plain(full) if isinstance(full, str) else None
+    if name is None:
+        raise CheckpointError(f"import: expected arch to be one of {known}, got {full!r}")
+    if isinstance(said, str) and plain(said) != name:
+        raise CheckpointError(f"import: expected a checkpoint of {full} in {path}, got one that says {said}")
+    return name, full
 
 
 def load(

@@ -13,11 +13,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hiddennet import artifact, models
+from hiddennet import models
 from hiddennet.importers import fit
 from hiddennet.importers.checkpoint import CheckpointError, read_checkpoint
 from hiddennet.nn import Fixed, Sampled, Stored, TopK, hidden_layers, hide
-from hiddennet.nn.expose import undrawn
+from hiddennet.nn.expose import skip_init
 
 ARCHITECTURES = {
     "FC": "fc",
@@ -43,32 +43,14 @@ _METHODS = {"subnet": "edge_popup", "fixed": "fine_tune", "sample": "sampled", "
 _FIRST_CHANNELS = 64  # of the first convolution of every network at width 1
 
 
-def convert(
-    path: str | os.PathLike,
-    arch: str | None,
-    out: str | os.PathLike,
-    *,
-    density: float | None = None,
-    kind: str = "auto",
-    evaluation: str = "expectation",
-) -> nn.Module:
-    """Import the checkpoint at `path` and write it to `out` as an artifact; arguments as in read().
-
-    Returns the network as read() gives it.
-    """
-    model, facts = _read(path, arch, density, kind, evaluation)
-    artifact.export(model, out, metadata=facts)
-    return model
-
-
-def read(
+def _read(
     path: str | os.PathLike,
     arch: str | None = None,
     *,
     density: float | None = None,
     kind: str = "auto",
     evaluation: str = "expectation",
-) -> nn.Module:
+) -> tuple[nn.Module, dict[str, Any]]:
     """Return the network of a checkpoint, in evaluation mode; its logits are the original's.
 
     Args:
@@ -86,15 +68,13 @@ def read(
     Raises:
         CheckpointError (a ValueError): the file cannot be read safely, or does not fit `arch`.
     """
-    return _read(path, arch, density, kind, evaluation)[0]
-
-
-def _read(path, arch, density, kind, evaluation) -> tuple[nn.Module, dict[str, Any]]:
     if kind not in KINDS:
         raise CheckpointError(f"import: expected kind to be one of {', '.join(KINDS)}, got {kind!r}")
     checkpoint = read_checkpoint(path)
     state = fit.state_dict(checkpoint, path, ("state_dict",))
-    name = _architecture(arch, checkpoint, path)
+    names = {name.lower(): name for name in ARCHITECTURES}
+    known = ", ".join(ARCHITECTURES)
+    name, _ = fit.architecture(arch, checkpoint, path, lambda said: names.get(said.lower()), known)
     model = _build(name, state)
     scores = fit.load(model, state, name, "scores")
     if not scores:
@@ -107,16 +87,7 @@ def _read(path, arch, density, kind, evaluation) -> tuple[nn.Module, dict[str, A
     return model.eval(), facts
 
 
-def _architecture(arch: str | None, checkpoint: Mapping, path: str | os.PathLike) -> str:
-    """The original's name of the architecture."""
-    said = checkpoint.get("arch")
-    names = {name.lower(): name for name in ARCHITECTURES}
-    wanted = arch if arch is not None else said
-    if not isinstance(wanted, str) or wanted.lower() not in names:
-        raise CheckpointError(f"import: expected arch to be one of {', '.join(ARCHITECTURES)}, got {wanted!r}")
-    if isinstance(said, str) and said.lower() != wanted.lower():
-        raise CheckpointError(f"import: expected a checkpoint of {wanted} in {path}, got one that says {said}")
-    return names[wanted.lower()]
+read, convert = fit.importer(_read)
 
 
 def _build(name: str, state: Mapping[str, Tensor]) -> nn.Module:
@@ -133,7 +104,7 @@ def _build(name: str, state: Mapping[str, Tensor]) -> nn.Module:
         arguments["width"] = len(state[first]) / _FIRST_CHANNELS
     if not small:
         arguments["batch_norm"] = "affine" if "bn1.weight" in state else "non_affine"
-    with undrawn():
+    with skip_init():
         return models.build(**arguments)
 
 

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hiddennet import artifact, models
+from hiddennet import models
 from hiddennet.importers import fit
 from hiddennet.importers.checkpoint import CheckpointError, read_checkpoint
 from hiddennet.nn import Fixed, Stored, hide
-from hiddennet.nn.expose import undrawn
+from hiddennet.nn.expose import skip_init
 
 
 @dataclass(frozen=True)
@@ -55,19 +55,9 @@ _PREFIXES = re.compile("(Psg)?(Seed)?(psg_)?(seed_)?")
 _FACTS = ("epoch", "acc", "best_acc1", "acc5")
 
 
-def convert(
-    path: str | os.PathLike, arch: str | None, out: str | os.PathLike, *, hidden_act: str = "auto"
-) -> nn.Module:
-    """Import the checkpoint at `path` and write it to `out` as an artifact; arguments as in read().
-
-    Returns the network as read() gives it.
-    """
-    model, facts = _read(path, arch, hidden_act)
-    artifact.export(model, out, metadata=facts)
-    return model
-
-
-def read(path: str | os.PathLike, arch: str | None = None, *, hidden_act: str = "auto") -> nn.Module:
+def _read(
+    path: str | os.PathLike, arch: str | None = None, *, hidden_act: str = "auto"
+) -> tuple[nn.Module, dict[str, Any]]:
     """Return the network of a checkpoint, in evaluation mode; its logits are the original's.
 
     Layers with a mask are hidden, with rule Fixed(mask) and trainable weights; the others are plain.
@@ -85,15 +75,12 @@ def read(path: str | os.PathLike, arch: str | None = None, *, hidden_act: str = 
     Raises:
         CheckpointError (a ValueError): the file cannot be read safely, or does not fit `arch`.
     """
-    return _read(path, arch, hidden_act)[0]
-
-
-def _read(path: str | os.PathLike, arch: str | None, hidden_act: str) -> tuple[nn.Module, dict[str, Any]]:
     if hidden_act not in ACTIVATIONS:
         raise CheckpointError(f"import: expected hidden_act to be one of {', '.join(ACTIVATIONS)}, got {hidden_act!r}")
     checkpoint = read_checkpoint(path)
     state = fit.state_dict(checkpoint, path, ("net", "state_dict"))
-    name, said = _architecture(arch, checkpoint, path)
+    known = f"{', '.join(ARCHITECTURES)} (with Psg or Seed before it or not)"
+    name, said = fit.architecture(arch, checkpoint, path, _without_prefix, known)
     state = _plain(state, name, hidden_act)
     model = _build(name, state)
     masks = fit.load(model, state, name, "weight_mask", _theirs(name))
@@ -108,20 +95,12 @@ def _read(path: str | os.PathLike, arch: str | None, hidden_act: str) -> tuple[n
     return model.eval(), {"method": method, "imported": fit.facts("peek-a-boo", path, said, checkpoint, _FACTS)}
 
 
-def _architecture(arch: str | None, checkpoint: Mapping, path: str | os.PathLike) -> tuple[str, str]:
-    """The network's name without prefixes, and the name in full."""
-    said = checkpoint.get("arch")
-    said = said if isinstance(said, str) else None
-    full = arch if arch is not None else said
-    name = full[_PREFIXES.match(full).end() :] if full is not None else None
-    if name not in ARCHITECTURES:
-        raise CheckpointError(
-            f"import: expected arch to be one of {', '.join(ARCHITECTURES)} (with Psg or Seed before it or not), "
-            f"got {full!r}"
-        )
-    if said is not None and said[_PREFIXES.match(said).end() :] != name:
-        raise CheckpointError(f"import: expected a checkpoint of {full} in {path}, got one that says {said}")
-    return name, full
+read, convert = fit.importer(_read)
+
+
+def _without_prefix(full: str) -> str | None:
+    name = full[_PREFIXES.match(full).end() :]
+    return name if name in ARCHITECTURES else None
 
 
 def _plain(state: Mapping[str, Tensor], name: str, hidden_act: str) -> dict[str, Tensor]:
@@ -177,7 +156,7 @@ def _build(name: str, state: Mapping[str, Tensor]) -> nn.Module:
     ours = source.ours
     if name == "ResNet20" and not any(".shortcut." in key for key in state):
         ours = "resnet20"  # the Seed variant's skip paths have no weights
-    with undrawn():
+    with skip_init():
         return models.build(
             ours,
             num_classes=len(state[last]),

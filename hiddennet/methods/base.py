@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import Field
@@ -13,22 +13,12 @@ from torch import nn
 
 from hiddennet.data import Data
 from hiddennet.nn import density, hides
+from hiddennet.ops.inits import fan_scaled, scales_fan
 from hiddennet.optim import optimizers
 from hiddennet.settings.recipe import TrainStage
-from hiddennet.settings.section import Section
+from hiddennet.settings.section import NameOf, Section
 
-Init = Literal[
-    "signed_constant",
-    "unsigned_constant",
-    "kaiming_normal",
-    "kaiming_uniform",
-    "kaiming_laplace",
-    "xavier_normal",
-    "xavier_constant",
-    "standard",
-    "uniform",
-]
-FAN_SCALED = ("signed_constant", "unsigned_constant", "kaiming_normal", "kaiming_laplace")
+Init = Annotated[str, NameOf("init")]
 
 
 class Ranks(Protocol):
@@ -101,8 +91,8 @@ class DrawnSection(MethodSection):
 
     def mistakes(self, setting: Setting) -> list[str]:
         found = super().mistakes(setting)
-        if getattr(self, "scale_fan", False) and self.init not in FAN_SCALED:
-            found.append(f"method.scale_fan: expected an init of {', '.join(FAN_SCALED)} with it, got {self.init!r}")
+        if getattr(self, "scale_fan", False) and not scales_fan(self.init):
+            found.append(f"method.scale_fan: expected an init of {', '.join(fan_scaled())} with it, got {self.init!r}")
         return found
 
 

@@ -5,30 +5,42 @@ Also on trained weights: given ones, or those of `dense_epochs` epochs of ordina
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
 
 from hiddennet.methods.base import Setting
-from hiddennet.methods.layers import Patterns, dense_names, draw_weights, generated, learn, numbers
+from hiddennet.methods.densities import DENSITIES, Densities, layer_densities
+from hiddennet.methods.layers import Patterns, dense_names, draw_weights, generated, learn, numbers, plain_layers
 from hiddennet.methods.search import Search, SearchSection
 from hiddennet.methods.weights import load_weights
-from hiddennet.nn import Stored, TopK, hide
-from hiddennet.registry import register
+from hiddennet.nn import Rule, Source, Stored, TopK, hide
+from hiddennet.registry import REGISTRIES, register
 from hiddennet.settings.recipe import TrainStage
-from hiddennet.settings.section import Count, Density, Number
+from hiddennet.settings.section import Count, Density, Number, Values
+
+RULES, SOURCES = Values("rule"), Values("source")
 
 
 class EdgePopupSection(SearchSection):
     """method: the top-k of learned scores reveals frozen weights."""
 
+    sections: ClassVar[dict[str, Any]] = {**SearchSection.sections, "rule": RULES, "source": SOURCES}
     density: Density = Field(0.5, description="fraction revealed; n - int((1 - density) n) of a layer's n weights")
     by: Literal["magnitude", "value"] = Field(
         "magnitude", description="rank scores by magnitude (the paper) or by value"
     )
     scope: Literal["layer", "global"] = Field(
         "layer", description="rank each layer by itself, or all hidden layers together"
+    )
+    densities: Densities = DENSITIES
+    rule: RULES.type | None = Field(  # type: ignore[valid-type]
+        None,
+        description="another rule that reveals by learned scores, in place of the top-k, by its name: grouped, ...",
+    )
+    source: SOURCES.type | None = Field(  # type: ignore[valid-type]
+        None, description="another source of weights in place of init, by its name; null: drawn once and frozen"
     )
     scale_fan: bool = Field(False, description="multiply the fan by the density")
     score_init: Literal["kaiming_uniform"] | Number = Field(
@@ -59,6 +71,19 @@ class EdgePopupSection(SearchSection):
             found.append(
                 "method.scale_fan: expected false with trained weights, got true; it scales drawn weights only"
             )
+        if self.rule is not None:
+            keys = ("density", "by", "scope", "densities")
+            found += [
+                f"method.{key}: expected none with method.rule, which says it itself, got {getattr(self, key)!r}"
+                for key in keys
+                if getattr(self, key) != type(self).model_fields[key].default
+            ]
+            if not REGISTRIES["rule"][self.rule.name].has_scores:
+                found.append(f"method.rule.name: expected a rule with learned scores, got {self.rule.name!r}")
+        if self.densities != "uniform" and self.scope == "global":
+            found.append("method.densities: expected uniform where scope is global, which shares the density itself")
+        if self.source is not None and (self.weights or self.dense_epochs):
+            found.append("method.source: expected null with trained weights, got one")
         return found
 
 
@@ -96,15 +121,25 @@ class EdgePopup(Search):
     def _hide(self, model: nn.Module, dense: list[str], stored: bool) -> None:
         section, number = self.section, numbers(model)
 
-        def source(name: str, _: nn.Module):
+        def source(name: str, _: nn.Module) -> Source:
             if stored:
                 return Stored(layer=number[name])
+            if section.source is not None:
+                return section.source.make(seed=self.seed, layer=number[name])
             return generated(section, self.seed, number[name], section.scale_fan)
+
+        shapes = {name: tuple(layer.weight.shape) for name, layer in plain_layers(model).items() if name not in dense}
+        densities = layer_densities(section.densities, shapes, section.density)
+
+        def rule(name: str, _: nn.Module) -> Rule:
+            if section.rule is not None:
+                return section.rule.make(seed=self.seed)
+            return TopK(densities[name], by=section.by, scope=section.scope)
 
         hide(
             model,
             source=source,
-            rule=TopK(section.density, by=section.by, scope=section.scope),
+            rule=rule,
             exclude=lambda name, _: name in dense,
             score_init=section.score_init,
         )

@@ -74,7 +74,7 @@ class GlobalEdgePopup(Search):
         hide(
             model,
             source=lambda name, _: generated(section, self.seed, number[name], section.scale_fan),
-            rule=TopK(section.density, scope="global", removed="ceil"),
+            rule=TopK(section.density, scope="global", rounding="ceil"),
             exclude=lambda name, _: name in dense,
             score_init=section.score_init,
         )
@@ -84,7 +84,7 @@ class GlobalEdgePopup(Search):
     def _set_density(self, model: nn.Module, density: float) -> None:
         self._density = density
         for layer in hidden_layers(model).values():
-            if isinstance(layer.rule, TopK):
+            if layer.scores is not None:
                 layer.rule = dataclasses.replace(layer.rule, density=density)
 
     def density_in(self, epoch: int) -> float:

@@ -22,7 +22,6 @@ from hiddennet.methods.strike import strike_out
 from hiddennet.methods.weights import load_weights
 from hiddennet.models import prunable
 from hiddennet.nn import Rounded, Stored, hidden_layers, hide, masks
-from hiddennet.nn.weights import source_weight
 from hiddennet.registry import register
 from hiddennet.settings.section import Number
 
@@ -176,13 +175,13 @@ class Hc(Search):
 
     def rounded(self, model: nn.Module) -> dict[str, Any]:
         """The layers that are searched, by name; none while fine-tuning."""
-        return {name: layer for name, layer in hidden_layers(model).items() if isinstance(layer.rule, Rounded)}
+        return {name: layer for name, layer in hidden_layers(model).items() if layer.scores is not None}
 
     def _powers(self) -> dict[str, float]:
         return {"alpha": self.section.alpha, "alpha_prime": self.section.alpha_prime}
 
     def _weights(self, layers: dict[str, Any]) -> list[Tensor] | None:
-        return [source_weight(layer) for layer in layers.values()] if self.section.regularizer == "var_red_2" else None
+        return [layer.source_weight() for layer in layers.values()] if self.section.regularizer == "var_red_2" else None
 
     def _add_regularizer(self, layers: dict[str, Any]) -> None:
         own = self.section
@@ -215,7 +214,7 @@ class Hc(Search):
     @torch.no_grad()
     def _drop_bottom_half(self, layers: dict[str, Any]) -> None:
         chosen = [layer for name, layer in layers.items() if name in self.counted]
-        weights = [source_weight(layer).contiguous() for layer in chosen]
+        weights = [layer.source_weight().contiguous() for layer in chosen]
         flags = [ops.unpack_mask(layer.flags, layer.weight_shape) for layer in chosen]
         threshold = strike_out(weights, flags, 0.5)
         for layer, weight in zip(chosen, weights, strict=True):

@@ -13,7 +13,7 @@ from hiddennet.methods.base import Init, Setting
 from hiddennet.methods.layers import Patterns, dense_names, draw_weights, learn, numbers
 from hiddennet.methods.search import Search, SearchSection
 from hiddennet.nn import KthValue, Redrawn, hide, redraw
-from hiddennet.ops.generate_weight import fans
+from hiddennet.ops.inits import fans
 from hiddennet.registry import register
 from hiddennet.settings.section import Density, Number, Positive
 

@@ -60,7 +60,7 @@ class MagnitudeTopK(Method):
         draw_weights(model, section, self.seed, names=dense)
         density = section.density if section.scale_fan else None
         draw_weights(model, section, self.seed, names=hidden, density=density)
-        rule = TopK(section.density, scope=section.scope, of="weights", removed="decimal")
+        rule = TopK(section.density, scope=section.scope, of="weights", rounding="decimal")
         if section.drop is not None:
             rule = TargetedDropout(section.density, section.drop, self.seed, scope=section.scope)
         gradient = "through" if section.drop is None else "masked"

@@ -128,7 +128,7 @@ class PeekABoo(PruneAtInit):
         hide(model, source=source, rule=rule, exclude=lambda name, _: name in dense)
         learn(model)
         for name, layer in hidden_layers(model).items():
-            if name in given and isinstance(layer.source, Flipped):
+            if name in given and layer.weight is not None:
                 _copy_signs(layer.weight, given[name])
         if section.psg is not None:
             signed = paper.signed if section.psg.signed is None else section.psg.signed

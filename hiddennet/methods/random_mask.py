@@ -9,6 +9,7 @@ from torch import nn
 
 from hiddennet import ops
 from hiddennet.methods.base import DrawnSection, Init, Method
+from hiddennet.methods.densities import DENSITIES, Densities, layer_counts
 from hiddennet.methods.layers import (
     Patterns,
     dense_names,
@@ -19,20 +20,25 @@ from hiddennet.methods.layers import (
     plain_layers,
 )
 from hiddennet.nn import Fixed, Stored, hide
-from hiddennet.nn.rules import kept_count
 from hiddennet.registry import register
 from hiddennet.settings.section import Density
 
 
-class RandomSection(DrawnSection):
-    """method: a fixed random mask (the papers' "random graph")."""
+class MaskSection(DrawnSection):
+    """Keys of a method that begins with a random mask."""
 
-    density: Density = Field(0.5, description="fraction of each layer's weights that is revealed")
+    density: Density = Field(0.5, description="fraction of the weights that is revealed")
     init: Init = Field("kaiming_normal", description="distribution of the weights at the start")
     scale_fan: bool = Field(False, description="multiply the fan by the density")
-    train_weights: bool = Field(True, description="false: the weights stay as they were drawn")
     mask_seed: int | None = Field(None, ge=0, lt=2**63, description="of the masks; null: made from the run's seed")
     exclude: Patterns
+
+
+class RandomSection(MaskSection):
+    """method: a fixed random mask (the papers' "random graph")."""
+
+    densities: Densities = DENSITIES
+    train_weights: bool = Field(True, description="false: the weights stay as they were drawn")
 
 
 @register("method", "random")
@@ -47,7 +53,8 @@ class RandomMask(Method):
         number = numbers(model)
         hidden = [name for name in plain_layers(model) if name not in dense]
         kept = self.counts(model, hidden)
-        if section.train_weights:
+        trains = getattr(section, "train_weights", True)
+        if trains:
             density = section.density if section.scale_fan else None
             draw_weights(model, section, self.seed, names=dense)
             draw_weights(model, section, self.seed, names=hidden, density=density)
@@ -64,12 +71,13 @@ class RandomMask(Method):
             return Fixed(self.mask(tuple(module.weight.shape), number[name], kept[name], module.weight.device))
 
         hide(model, source=source, rule=rule, exclude=lambda name, _: name in dense)
-        learn(model, dense=section.train_weights)
+        learn(model, dense=trains)
         return model
 
     def counts(self, model: nn.Module, hidden: list[str]) -> dict[str, int]:
         """How many weights of each hidden layer are revealed."""
-        return {name: kept_count(model.get_submodule(name).weight.numel(), self.section.density) for name in hidden}
+        shapes = {name: tuple(model.get_submodule(name).weight.shape) for name in hidden}
+        return layer_counts(self.section.densities, shapes, self.section.density)
 
     def mask(self, shape: tuple[int, ...], layer: int, k: int, device):
         """The mask of one layer: bool, exactly k ones. Independent of the weights' draw."""

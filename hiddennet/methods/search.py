@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from hiddennet.methods.base import DrawnSection, Method, Setting
 from hiddennet.methods.layers import learn, numbers
 from hiddennet.methods.sanity import MEANING, Check, alter
-from hiddennet.nn import Fixed, Stored, TopK, hidden_layers, hide, masks
+from hiddennet.nn import Fixed, Stored, hidden_layers, hide, masks
 from hiddennet.nn.expose import expose
-from hiddennet.nn.weights import source_weight
 from hiddennet.settings.recipe import Recipe, TrainStage
 
 
@@ -41,25 +40,16 @@ class SearchSection(DrawnSection):
         return found
 
 
-def importance(layer) -> Tensor | None:
-    """What a layer's mask is ranked by, the higher the better kept: float32, or None without scores."""
-    if layer.scores is None:
-        return None
-    by_magnitude = isinstance(layer.rule, TopK) and layer.rule.by == "magnitude"
-    scores = layer.scores.detach()
-    return scores.abs() if by_magnitude else scores
-
-
 @torch.no_grad()
 def train_weights_of(
     model: nn.Module, kept: dict[str, Tensor], *, sanity: Check | None, seed: int, train_batch_norm: bool
 ) -> None:
     """Turn a searched network into one with the fixed masks `kept` whose revealed weights learn, in place."""
     layers = hidden_layers(model)
-    weights = {name: source_weight(layer) for name, layer in layers.items()}
+    weights = {name: layer.source_weight() for name, layer in layers.items()}
     number = numbers(model)
     if sanity is not None:
-        scores = {name: importance(layer) for name, layer in layers.items()}
+        scores = {name: layer.rule.importance(layer) for name, layer in layers.items()}
         known = scores if all(found is not None for found in scores.values()) else None
         kept, weights = alter(sanity, kept, weights, known, seed)
     device = next(iter(layers.values())).selection.device

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
-from hiddennet.methods.random_mask import RandomMask, RandomSection
+from hiddennet.methods.random_mask import MaskSection, RandomMask
 from hiddennet.methods.smart_ratio_counts import keep_counts, keep_ratios
 from hiddennet.models import prunable
 from hiddennet.registry import register
@@ -19,10 +19,11 @@ from hiddennet.settings.section import Density, Number
 __all__ = ["SmartRatio", "keep_counts", "keep_ratios"]
 
 
-class SmartRatioSection(RandomSection):
+class SmartRatioSection(MaskSection):
     """method: a random mask with a density for each layer that falls with depth (smart ratio)."""
 
     density: Density = Field(0.05, description="fraction of all hidden weights that is revealed")
+    train_weights: bool = Field(True, description="false: the weights stay as they were drawn")
     version: Literal[1, 2] = Field(1, description="2: first and last layer as Gem-Miner keeps them (resnet20 only)")
     head_density: Number = Field(0.3, gt=0.0, le=1.0, description="density of the last layer")
     family: Literal["resnet", "vgg"] | None = Field(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hiddennet import ops
-from hiddennet.nn import HiddenMixin, Rounded
+from hiddennet.nn import HiddenMixin
 from hiddennet.ops.checks import check_choice, check_same_device, check_tensor
 from hiddennet.ops.strike_out import SCOPES
 
@@ -125,7 +125,7 @@ def strike_layers(
     Returns:
         The names of layers in which nothing is left.
     """
-    planes = [layer.flags if isinstance(layer.rule, Rounded) else layer.mask_bits for layer in layers.values()]
+    planes = [layer.rule.prunable(layer) for layer in layers.values()]
     ranked = [layer.scores if layer.scores is not None else layer.weight for layer in layers.values()]
     if scope == "threshold":
         for plane, scores in zip(planes, ranked, strict=True):

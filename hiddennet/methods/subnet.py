@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from hiddennet import artifact
 from hiddennet.methods.base import OpenRun
 from hiddennet.methods.layers import is_batch_norm, plain_layers
-from hiddennet.methods.search import Search, importance
+from hiddennet.methods.search import Search
 from hiddennet.nn import hidden_layers, masks
-from hiddennet.nn.weights import source_weight
 
 
 @dataclass
@@ -61,7 +60,7 @@ def read_subnet(where: str, model: nn.Module, open_run: OpenRun, *, scores: bool
         raise ValueError(f"method.subnet: expected a sub-network in {where}, got no hidden layers")
     state = {key: value for key, value in found.state_dict().items() if torch.is_tensor(value)}
     for name, layer in layers.items():
-        state[f"{name}.weight"] = source_weight(layer)
+        state[f"{name}.weight"] = layer.source_weight()
     own = model.state_dict()
     state = {key: state[key] for key in state if key in own or not key.startswith(tuple(layers))}
     normal = {name for name, module in model.named_modules() if is_batch_norm(module)}
@@ -83,6 +82,6 @@ def read_subnet(where: str, model: nn.Module, open_run: OpenRun, *, scores: bool
         )
     hidden = set(plain_layers(model))
     chosen = {name: revealed[name] for name in layers if name in hidden}
-    ranked = {name: importance(layer) for name, layer in layers.items()} if scores else {}
+    ranked = {name: layer.rule.importance(layer) for name, layer in layers.items()} if scores else {}
     known = ranked and all(score is not None for score in ranked.values())
     return Subnet(chosen, state, ranked if known else None)

@@ -12,7 +12,6 @@ from hiddennet.importers.checkpoint import read_checkpoint
 from hiddennet.methods.base import OpenRun
 from hiddennet.methods.layers import is_batch_norm
 from hiddennet.nn import hidden_layers
-from hiddennet.nn.weights import source_weight
 
 TORCHVISION = "torchvision:"
 
@@ -31,7 +30,7 @@ def read_weights(where: str, key: str, open_run: OpenRun) -> dict[str, Tensor]:
         model = artifact.load(path) if run is None else run.model
         state = {key: value for key, value in model.state_dict().items() if torch.is_tensor(value)}
         for name, layer in hidden_layers(model).items():
-            state[f"{name}.weight"] = source_weight(layer)
+            state[f"{name}.weight"] = layer.source_weight()
         return state
     if not path.is_file():
         raise FileNotFoundError(
@@ -116,7 +115,6 @@ def load_weights(model: nn.Module, where: str, open_run: OpenRun) -> list[str]:
 def _matters(model: nn.Module, key: str) -> bool:
     """Whether leaving out a tensor changes what the network computes, rather than how it learns."""
     owner, _, leaf = key.rpartition(".")
-    if leaf in ("scores", "mask_bits", "draw", "num_batches_tracked"):
-        return False
     modules = dict(model.named_modules())
-    return owner in modules and (is_batch_norm(modules[owner]) or leaf in ("weight", "bias"))
+    counted = owner in modules and is_batch_norm(modules[owner]) and leaf != "num_batches_tracked"
+    return counted or (owner in modules and leaf in ("weight", "bias"))

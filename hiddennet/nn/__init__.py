@@ -1,14 +1,20 @@
-"""Layers, sources and rules: a hidden layer's effective weight is its source's weights where its rule reveals them."""
+"""Layers, sources and rules: a hidden layer's effective weight is its source's weights where its rule keeps them."""
 
+from hiddennet.nn.activated import Activated
+from hiddennet.nn.flipped import Flipped
+from hiddennet.nn.grouped import Grouped, PerChannel
 from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.hide import hide
-from hiddennet.nn.latent import Latent, latent
 from hiddennet.nn.layers import HiddenConv2d, HiddenLinear
 from hiddennet.nn.network import density, hidden_layers, hides, masks, refresh, select
 from hiddennet.nn.psg import PSGConv2d, PSGLinear, psg
-from hiddennet.nn.redraw import redraw
-from hiddennet.nn.rules import All, Fixed, KthValue, Rounded, Sampled, TargetedDropout, Threshold, TopK
-from hiddennet.nn.sources import Activated, Flipped, Generated, Redrawn, Stored
+from hiddennet.nn.redraw import Redrawn, redraw
+from hiddennet.nn.rounded import Rounded
+from hiddennet.nn.rule import Rule, Selecting
+from hiddennet.nn.rules import All, Fixed, KthValue, Sampled, Threshold, TopK
+from hiddennet.nn.source import Source
+from hiddennet.nn.sources import Generated, Stored
+from hiddennet.nn.targeted import TargetedDropout
 from hiddennet.nn.wiring import Wiring, wirings
 
 __all__ = [
@@ -17,16 +23,20 @@ __all__ = [
     "Fixed",
     "Flipped",
     "Generated",
+    "Grouped",
     "HiddenConv2d",
     "HiddenLinear",
     "HiddenMixin",
     "KthValue",
-    "Latent",
     "PSGConv2d",
     "PSGLinear",
+    "PerChannel",
     "Redrawn",
     "Rounded",
+    "Rule",
     "Sampled",
+    "Selecting",
+    "Source",
     "Stored",
     "TargetedDropout",
     "Threshold",
@@ -36,7 +46,6 @@ __all__ = [
     "hidden_layers",
     "hide",
     "hides",
-    "latent",
     "masks",
     "psg",
     "redraw",

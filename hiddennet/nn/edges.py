@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hiddennet import ops
-from hiddennet.ops.generate_weight import InitScale, fill
+from hiddennet.ops.generate_weight import fill
+from hiddennet.ops.inits import InitScale
 
 Prefixes = tuple[tuple[int, int, int], ...]
 
@@ -40,7 +41,7 @@ def largest_from(weight: Tensor, k: int, usable: Tensor | None, hint: Tensor | N
     if scores.dtype != torch.float64:
         scores = scores.float().contiguous()
         found = ops.topk_select([scores], [k], by=by, hint=hint)
-        return ops.rule_mask(scores, ops.Rule.selected(found[0], by), scores.shape), found
+        return ops.rule_mask(scores, ops.Mask.selected(found[0], by), scores.shape), found
     values = scores.abs() if by == "magnitude" else scores
     mask = torch.ones(scores.numel(), dtype=torch.bool, device=scores.device)
     mask[values.flatten().sort(stable=True).indices[: scores.numel() - k]] = False

@@ -1,30 +1,34 @@
-"""HiddenMixin: what hidden layers share: scores, the state of source and rule, and the effective weight."""
+"""HiddenMixin: what hidden layers share: scores, a rule, a source, and the effective weight made of them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hiddennet import ops
-from hiddennet.nn.rounded import add_rounded_state, rounded_scores, rounded_state
-from hiddennet.nn.rules import All, Fixed, Rounded, Rule, Sampled, TargetedDropout, Threshold, TopK, select_rows
-from hiddennet.nn.sources import Activated
-from hiddennet.nn.targeted import targeted_state
-from hiddennet.nn.weights import WeightState
+from hiddennet.nn.memo import Memo
+from hiddennet.nn.rule import Rule
+from hiddennet.nn.source import Source
 from hiddennet.ops.checks import check_choice
-from hiddennet.ops.masked_weight import effective_weight
+from hiddennet.ops.inits import InitScale
+from hiddennet.ops.masked_weight import MaskedWeight, effective_weight
+
+ScoreInit = str | float | Callable[[Tensor], object]
 
 
-class HiddenMixin(WeightState):
-    """What both layers share: scores, the state of source and rule, and the effective weight.
+class HiddenMixin:
+    """A layer whose weight is what its source gives where its rule keeps it. It asks both and knows no kinds of them.
 
     Attributes:
         scores: float32 Parameter of the weight's shape, or None for rules without scores.
-        weight: Parameter when the source is Stored, else None.
-        source, rule: their descriptions.
+        weight: Parameter when the source stores its weights, else None.
+        weight_shape: of the weight, [out, in, *kernel].
+        source, rule: what the layer asks; what they keep is in its parameters and buffers.
+        scaled: kind and scale of generated weights.
         plan: name of a plan of hiddennet.ops.PLANS, or None for the fastest known (convolutions).
         psg: in training, the weight's gradient is PSG's, whatever the plan (hiddennet.psg sets it); of no state dict.
         input_signed: whether PSG's codes of the input are signed.
@@ -32,63 +36,51 @@ class HiddenMixin(WeightState):
 
     scores: nn.Parameter | None
     weight: nn.Parameter | None
+    scaled: InitScale
+    plan: str | None = None
     psg: ops.PSGConfig | None = None
     input_signed: bool = False
 
-    def _setup(self, shape: tuple[int, ...], source, rule: Rule, score_init: str | float | Callable) -> None:
-        self.weight_shape = torch.Size(shape)
-        self.plan = None
-        device = self.weight.device
-        self.rule = rule
-        self._add_rule_state(device)
-        if rule.has_scores:
-            self.scores = nn.Parameter(torch.empty(shape, dtype=torch.float32, device=device))
-            self.reset_scores(score_init)
-        else:
-            self.register_parameter("scores", None)
-        self._add_source(source, device)
-        self._row: Tensor | None = None
-        self._row_key: tuple | None = None
-        self._selected_by_network = False
-
-    def _add_rule_state(self, device: torch.device) -> None:
-        rule = self.rule
-        if isinstance(rule, Fixed):
-            if rule.mask is None or rule.mask.shape != self.weight_shape:
-                raise ValueError(
-                    f"{type(self).__name__}: expected a mask of shape {tuple(self.weight_shape)}, "
-                    f"got {None if rule.mask is None else tuple(rule.mask.shape)}"
+    def become_hidden(self, source: Source, rule: Rule, score_init: ScoreInit, *, fresh: bool) -> None:
+        """Take source and rule in place of the plain layer's weight, whose values are undefined where it is `fresh`."""
+        for role, part, kind in (("source", source, Source), ("rule", rule, Rule)):
+            if not isinstance(part, kind):
+                raise TypeError(
+                    f"{type(self).__name__}: expected {role} to be a hiddennet.nn.{kind.__name__}, such as "
+                    f"{'Generated() or Stored()' if kind is Source else 'TopK(0.5)'}, got {type(part).__name__}"
                 )
-            bits = ops.pack_mask(rule.mask.bool())
-            self.register_buffer("mask_bits", bits.to(device))
-            known = not (rule.mask.is_meta or device.type == "meta")
-            self._kept = int(rule.mask.count_nonzero()) if known else None
-            self.rule = Fixed(None)  # the bits are kept, not the bytes
-        if isinstance(rule, (Sampled, TargetedDropout)):
-            # step 0 is the fixed draw of evaluation; training counts from 1
-            self.register_buffer("draw", torch.ones(1, dtype=torch.int64, device=device))
-        if isinstance(rule, TargetedDropout):
-            every = ops.pack_mask(torch.ones(self.weight_shape.numel(), dtype=torch.bool)).to(device)
-            self.register_buffer("all_bits", every, persistent=False)
-        if isinstance(rule, Rounded):
-            add_rounded_state(self, rule, device)
-        row = torch.zeros(4, dtype=torch.int32, device=device)
-        if isinstance(rule, Threshold):
-            row.copy_(ops.Rule.threshold(rule.t, rule.by).selection)
-        if isinstance(rule, Rounded):
-            row.copy_(ops.Rule.rounded(rule.threshold, self.flags).selection)
-        self.register_buffer("selection", row, persistent=False)
+        self.weight_shape = self.weight.shape
+        device = self.weight.device
+        self.register_buffer("selection", torch.zeros(4, dtype=torch.int32, device=device), persistent=False)
+        self.rule = rule
+        self.rule = rule.attach(self)
+        self.source = source
+        self.source = source.attach(self, fresh)
+        self._selected = Memo()
+        self._in_pass = False  # within a forward of the whole network, which has selected for all layers
+        self.register_parameter("scores", None)
+        if rule.has_scores:
+            self.scores = nn.Parameter(torch.empty(self.weight_shape, dtype=torch.float32, device=device))
+            self.reset_scores(score_init)
+        elif rule.selects and rule.ranked(self) is None:
+            raise ValueError(
+                f"{type(self).__name__}: expected a source that stores its weights, such as Stored(), for {rule}, "
+                f"got {source}"
+            )
 
     def reset_parameters(self) -> None:
         """Called by torch's constructor; the weight is made later, from the source."""
 
+    @property
+    def _score_bound(self) -> float:
+        return 1 / math.sqrt(max(1, math.prod(self.weight_shape[1:])))
+
     def _reset_bias(self) -> None:
         if self.bias is not None:
-            bound = 1 / math.sqrt(max(1, math.prod(self.weight_shape[1:])))
-            nn.init.uniform_(self.bias, -bound, bound)
+            nn.init.uniform_(self.bias, -self._score_bound, self._score_bound)
 
     @torch.no_grad()
-    def reset_scores(self, init: str | float | Callable[[Tensor], object] = "kaiming_uniform") -> None:
+    def reset_scores(self, init: ScoreInit = "kaiming_uniform") -> None:
         """Draw the scores from torch's generator: U(+-1/sqrt(fan_in)) (edge-popup), one constant, or by a function
         that fills the tensor it is given."""
         if callable(init):
@@ -98,143 +90,92 @@ class HiddenMixin(WeightState):
             self.scores.fill_(float(init))
             return
         check_choice("reset_scores", "score_init", init, ("kaiming_uniform",))
-        bound = 1 / math.sqrt(max(1, math.prod(self.weight_shape[1:])))
-        nn.init.uniform_(self.scores, -bound, bound)
+        nn.init.uniform_(self.scores, -self._score_bound, self._score_bound)
 
-    @property
-    def k(self) -> int | None:
-        """How many weights a layer-wise TopK keeps; None for other rules, and where ties can keep more."""
-        if isinstance(self.rule, TopK) and self.rule.scope == "layer" and not self.rule.keeps_ties:
-            return self.rule.count(self.weight_shape.numel())
-        return None
+    # the selection
 
-    @property
-    def ranked(self) -> Tensor:
-        """The tensor TopK ranks: the scores, or the stored weights."""
-        return self.scores if self.rule.has_scores else self.weight
-
-    def forget_selection(self) -> None:
-        """Drop the cached selection, so that the next forward selects again."""
-        self._row, self._row_key = None, None
+    def forget(self) -> None:
+        """Drop the mask that was selected, so that it is selected again."""
+        self._selected.forget()
 
     def train(self, mode: bool = True):
-        """As torch's; a switch also drops the cached selection, since some optimisers (fused ones on a CPU) write
-        parameters without raising the version by which a change is noticed."""
+        """As torch's; a switch also drops the mask that was selected."""
         if mode != self.training:
-            self.forget_selection()
+            self.forget()
         return super().train(mode)
 
-    def keep_selection(self, row: Tensor) -> None:
-        """Take a row of topk_select for the scores as they are now."""
-        self._row = row
-        self._row_key = self._key()
-        with torch.no_grad():
-            self.selection.copy_(row)
+    def keep_selected(self, mask: ops.Mask) -> None:
+        """Take the mask that the rule selected for its numbers as they are now."""
+        self._selected.keep(mask, self.rule.ranked(self))
+        self._rule_selected = self.rule
 
-    def _key(self) -> tuple | None:
+    def is_selected(self) -> bool:
+        """Whether the mask that was selected is that of the rule and its numbers as they are now."""
+        if self._selected.value is None or self._rule_selected is not self.rule:
+            return False
         if torch.compiler.is_compiling():
-            return None
-        ranked = self.ranked
-        return ranked.data_ptr(), ranked._version, self.rule
+            return self._in_pass
+        # in training a layer's own mask serves the forward it was selected for: who writes to `.data` in a loop of his
+        # own is seen by the next one
+        lasts = self._in_pass or not self.training or not self.rule.alone
+        return lasts and self._selected.current(self.rule.ranked(self))
 
-    def selection_is_current(self) -> bool:
-        """Whether the cached selection belongs to the scores as they are now."""
-        return self._row is not None and not torch.compiler.is_compiling() and self._row_key == self._key()
+    @torch.no_grad()
+    def selected(self) -> ops.Mask:
+        """The mask of a rule that selects."""
+        if not self.is_selected():
+            if not self.rule.alone:
+                raise RuntimeError(
+                    f"{type(self).__name__}: expected a selection over the whole model for {self.rule}, got none; "
+                    "call the model given to hide(), or hiddennet.select(model) before its parts"
+                )
+            self.keep_selected(self.rule.select([self])[0])
+        return self._selected.value
 
-    def _selection_row(self) -> Tensor:
-        may_reuse = self._selected_by_network or not self.training
-        chosen_in_graph = self._row is not None and torch.compiler.is_compiling()
-        if may_reuse and (chosen_in_graph or self.selection_is_current()):
-            return self._row
-        if self.rule.scope == "global":
-            raise RuntimeError(
-                f"{type(self).__name__}: expected a selection over the whole model for TopK(scope='global'), got none; "
-                "call the model given to hide(), or hiddennet.select(model) before its parts"
-            )
-        row = select_rows([self.ranked], [self.rule], self.selection[None])[0]
-        self.keep_selection(row)
-        return row
+    # the weight
 
-    def _topk_state(self) -> ops.Rule:
-        return ops.Rule(self.rule.by, self._selection_row())
-
-    def rule_state(self) -> ops.Rule:
-        """The rule as the ops take it, for the scores as they are now."""
-        rule = self.rule
-        if isinstance(rule, TargetedDropout) and self.training:
-            return targeted_state(self, self._topk_state())
-        if isinstance(rule, TopK):
-            return self._topk_state()
-        if isinstance(rule, Threshold):
-            return ops.Rule(rule.by, self.selection)
-        if isinstance(rule, Fixed):
-            return ops.Rule("bits", self.selection, bits=self.mask_bits)
-        if isinstance(rule, All):
-            return ops.Rule("all", self.selection)
-        if isinstance(rule, Rounded):
-            return rounded_state(self, self.training)
-        if self.training:
-            return ops.Rule("sampled", self.selection, step=self.draw.clone(), seed=rule.seed)
-        if rule.evaluation == "expectation":
-            return ops.Rule("expectation", self.selection)
-        return self._fixed_draw()
-
-    def _fixed_draw(self) -> ops.Rule:
-        return ops.Rule("sampled", self.selection, step=torch.zeros_like(self.draw), seed=self.rule.seed)
-
-    def _scores_for_ops(self) -> Tensor | None:
-        if isinstance(self.rule, TopK) and not self.rule.has_scores:
-            return self.weight.detach()
-        return rounded_scores(self, self.training) if isinstance(self.rule, Rounded) else self.scores
-
-    def _after_forward(self) -> None:
-        if not self.training:
-            return
-        if "draw" in self._buffers:
-            with torch.no_grad():
-                self.draw.add_(1)
-        if isinstance(self.rule, Rounded) and self.rule.noise:
-            self.rounding_step += 1
+    def masked_weight(self) -> MaskedWeight:
+        """The weight of a forward as the ops take it."""
+        rule, training = self.rule, self.training
+        return MaskedWeight.of(rule.scores(self, training), rule.state(self, training), self.source.state(self))
 
     def effective_weight(self) -> Tensor:
-        """The weight the layer computes with: float32, weight where revealed and +0 elsewhere; differentiable."""
-        return effective_weight(self._scores_for_ops(), self.rule_state(), self.source_state(), torch.float32)
+        """The weight the layer computes with: float32, the source's where kept and +0 elsewhere; differentiable."""
+        return effective_weight(self.masked_weight())
 
     def weight_in_pass(self) -> Tensor:
         """effective_weight() in place of the layer's forward, for a model that multiplies by it several times in one
         pass: it counts as a forward, after which a sampled layer draws anew."""
         weight = self.effective_weight()
-        self._after_forward()
+        if self.training:
+            self.rule.after_forward(self)
         return weight
 
     @torch.no_grad()
-    def mask(self) -> Tensor:
-        """What is revealed: bool of the weight's shape. A layer that draws or rounds gives its mask of evaluation."""
-        scores = self._scores_for_ops()
-        if isinstance(self.rule, Sampled):
-            rule = self._fixed_draw()
-        elif isinstance(self.rule, TopK):
-            rule = self._topk_state()
-        elif isinstance(self.rule, Rounded):
-            rule, scores = rounded_state(self, training=False), rounded_scores(self, training=False)
-        else:
-            rule = self.rule_state()
-        revealed = ops.rule_mask(scores, rule, self.weight_shape, layer=self.source.layer)
-        return revealed & (self.activated_weight() != 0) if isinstance(self.source, Activated) else revealed
+    def source_weight(self) -> Tensor:
+        """All weights of the source, kept or not: float32 of the weight's shape."""
+        return ops.masked_weight(None, ops.Mask("all", self.selection), source=self.source.state(self))
 
     @torch.no_grad()
+    def mask(self) -> Tensor:
+        """What is kept: bool of the weight's shape. A layer that draws or rounds gives its mask of evaluation."""
+        return self.source.narrow(self, self.rule.mask(self))
+
     def kept(self) -> float:
-        """How many weights are revealed; for a sampled layer the expected number."""
-        if self.k is not None:
-            return self.k
-        if isinstance(self.rule, Sampled):
-            return float(torch.sigmoid(self.scores.double()).sum())
-        return int(self.mask().count_nonzero())
+        """How many weights are kept; for a sampled layer the expected number."""
+        return self.rule.kept(self)
+
+    @property
+    def k(self) -> int | None:
+        """How many weights the rule keeps whatever the scores; None where that depends on them."""
+        return self.rule.k(self)
 
     @property
     def density(self) -> float:
-        """The revealed fraction of the weights."""
+        """The kept fraction of the weights."""
         return self.kept() / max(1, self.weight_shape.numel())
+
+    # what is saved
 
     def spec(self) -> dict:
         """Source and rule as a plain dict."""
@@ -252,8 +193,16 @@ class HiddenMixin(WeightState):
                         f"{type(self).__name__}: expected a state dict with {part} {name}={mine[part].get(name)!r}, "
                         f"got {value!r}; hide() the model with the source and rule it was saved with"
                     )
-        self.forget_selection()
+        self.forget()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args, **kwargs) -> None:
+        self.source.load(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        self.source.save(self, destination, prefix)
 
     def _describe(self) -> str:
-        source = getattr(self.source, "init", "stored")
+        source = getattr(self.source, "init", self.source.kind)
         return f"source={source}, rule={self.rule.spec()}"

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import fnmatch
 from collections.abc import Callable, Iterable
 
 from torch import nn
 
-from hiddennet.nn.hidden import HiddenMixin
-from hiddennet.nn.layers import HiddenConv2d, HiddenLinear
-from hiddennet.nn.network import select_before_forward
-from hiddennet.nn.rules import Rule, TopK
-from hiddennet.nn.sources import Generated, Stored
+from hiddennet.nn.hidden import HiddenMixin, ScoreInit
+from hiddennet.nn.layers import HIDDEN
+from hiddennet.nn.network import begin_pass, end_pass
+from hiddennet.nn.rule import Rule
+from hiddennet.nn.rules import TopK
+from hiddennet.nn.source import Source
+from hiddennet.nn.sources import Generated
 
 Filter = Iterable[str] | str | Callable[[str, nn.Module], bool] | None
 
@@ -36,47 +39,36 @@ def _check_patterns(which: Filter, role: str, names: list[str]) -> None:
             )
 
 
-def _convert(
-    module: nn.Module, source: Generated | Stored, rule: Rule, score_init: str | float | Callable
-) -> nn.Module:
-    """A hidden layer with the module's geometry, bias and, for Stored(None), its weight."""
-    if isinstance(source, Stored) and source.weight is None:
-        source = dataclasses.replace(source, weight=module.weight.detach())
-    common = {"source": source, "rule": rule, "score_init": score_init, "device": module.weight.device}
-    if isinstance(module, nn.Conv2d):
-        layer = HiddenConv2d(
-            module.in_channels,
-            module.out_channels,
-            module.kernel_size,
-            module.stride,
-            module.padding,
-            module.dilation,
-            module.groups,
-            module.bias is not None,
-            module.padding_mode,
-            **common,
-        )
-    else:
-        layer = HiddenLinear(module.in_features, module.out_features, module.bias is not None, **common)
-    if module.bias is not None:
-        layer.bias = module.bias
-    layer.train(module.training)
-    return layer
+def _convert(chosen: dict[str, nn.Module], parts: list[tuple[Source, Rule]], score_init: ScoreInit) -> None:
+    """Turn plain layers into hidden ones of these sources and rules, in place: all of them, or on an error none."""
+    before = [(m, type(m), {k: copy.copy(v) for k, v in m.__dict__.items()}) for m in chosen.values()]
+    learned = [(p, p.requires_grad) for m in chosen.values() for p in m.parameters(recurse=False)]
+    try:
+        for module, (source, rule) in zip(chosen.values(), parts, strict=True):
+            module.__class__ = HIDDEN[type(module)]
+            module.become_hidden(source, rule, score_init, fresh=False)
+    except BaseException:
+        for module, plain, state in before:
+            module.__class__, module.__dict__ = plain, state
+        for parameter, requires_grad in learned:
+            parameter.requires_grad_(requires_grad)
+        raise
 
 
 def hide(
     model: nn.Module,
-    source: Generated | Stored | Callable[[str, nn.Module], Generated | Stored] | None = None,
+    source: Source | Callable[[str, nn.Module], Source] | None = None,
     rule: Rule | Callable[[str, nn.Module], Rule] | None = None,
     *,
     include: Filter = None,
     exclude: Filter = None,
-    score_init: str | float | Callable = "kaiming_uniform",
+    score_init: ScoreInit = "kaiming_uniform",
 ) -> nn.Module:
-    """Replace the model's Conv2d and Linear layers by hidden ones, in place, and return the model.
+    """Turn the model's Conv2d and Linear layers into hidden ones, in place, and return the model.
 
+    A layer stays the object it is, wherever it stands, with its bias and its hooks; on an error the model is as it was.
     Subclasses of the two are left alone, since their own forward would be lost. Layers are numbered in module order;
-    a source without a layer number gets its layer's. Biases and all other modules stay as they are.
+    a source without a layer number gets its layer's.
 
     Args:
         model: any nn.Module; a single Conv2d or Linear has no parent to be replaced in and is refused.
@@ -91,14 +83,14 @@ def hide(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"hide: expected model to be an nn.Module, got {type(model).__name__}")
-    if type(model) in (nn.Conv2d, nn.Linear):
+    if type(model) in HIDDEN:
         raise TypeError(
             f"hide: expected a model that holds layers, got a single {type(model).__name__}; "
             "use HiddenConv2d or HiddenLinear"
         )
     source = source if source is not None else Generated()
     rule = rule if rule is not None else TopK(0.5)
-    found = {name: m for name, m in model.named_modules() if type(m) in (nn.Conv2d, nn.Linear)}
+    found = {name: m for name, m in model.named_modules() if type(m) in HIDDEN}
     _check_patterns(include, "include", list(found))
     _check_patterns(exclude, "exclude", list(found))
     chosen = {
@@ -109,21 +101,15 @@ def hide(
     }
     if not chosen:
         raise ValueError(f"hide: expected layers to hide, got none of {len(found)} Conv2d and Linear layers")
-    number = sum(isinstance(m, HiddenMixin) for m in model.modules())
-    replaced: dict[int, nn.Module] = {}
-    for name, module in chosen.items():
+    parts = []
+    first = sum(isinstance(m, HiddenMixin) for m in model.modules())
+    for number, (name, module) in enumerate(chosen.items(), start=first):
         here = source(name, module) if callable(source) else source
-        if here.layer is None:
+        if getattr(here, "layer", 0) is None:
             here = dataclasses.replace(here, layer=number)
-        layer_rule = rule(name, module) if callable(rule) else rule
-        layer = _convert(module, here, layer_rule, score_init)
-        layer._selected_by_network = True
-        replaced[id(module)] = layer
-        number += 1
-    for parent in list(model.modules()):
-        for child_name, child in list(parent.named_children()):
-            if id(child) in replaced:
-                setattr(parent, child_name, replaced[id(child)])
-    if select_before_forward not in model._forward_pre_hooks.values():
-        model.register_forward_pre_hook(select_before_forward)
+        parts.append((here, rule(name, module) if callable(rule) else rule))
+    _convert(chosen, parts, score_init)
+    if begin_pass not in model._forward_pre_hooks.values():
+        model.register_forward_pre_hook(begin_pass)
+        model.register_forward_hook(end_pass)
     return model

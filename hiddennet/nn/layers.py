@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hiddennet.nn.hidden import HiddenMixin
-from hiddennet.nn.rules import Rule, TopK
-from hiddennet.nn.sources import Generated, Stored
-from hiddennet.ops.checks import check_choice
-from hiddennet.ops.masked_conv import PLANS, conv2d, linear
+from hiddennet.nn.hidden import HiddenMixin, ScoreInit
+from hiddennet.nn.rule import Rule
+from hiddennet.nn.rules import TopK
+from hiddennet.nn.source import Source
+from hiddennet.nn.sources import Generated
+from hiddennet.ops.masked_conv import conv2d, linear
 from hiddennet.ops.psg import hidden_conv2d, hidden_linear
 
 
@@ -20,8 +19,8 @@ class HiddenConv2d(HiddenMixin, nn.Conv2d):
     """torch.nn.Conv2d whose weight is source x rule(scores).
 
     Args:
-        source: Generated or Stored. rule: TopK, Threshold, Sampled, Fixed or All.
-        score_init: "kaiming_uniform" (U(+-1/sqrt(fan_in)), torch's generator) or a constant.
+        source: a hiddennet.nn.Source; Generated() by default. rule: a hiddennet.nn.Rule; TopK(0.5) by default.
+        score_init: "kaiming_uniform" (U(+-1/sqrt(fan_in)), torch's generator), a constant, or a function that fills.
         The others are torch.nn.Conv2d's; the default is no bias, as in the papers.
     """
 
@@ -38,32 +37,28 @@ class HiddenConv2d(HiddenMixin, nn.Conv2d):
         padding_mode: str = "zeros",
         device=None,
         *,
-        source: Generated | Stored | None = None,
+        source: Source | None = None,
         rule: Rule | None = None,
-        score_init: str | float = "kaiming_uniform",
+        score_init: ScoreInit = "kaiming_uniform",
     ) -> None:
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device
         )
-        if isinstance(source, Stored) and source.weight is None:
-            nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        self._setup(tuple(self.weight.shape), source or Generated(), rule or TopK(0.5), score_init)
+        self.become_hidden(source or Generated(), rule or TopK(0.5), score_init, fresh=True)
         self._reset_bias()
 
     def forward(self, x: Tensor) -> Tensor:
         padding = self.padding
         if self.padding_mode != "zeros":
             x = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
-            padding = 0
-        if self.plan is not None:
-            check_choice("HiddenConv2d", "plan", self.plan, tuple(PLANS))
-        parts = (self._scores_for_ops(), self.rule_state(), self.source_state(), self.bias)
-        numbers = (self.stride, padding, self.dilation, self.groups)
+            padding = (0, 0)
+        weight, numbers = self.masked_weight(), (self.stride, padding, self.dilation, self.groups)
         if self.psg is not None and self.training and torch.is_grad_enabled():
-            y = hidden_conv2d(x, *parts, numbers, self.psg, self.input_signed)
+            y = hidden_conv2d(x, weight, self.bias, numbers, self.psg, self.input_signed)
         else:
-            y = conv2d(x, *parts, *numbers, self.plan)
-        self._after_forward()
+            y = conv2d(x, weight, self.bias, *numbers, self.plan)
+        if self.training:
+            self.rule.after_forward(self)
         return y
 
     def extra_repr(self) -> str:
@@ -80,24 +75,27 @@ class HiddenLinear(HiddenMixin, nn.Linear):
         bias: bool = False,
         device=None,
         *,
-        source: Generated | Stored | None = None,
+        source: Source | None = None,
         rule: Rule | None = None,
-        score_init: str | float = "kaiming_uniform",
+        score_init: ScoreInit = "kaiming_uniform",
     ) -> None:
         super().__init__(in_features, out_features, bias, device)
-        if isinstance(source, Stored) and source.weight is None:
-            nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        self._setup(tuple(self.weight.shape), source or Generated(), rule or TopK(0.5), score_init)
+        self.become_hidden(source or Generated(), rule or TopK(0.5), score_init, fresh=True)
         self._reset_bias()
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = (self._scores_for_ops(), self.rule_state(), self.source_state(), self.bias)
+        weight = self.masked_weight()
         if self.psg is not None and self.training and torch.is_grad_enabled():
-            y = hidden_linear(x, *parts, self.psg, self.input_signed)
+            y = hidden_linear(x, weight, self.bias, self.psg, self.input_signed)
         else:
-            y = linear(x, *parts)
-        self._after_forward()
+            y = linear(x, weight, self.bias)
+        if self.training:
+            self.rule.after_forward(self)
         return y
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self._describe()}"
+
+
+HIDDEN: dict[type[nn.Module], type[HiddenMixin]] = {nn.Conv2d: HiddenConv2d, nn.Linear: HiddenLinear}
+PLAIN = {hidden: plain for plain, hidden in HIDDEN.items()}

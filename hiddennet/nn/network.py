@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from hiddennet.nn.hidden import HiddenMixin
-from hiddennet.nn.rules import TopK, select_rows
 from hiddennet.nn.wiring import Wiring, wirings
 
 
@@ -22,48 +23,62 @@ def hides(model: nn.Module) -> bool:
     return any(isinstance(module, (HiddenMixin, Wiring)) for module in model.modules())
 
 
-def _groups(layers: list[HiddenMixin]) -> list[list[HiddenMixin]]:
-    """Layers that one call can serve: of one device, kind, order and scope (one rule, where the ranking is global)."""
-    groups: dict[tuple, list[HiddenMixin]] = defaultdict(list)
+def _selecting(model: nn.Module) -> list[HiddenMixin]:
+    found = []
+    for module in model.modules():
+        if isinstance(module, HiddenMixin) and module.rule.selects:
+            found.append(module)
+    return found
+
+
+@torch.no_grad()
+def _select(layers: list[HiddenMixin]) -> None:
+    groups: dict[Hashable, list[HiddenMixin]] = defaultdict(list)
     for layer in layers:
-        rule = layer.rule
-        whole = rule if rule.scope == "global" else None
-        groups[(layer.ranked.device, type(rule), rule.by, rule.scope, whole)].append(layer)
-    return list(groups.values())
-
-
-def _select_group(layers: list[HiddenMixin]) -> None:
-    rules = [layer.rule for layer in layers]
-    hint = torch.stack([layer.selection for layer in layers])
-    rows = select_rows([layer.ranked for layer in layers], rules[:1] if rules[0].scope == "global" else rules, hint)
-    for layer, row in zip(layers, rows.unbind(0), strict=True):
-        layer.keep_selection(row)
+        device = layer.selection.device
+        if device.type != "meta":
+            groups[device, layer.rule.group(layer)].append(layer)
+    for members in groups.values():
+        for layer, mask in zip(members, members[0].rule.select(members), strict=True):
+            layer.keep_selected(mask)
 
 
 def select(model: nn.Module) -> None:
-    """Select for every TopK layer of the model, all layers in one call. hide() has the model do so at each forward."""
-    layers = [layer for layer in hidden_layers(model).values() if isinstance(layer.rule, TopK)]
-    if not layers or layers[0].ranked.device.type == "meta":
-        return
-    for group in _groups(layers):
-        _select_group(group)
+    """Select for every layer whose rule compares scores, all layers of a kind in one call. hide() has the model do so
+    at each forward."""
+    _select(_selecting(model))
 
 
 def refresh(model: nn.Module) -> None:
-    """Forget all cached selections: after writing scores behind autograd's back (`.data`) or replaying a graph."""
-    for layer in hidden_layers(model).values():
-        layer.forget_selection()
+    """Forget all that layers and wirings made of scores and weights: after writing behind autograd's back (`.data`) or
+    replaying a graph."""
+    for module in model.modules():
+        if isinstance(module, (HiddenMixin, Wiring)):
+            module.forget()
 
 
-def select_before_forward(model: nn.Module, _inputs) -> None:
+def begin_pass(model: nn.Module, _inputs: object = None) -> None:
     """Forward pre-hook of hide(): select at each training forward, and in evaluation when scores moved."""
-    layers = [m for m in model.modules() if isinstance(m, HiddenMixin) and isinstance(m.rule, TopK)]
-    if any(layer.training or not layer.selection_is_current() for layer in layers):
-        select(model)
+    layers = _selecting(model)
+    for layer in layers:
+        if layer.training or not layer.is_selected():
+            _select(layers)
+            break
+    for layer in layers:
+        layer._in_pass = True
+
+
+def end_pass(model: nn.Module, _inputs: object = None, _output: object = None) -> None:
+    """Forward hook of hide(): what comes after, such as a call of a part alone, selects for itself."""
+    for layer in _selecting(model):
+        layer._in_pass = False
+
+
+HOOKS = (begin_pass, end_pass)  # what hide() registers on a model
 
 
 def density(model: nn.Module) -> float:
-    """The revealed fraction of all hidden layers' weights (for sampled layers the expected one) and of all positions
+    """The kept fraction of all hidden layers' weights (for sampled layers the expected one) and of all positions
     of wirings, usable or not."""
     layers, graphs = hidden_layers(model).values(), wirings(model).values()
     total = sum(layer.weight_shape.numel() for layer in layers) + sum(graph.weight.numel() for graph in graphs)
@@ -72,18 +87,21 @@ def density(model: nn.Module) -> float:
             f"density: expected a model with hidden layers or wirings, got {type(model).__name__} without any; hide() "
             "it first, or ask for that of the network it was made from (a compact one has neither)"
         )
-    _ensure_selected(model)
-    return (sum(layer.kept() for layer in layers) + sum(graph.edges for graph in graphs)) / total
+    with _in_pass(model):
+        return (sum(layer.kept() for layer in layers) + sum(graph.edges for graph in graphs)) / total
 
 
 def masks(model: nn.Module) -> dict[str, Tensor]:
-    """What each hidden layer and each wiring reveals: name -> bool of the weight's shape."""
-    _ensure_selected(model)
-    found = {name: layer.mask() for name, layer in hidden_layers(model).items()}
+    """What each hidden layer and each wiring keeps: name -> bool of the weight's shape."""
+    with _in_pass(model):
+        found = {name: layer.mask() for name, layer in hidden_layers(model).items()}
     return found | {name: wiring.mask() for name, wiring in wirings(model).items()}
 
 
-def _ensure_selected(model: nn.Module) -> None:
-    layers = [layer for layer in hidden_layers(model).values() if isinstance(layer.rule, TopK)]
-    if not all(layer.selection_is_current() for layer in layers):
-        select(model)
+@contextmanager
+def _in_pass(model: nn.Module) -> Iterator[None]:
+    begin_pass(model)
+    try:
+        yield
+    finally:
+        end_pass(model)

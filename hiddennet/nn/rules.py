@@ -1,37 +1,59 @@
-"""Rules: which weights a hidden layer reveals. A rule is a description; the layer holds scores and selection."""
+"""The rules that compare scores with each other, with a number, or with nothing. Rounded, Grouped and others beside."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from hiddennet import ops
+from hiddennet.nn.rule import Rule, Selecting
 from hiddennet.ops.checks import ORDERS, check_choice, check_seed
+from hiddennet.ops.topk_mask import select_rows as topk_select_
+from hiddennet.registry import register
 
 SCOPES = ("layer", "global")
 EVALUATIONS = ("expectation", "draw")
+ROUNDINGS = ("floor", "ceil", "decimal")
 
 
-ROUNDINGS = ("naive", "probabilistic", "all_ones")
-REMOVED = ("floor", "ceil", "decimal")
+def check_fraction(who: str, name: str, value: float, meaning: str) -> None:
+    """Raises ValueError unless `value` is in [0, 1]."""
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{who}: expected {name} in [0, 1] ({meaning}), got {value}")
 
 
-def kept_count(n: int, density: float, removed: str = "floor") -> int:
+def kept_count(n: int, density: float, rounding: str = "floor") -> int:
     """How many of n weights a density keeps: n - int((1 - density) n), edge-popup's rounding.
 
-    removed: "ceil" rounds the pruned number up, as Rare Gems' global edge-popup does; "decimal" takes 1 - density as
+    rounding: "ceil" rounds the pruned number up, as Rare Gems' global edge-popup does; "decimal" takes 1 - density as
     the decimal that was written, as neural wirings do, where floats give 0.19999999999999996 for 1 - 0.8.
     """
-    pruned = (round(1 - density, 12) if removed == "decimal" else 1 - density) * n
-    return n - (min(n, math.ceil(pruned)) if removed == "ceil" else int(pruned))
+    pruned = (round(1 - density, 12) if rounding == "decimal" else 1 - density) * n
+    return n - (min(n, math.ceil(pruned)) if rounding == "ceil" else int(pruned))
 
 
+def select_rows(ranked: Sequence[Tensor], rules: Sequence[TopK], hint: Tensor | None) -> Tensor:
+    """Selection rows, int32 [layers, 4], of tensors ranked by TopK rules of one group, in one call.
+
+    rules: one a tensor, or a single one that ranks all tensors together.
+    """
+    first, sizes = rules[0], [t.numel() for t in ranked]
+    together = len(rules) == 1 and len(ranked) > 1
+    k = [first.count(sum(sizes))] if together else [rule.count(n) for rule, n in zip(rules, sizes, strict=True)]
+    rows = topk_select_(ranked, k, first.by == "value", together, hint)
+    if first.keeps_ties:
+        rows[:, 1] = 0
+    return rows
+
+
+@register("rule", "topk")
 @dataclass(frozen=True)
-class TopK:
+class TopK(Selecting):
     """The highest scores. Edge-popup eq. 3.
 
     Args:
@@ -39,37 +61,68 @@ class TopK:
         by: rank "magnitude" (edge-popup) or signed "value" (IteRand).
         scope: "layer" ranks each layer by itself, "global" all layers of the model together.
         of: "scores", or "weights": a layer without scores that ranks its own stored weights (neural wirings).
-        removed: how the pruned number is rounded, see kept_count.
+        rounding: of the pruned number, see kept_count.
     """
 
+    rows: ClassVar[bool] = True
+    keeps_ties: ClassVar[bool] = False
     density: float
     by: str = "magnitude"
     scope: str = "layer"
     of: str = "scores"
-    removed: str = "floor"
-    keeps_ties: ClassVar[bool] = False
+    rounding: str = "floor"
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.density <= 1.0:
-            raise ValueError(f"TopK: expected a density in [0, 1] (the kept fraction), got {self.density}")
-        check_choice("TopK", "by", self.by, ORDERS)
-        check_choice("TopK", "scope", self.scope, SCOPES)
-        check_choice("TopK", "of", self.of, ("scores", "weights"))
-        check_choice("TopK", "removed", self.removed, REMOVED)
+        name = type(self).__name__
+        check_fraction(name, "a density", self.density, "the kept fraction")
+        check_choice(name, "by", self.by, ORDERS)
+        check_choice(name, "scope", self.scope, SCOPES)
+        check_choice(name, "of", self.of, ("scores", "weights"))
+        check_choice(name, "rounding", self.rounding, ROUNDINGS)
 
     def count(self, n: int) -> int:
         """How many of n ranked weights are kept."""
-        return kept_count(n, self.density, self.removed)
+        return kept_count(n, self.density, self.rounding)
 
     @property
     def has_scores(self) -> bool:
         return self.of == "scores"
 
+    @property
+    def alone(self) -> bool:
+        return self.scope == "layer"
+
+    def ranked(self, layer: nn.Module) -> Tensor:
+        return layer.weight if layer.scores is None else layer.scores
+
+    def scores(self, layer: nn.Module, training: bool) -> Tensor:
+        return layer.weight.detach() if layer.scores is None else layer.scores
+
+    def group(self, layer: nn.Module) -> Hashable:
+        return type(self), self.by, None if self.alone else self
+
+    def select(self, layers: Sequence[nn.Module]) -> list[ops.Mask]:
+        rules = [layer.rule for layer in layers] if self.alone else [self]
+        hint = torch.stack([layer.selection for layer in layers])
+        rows = select_rows([layer.rule.ranked(layer) for layer in layers], rules, hint).unbind(0)
+        for layer, row in zip(layers, rows, strict=True):
+            layer.selection.copy_(row)  # where the next search begins
+        return [ops.Mask(self.by, row) for row in rows]
+
+    def k(self, layer: nn.Module) -> int | None:
+        exact = self.alone and not self.keeps_ties
+        return self.count(layer.weight_shape.numel()) if exact else None
+
+    def density_of(self, layer: nn.Module) -> float:
+        return self.density
+
     def spec(self) -> dict:
-        ranking = {"by": self.by, "scope": self.scope, "of": self.of, "removed": self.removed}
-        return {"kind": "topk", "density": self.density, **ranking}
+        found = super().spec()
+        found["removed"] = found.pop("rounding")  # its name in files that are there
+        return found
 
 
+@register("rule", "kth_value")
 @dataclass(frozen=True)
 class KthValue(TopK):
     """Scores at or above a layer's kth smallest: IteRand's mask (Chijiwa et al. 2021, section 3).
@@ -81,129 +134,61 @@ class KthValue(TopK):
         density: kept fraction in [0, 1].
     """
 
+    keeps_ties: ClassVar[bool] = True
     by: str = field(default="value", init=False)
     scope: str = field(default="layer", init=False)
     of: str = field(default="scores", init=False)
-    removed: str = field(default="floor", init=False)
-    keeps_ties: ClassVar[bool] = True
+    rounding: str = field(default="floor", init=False)
 
     def count(self, n: int) -> int:
         """How many of n scores are kept, when no two are equal."""
-        return n - removed_below_kth(n, self.density)
+        return n - pruned_below_kth(n, self.density)
 
     def spec(self) -> dict:
-        return {"kind": "kth_value", "density": self.density}
+        return {"kind": self.kind, "density": self.density}
 
 
-@dataclass(frozen=True)
-class TargetedDropout(TopK):
-    """The largest of the layer's own stored weights; in training each other weight too, unless it is dropped.
-
-    Gomez et al. 2019 (arXiv 1905.13678), as "Discovering Neural Wirings" compares with it: the candidates are all
-    weights but the largest. Gradients reach what takes part in the step (with a source Stored(trainable=True), whose
-    gradient is "masked").
-
-    Args:
-        density: kept fraction in [0, 1] in evaluation.
-        drop: probability with which a candidate is left out of a training forward, in [0, 1].
-        seed: of the draws; a draw is a function of (seed, layer, index, training step).
-        scope, removed: as in TopK.
-    """
-
-    by: str = field(default="magnitude", init=False)
-    scope: str = field(default="layer", kw_only=True)
-    of: str = field(default="weights", init=False)
-    removed: str = field(default="decimal", kw_only=True)
-    drop: float = 0.5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0.0 <= self.drop <= 1.0:
-            raise ValueError(f"TargetedDropout: expected drop to be a probability in [0, 1], got {self.drop}")
-        check_seed("TargetedDropout", "seed", self.seed, 63)
-
-    def spec(self) -> dict:
-        return {"kind": "targeted_dropout", **asdict(self)}
-
-
-def select_rows(ranked: Sequence[Tensor], rules: Sequence[TopK], hint: Tensor | None) -> Tensor:
-    """Selection rows, int32 [layers, 4], of tensors ranked by TopK rules of one order and kind, in one call.
-
-    rules: one a tensor, or a single one that ranks all tensors together.
-    """
-    sizes = [t.numel() for t in ranked]
-    if len(rules) == 1:
-        sizes = [sum(sizes)]
-    k = [rule.count(n) for rule, n in zip(rules, sizes, strict=True)]
-    rows = ops.topk_select(ranked, k, by=rules[0].by, hint=hint)
-    if rules[0].keeps_ties:
-        rows[:, 1] = 0
-    return rows
-
-
-def removed_below_kth(n: int, density: float) -> int:
+def pruned_below_kth(n: int, density: float) -> int:
     """kth - 1 = round(p (n - 1)) of IteRand, p = 1 - density taken as the decimal that was written."""
     p = round(1 - density, 12)
     return round(0.01 * (p * 100) * (n - 1))
 
 
+@register("rule", "threshold")
 @dataclass(frozen=True)
-class Threshold:
+class Threshold(Rule):
     """Scores (or magnitudes) at or above t; ties at t are kept."""
 
     t: float
     by: str = "value"
-    has_scores = True
 
     def __post_init__(self) -> None:
         check_choice("Threshold", "by", self.by, ORDERS)
 
-    def spec(self) -> dict:
-        return {"kind": "threshold", "t": self.t, "by": self.by}
+    def attach(self, layer: nn.Module) -> Threshold:
+        layer.selection.copy_(ops.Mask.threshold(self.t, self.by).selection)
+        return self
+
+    def state(self, layer: nn.Module, training: bool) -> ops.Mask:
+        return ops.Mask(self.by, layer.selection)
 
 
+class Drawn(Rule):
+    """A rule whose layer counts its forwards in training, which number the draws: `draw`, int64, from 1."""
+
+    def attach(self, layer: nn.Module) -> Rule:
+        # step 0 is the fixed draw of evaluation
+        layer.register_buffer("draw", torch.ones(1, dtype=torch.int64, device=layer.selection.device))
+        return self
+
+    @torch.no_grad()
+    def after_forward(self, layer: nn.Module) -> None:
+        layer.draw.add_(1)
+
+
+@register("rule", "sampled")
 @dataclass(frozen=True)
-class Rounded:
-    """Scores in [0, 1], rounded, among the weights not yet struck out. Gem-Miner (Sreenivasan et al. 2022, section 3).
-
-    The layer keeps `flags`, one bit a weight: 1 = not struck out. The mask is 1[score > threshold] and flag, or, with
-    quantized=False, score x flag while training. The gradient passes straight through to every score with its flag set.
-
-    Args:
-        threshold: scores above it, strictly, are rounded to 1.
-        quantized: whether training computes with rounded scores.
-        rounding: in evaluation and, with quantized, in training: "naive" by the threshold; "probabilistic" to 1 with
-            the score as its probability, drawn anew at each training forward and once for evaluation; "all_ones" to 1.
-        noise: standard deviation of a normal added to scores before "naive" rounding.
-        seed: of the draws; a draw is a function of (seed, layer, index, training step).
-        learn_threshold: the threshold is a parameter of each layer (of the layer's scores' range [0, 1]).
-        threshold_gradient: -1 is the sign of the straight-through derivative, +1 what the original computes.
-    """
-
-    threshold: float = 0.5
-    quantized: bool = True
-    rounding: str = "naive"
-    noise: float = 0.0
-    seed: int = 0
-    learn_threshold: bool = False
-    threshold_gradient: int = -1
-    has_scores = True
-
-    def __post_init__(self) -> None:
-        check_choice("Rounded", "rounding", self.rounding, ROUNDINGS)
-        check_seed("Rounded", "seed", self.seed, 63)
-        if not self.noise >= 0.0:
-            raise ValueError(f"Rounded: expected a noise of 0 or more, got {self.noise}")
-        if self.learn_threshold and (self.rounding != "naive" or not self.quantized or self.noise):
-            raise ValueError("Rounded: expected naive rounding of quantized scores without noise with learn_threshold")
-
-    def spec(self) -> dict:
-        return {"kind": "rounded", **asdict(self)}
-
-
-@dataclass(frozen=True)
-class Sampled:
+class Sampled(Drawn):
     """Bernoulli(sigmoid(score)), drawn anew at each training forward. Zhou et al. 2019, section 4.1 ("supermasks").
 
     Args:
@@ -213,35 +198,76 @@ class Sampled:
 
     seed: int = 0
     evaluation: str = "expectation"
-    has_scores = True
 
     def __post_init__(self) -> None:
         check_seed("Sampled", "seed", self.seed, 63)
         check_choice("Sampled", "evaluation", self.evaluation, EVALUATIONS)
 
-    def spec(self) -> dict:
-        return {"kind": "sampled", "seed": self.seed, "evaluation": self.evaluation}
+    @property
+    def ships(self) -> str:
+        return "expectation" if self.evaluation == "expectation" else "mask"
+
+    def state(self, layer: nn.Module, training: bool) -> ops.Mask:
+        if training:
+            return ops.Mask("sampled", layer.selection, step=layer.draw.clone(), seed=self.seed)
+        return ops.Mask("expectation", layer.selection) if self.evaluation == "expectation" else self._fixed(layer)
+
+    def _fixed(self, layer: nn.Module) -> ops.Mask:
+        return ops.Mask("sampled", layer.selection, step=torch.zeros_like(layer.draw), seed=self.seed)
+
+    @torch.no_grad()
+    def mask(self, layer: nn.Module) -> Tensor:
+        return ops.rule_mask(layer.scores, self._fixed(layer), layer.weight_shape, layer=layer.source.layer)
+
+    def kept(self, layer: nn.Module) -> float:
+        return float(torch.sigmoid(layer.scores.detach().double()).sum())
 
 
-@dataclass(frozen=True)
-class Fixed:
+@register("rule", "fixed")
+@dataclass(frozen=True, init=False)
+class Fixed(Rule):
     """A mask that does not change: bool of the layer's weight shape. A layer keeps its bits; its rule holds None."""
 
-    mask: Tensor | None = field(compare=False)
-    has_scores = False
+    has_scores: ClassVar[bool] = False
+    given: Tensor | None = field(compare=False, repr=False)
+
+    def __init__(self, mask: Tensor | None = None) -> None:
+        object.__setattr__(self, "given", mask)
+
+    def attach(self, layer: nn.Module) -> Fixed:
+        given, device = self.given, layer.selection.device
+        if given is None or given.shape != layer.weight_shape:
+            got = None if given is None else tuple(given.shape)
+            raise ValueError(f"{type(layer).__name__}: expected a mask of shape {tuple(layer.weight_shape)}, got {got}")
+        layer.register_buffer("mask_bits", ops.pack_mask(given.bool()).to(device))
+        known = not (given.is_meta or device.type == "meta")
+        layer._kept_at_first = int(given.count_nonzero()) if known else None
+        return Fixed(None)
+
+    def state(self, layer: nn.Module, training: bool) -> ops.Mask:
+        return ops.Mask("bits", layer.selection, bits=layer.mask_bits)
+
+    def density_of(self, layer: nn.Module) -> float | None:
+        kept = layer._kept_at_first
+        return None if kept is None else kept / max(1, layer.weight_shape.numel())
+
+    def prunable(self, layer: nn.Module) -> Tensor:
+        return layer.mask_bits
 
     def spec(self) -> dict:
-        return {"kind": "fixed"}
+        return {"kind": self.kind}
 
 
+@register("rule", "all")
 @dataclass(frozen=True)
-class All:
+class All(Rule):
     """Every weight."""
 
-    has_scores = False
+    has_scores: ClassVar[bool] = False
+    ships: ClassVar[str] = "all"
 
-    def spec(self) -> dict:
-        return {"kind": "all"}
+    def state(self, layer: nn.Module, training: bool) -> ops.Mask:
+        return ops.Mask("all", layer.selection)
 
-
-Rule = TopK | Threshold | Rounded | Sampled | Fixed | All
+    def density_of(self, layer: nn.Module) -> float:
+        return 1.0

@@ -1,21 +1,25 @@
-"""Sources: where a hidden layer's weights come from. A source is a description; the layer holds what it needs."""
+"""Generated and Stored: weights made from a seed whenever they are needed, and weights held in a tensor."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from hiddennet.nn.latent import ACTIVATIONS
+from hiddennet import ops
+from hiddennet.nn.source import GRADIENTS, Put, Source, put_values, stored_state, without_weight
 from hiddennet.ops.checks import check_choice, check_seed
-from hiddennet.ops.generate_weight import INITS, MODES, InitScale, init_scale
+from hiddennet.ops.generate_weight import fill, sign_plane
+from hiddennet.ops.inits import INITS, MODES, InitScale, init_scale
+from hiddennet.registry import register
 
-GRADIENTS = ("masked", "through")
 
-
+@register("source", "generated")
 @dataclass(frozen=True)
-class Generated:
+class Generated(Source):
     """Frozen random weights, made from a seed whenever they are needed and never stored.
 
     Args:
@@ -26,6 +30,7 @@ class Generated:
         scale_fan: multiply the fan by the layer's density (edge-popup's "scaled" initialisations).
         redraw: how often the weights have been drawn anew.
         gain: factor on all weights.
+        scale: of the weights, in place of what all these give for a layer's shape (loaded artifacts know it).
     """
 
     init: str = "signed_constant"
@@ -36,94 +41,87 @@ class Generated:
     scale_fan: bool = False
     redraw: int = 0
     gain: float = 1.0
+    scale: float | None = field(default=None, kw_only=True, compare=False)
 
     def __post_init__(self) -> None:
-        check_choice("Generated", "init", self.init, INITS)
-        check_choice("Generated", "mode", self.mode, MODES)
-        check_seed("Generated", "seed", self.seed, 63)
-        check_seed("Generated", "redraw", self.redraw, 32)
+        name = type(self).__name__
+        check_choice(name, "init", self.init, tuple(INITS))
+        check_choice(name, "mode", self.mode, MODES)
+        check_seed(name, "seed", self.seed, 63)
+        check_seed(name, "redraw", self.redraw, 32)
         if self.layer is not None:
-            check_seed("Generated", "layer", self.layer, 32)
+            check_seed(name, "layer", self.layer, 32)
 
     def scaled(self, shape: torch.Size, density: float | None) -> InitScale:
         """Kind and scale for a weight of this shape; `density` is the layer's kept fraction, used by scale_fan."""
-        if self.scale_fan and density is None:
-            raise ValueError("Generated: expected a rule with a density for scale_fan; use TopK or Fixed")
-        scale_by = density if self.scale_fan else None
+        fan_density = None
+        if self.scale_fan and self.scale is None:
+            if density is None:
+                raise ValueError(
+                    f"{type(self).__name__}: expected a rule with a density for scale_fan; use TopK or Fixed"
+                )
+            fan_density = density
         kind, scale = init_scale(
-            tuple(shape), self.init, mode=self.mode, nonlinearity=self.nonlinearity, density=scale_by
+            tuple(shape), self.init, mode=self.mode, nonlinearity=self.nonlinearity, density=fan_density
         )
-        return InitScale(kind, scale * self.gain)
+        return InitScale(kind, scale * self.gain if self.scale is None else self.scale)
+
+    def attach(self, layer: nn.Module, fresh: bool) -> Generated:
+        numbered = self if self.layer is not None else replace(self, layer=0)
+        layer.scaled = self.scaled(layer.weight_shape, layer.rule.density_of(layer))
+        numbered.attach_drawn(layer)
+        return numbered
+
+    def attach_drawn(self, layer: nn.Module) -> None:
+        """Register what the layer keeps of the drawn weights; its `scaled` says what they are."""
+        without_weight(layer)
+        layer.register_buffer("sign_plane", self.first_signs(layer), persistent=False)
+
+    def first_signs(self, layer: nn.Module) -> Tensor | None:
+        """The packed signs as drawn; None where weights have other numbers than plus or minus a constant."""
+        device = layer.selection.device
+        if layer.scaled.kind != "signs" or device.type == "meta":
+            return None
+        size = layer.weight_shape.numel()
+        return sign_plane(size, seed=self.seed, layer=self.layer, redraw=self.redraw, device=device)
+
+    def first_weights(self, layer: nn.Module, device: torch.device | None = None) -> Tensor:
+        """The weights as drawn: float32 of the weight's shape, on the layer's device unless told."""
+        out = torch.empty(layer.weight_shape, device=layer.selection.device if device is None else device)
+        if out.device.type != "meta":
+            fill(out, layer.scaled, seed=self.seed, layer=self.layer, redraw=self.redraw)
+        return out
+
+    def state(self, layer: nn.Module) -> ops.WeightSource:
+        kind, scale = layer.scaled
+        return ops.WeightSource(
+            kind,
+            layer.weight_shape,
+            plane=layer.sign_plane,
+            scale=scale,
+            seed=self.seed,
+            layer=self.layer,
+            redraw=self.redraw,
+        )
+
+    def shipped(self, layer: nn.Module, mask: Tensor, put: Put) -> dict[str, Any]:
+        return {"scale": layer.scaled.scale}
 
     def spec(self) -> dict:
-        """A plain dict that tells this source from another."""
-        return {"kind": "generated", **asdict(self)}
-
-
-@dataclass(frozen=True)
-class Redrawn(Generated):
-    """Random weights of which some are drawn anew while others stay (IteRand): hiddennet.redraw does so.
-
-    A layer keeps what the seed alone does not tell: for signs one bit a weight, for other distributions two bytes that
-    say which redraw the weight is of (beside a working copy of the weights, which no state dict holds).
-    `decayed` weights (IteRand's "manual" mode) are mixtures of many draws and are kept as they are.
-    """
-
-    decayed: bool = False
-
-    def spec(self) -> dict:
-        return {**super().spec(), "kind": "redrawn"}
-
-
-@dataclass(frozen=True)
-class Flipped(Generated):
-    """Random weights whose signs are learned (Bop) and whose magnitudes never change: +-|generated|.
-
-    The layer holds them as a float32 parameter that gets the gradient of the revealed weights; a state dict and an
-    artifact hold one sign bit a weight, the seed tells the rest.
-    """
-
-    trainable: bool = True
-    gradient: str = "masked"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("Flipped", "gradient", self.gradient, GRADIENTS)
-
-    def spec(self) -> dict:
-        found = {**super().spec(), "kind": "flipped"}
-        del found["trainable"]
+        found = super().spec()
+        del found["scale"]
         return found
 
 
+@register("source", "stored")
 @dataclass(frozen=True)
-class Activated(Generated):
-    """Random weights times a function of trainable latent scores (Peek-a-Boo's "seed" layers).
-
-    Args:
-        activation: of hiddennet.nn.latent.ACTIVATIONS: "flipping" learns signs, "pruning" a mask, "ternary" both.
-
-    The layer has `latent`, float32 of the weight's shape, and for "ternary" its two bounds `low` and `high`.
-    """
-
-    activation: str = "flipping"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("Activated", "activation", self.activation, ACTIVATIONS)
-
-    def spec(self) -> dict:
-        return {**super().spec(), "kind": "activated"}
-
-
-@dataclass(frozen=True)
-class Stored:
+class Stored(Source):
     """Weights held in a tensor: learned, imported, or frozen.
 
     Args:
         weight: float32 of the layer's shape; None takes the layer's own.
         trainable: whether the weights get gradients.
-        gradient: "masked" trains revealed weights only; "through" passes the gradient to every weight (neural wirings).
+        gradient: "masked" trains kept weights only; "through" passes the gradient to every weight (neural wirings).
         layer: the layer's number in the counter of a sampled rule; `hide` counts layers itself where it is None.
     """
 
@@ -135,6 +133,33 @@ class Stored:
     def __post_init__(self) -> None:
         check_choice("Stored", "gradient", self.gradient, GRADIENTS)
 
+    @property
+    def learns(self) -> str:
+        return "weights" if self.trainable else "nothing"
+
+    def attach(self, layer: nn.Module, fresh: bool) -> Stored:
+        own, given = layer.weight, self.weight
+        if given is None and fresh:
+            nn.init.kaiming_uniform_(own, a=math.sqrt(5))
+        if given is not None and given.shape != own.shape:
+            raise ValueError(
+                f"{type(layer).__name__}: expected a stored weight of shape {tuple(own.shape)}, got "
+                f"{tuple(given.shape)}"
+            )
+        if given is None and own.dtype == torch.float32:
+            own.requires_grad_(self.trainable)
+        else:
+            weight = (own if given is None else given).detach().to(device=own.device, dtype=torch.float32)
+            layer.weight = nn.Parameter(weight, requires_grad=self.trainable)
+        return replace(self, weight=None, layer=self.layer or 0)
+
+    def state(self, layer: nn.Module) -> ops.WeightSource:
+        return stored_state(layer, layer.weight, through=self.gradient == "through")
+
+    def shipped(self, layer: nn.Module, mask: Tensor, put: Put) -> dict[str, Any]:
+        weight = layer.weight.detach().cpu().contiguous()
+        return {"weights": put_values(weight[mask], put), "trainable": layer.weight.requires_grad}
+
     def spec(self) -> dict:
         """A plain dict that tells this source from another; the weights themselves are in the state dict."""
-        return {"kind": "stored", "gradient": self.gradient, "layer": self.layer}
+        return {"kind": self.kind, "gradient": self.gradient, "layer": self.layer}

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hiddennet.nn import steps
-from hiddennet.nn.budget import DROPOUTS, KINDS, WITH_MASK, check_counts, check_shape, drop_rate, edge_budget
-from hiddennet.nn.edges import (
-    largest_from,
-    largest_of_each,
-    only,
-    original_random_edges,
-    prefixes,
-    random_edges,
-    reveal,
-    top_edges,
-)
-from hiddennet.nn.pull import Spans, edge_lists, slices
-from hiddennet.nn.rules import kept_count
-from hiddennet.ops.checks import check_choice, check_seed
-from hiddennet.ops.wired_sum import Edges
+from hiddennet.nn.block_sums import Blocks, EdgeLists, edge_lists
+from hiddennet.nn.edge_rules import KINDS, RULES, WITH_EDGES, EdgeRule, drop_rate, taking_part
+from hiddennet.nn.edges import original_random_edges, prefixes, random_edges, reveal
+from hiddennet.nn.memo import Memo
+from hiddennet.nn.targeted import not_dropped
+from hiddennet.ops.checks import check_choice, check_counts, check_seed
+
+
+def _check_shape(what: str, mask: Tensor, shape: tuple[int, int]) -> None:
+    if tuple(mask.shape) != tuple(shape):
+        raise ValueError(f"Wiring: expected {what} of shape {tuple(shape)}, got {tuple(mask.shape)}")
 
 
 class Wiring(nn.Module):
@@ -50,7 +44,8 @@ class Wiring(nn.Module):
         drop: of the targeted dropouts; None: 1 - density.
         chosen: bool [n_destinations, n_sources], the edges of "random" and "fine_tune", or a function that makes them
             (called after the weights were drawn); k is then their number.
-        seed: of the edges drawn for "random".
+        seed, layer: of the edges drawn for "random"; a targeted dropout's draw is a function of (seed, layer, index,
+            training step), which `draw` counts.
         compat: what the original does: `usable` is for counting only, random edges are drawn from torch's generator,
             targeted dropout computes with |w|.
 
@@ -60,7 +55,7 @@ class Wiring(nn.Module):
 
     The effective weight and the lists of its edges are made anew after an optimiser's step, a change of the weights or
     of train(), not for each forward; only a targeted dropout draws at each call in training. Who writes to
-    `weight.data` calls forget().
+    `weight.data` calls forget(), or hiddennet.refresh.
 
     Raises ValueError: unknown kind, a density outside [0, 1], k larger than the number of usable edges, shapes that
     do not fit.
@@ -81,23 +76,26 @@ class Wiring(nn.Module):
         drop: float | None = None,
         chosen: Tensor | Callable[[], Tensor] | None = None,
         seed: int = 0,
+        layer: int = 0,
         compat: bool = False,
     ) -> None:
         super().__init__()
         check_choice("Wiring", "kind", kind, KINDS)
         check_seed("Wiring", "seed", seed, 63)
-        check_counts(n_sources=n_sources, n_destinations=n_destinations)
+        check_seed("Wiring", "layer", layer, 32)
+        check_counts("Wiring", {"n_sources": n_sources, "n_destinations": n_destinations})
         self.n_sources, self.n_destinations, self.kind, self.compat = n_sources, n_destinations, kind, compat
-        self.seed = seed
+        self.seed, self.layer = seed, layer
         shape = (n_destinations, n_sources)
         if usable is not None:
-            check_shape("usable", usable, shape)
-        self._asked = density
-        self._hint: Tensor | None = None
-        if chosen is not None and kind not in WITH_MASK:
-            raise ValueError(f"Wiring: expected no chosen edges for kind {kind!r}, got some; they are for {WITH_MASK}")
+            _check_shape("usable", usable, shape)
+        self.asked = density
+        self.hint: Tensor | None = None  # the selection made last, where the next search begins
+        self._memo = Memo()  # the effective weight and the factor of its gradient
+        if chosen is not None and kind not in WITH_EDGES:
+            raise ValueError(f"Wiring: expected no chosen edges for kind {kind!r}, got some; they are for {WITH_EDGES}")
         candidates = None if compat else usable
-        self._prefixes = None if candidates is None else prefixes(candidates)
+        self.prefixes = None if candidates is None else prefixes(candidates)
         self.weight = nn.Parameter(torch.empty(shape))
         usable = None if usable is None else usable.bool().to(self.weight.device)
         self.register_buffer("usable", usable, persistent=False)
@@ -105,17 +103,29 @@ class Wiring(nn.Module):
         if callable(chosen) and not isinstance(chosen, Tensor):
             chosen = chosen()
         if chosen is not None:
-            check_shape("chosen", chosen, shape)
+            _check_shape("chosen", chosen, shape)
             edges = int(chosen.count_nonzero())
             density = None
-        self.edges = edge_budget(kind, shape, density, edges, candidates)
-        self.drop = drop_rate(kind, drop, self.density if self._asked is None else self._asked)
+        self.edges = self.rule.budget(shape, density, edges, candidates)
+        self.drop = drop_rate(kind, drop, self.density if self.asked is None else self.asked)
         if kind == "random" and chosen is None:
             pruned = math.prod(shape) - self.edges
             rows = original_random_edges(shape, pruned) if compat else None
-            chosen = random_edges(shape, self.edges, candidates, seed) if rows is None else rows
+            chosen = random_edges(shape, self.edges, candidates, seed, layer) if rows is None else rows
         self.register_buffer("chosen", None if chosen is None else chosen.bool().to(self.weight.device))
+        if self.drop is not None:
+            self.register_buffer("draw", torch.ones(1, dtype=torch.int64))
         self.forget()
+
+    @property
+    def rule(self) -> EdgeRule:
+        """Which edges are kept and which learn."""
+        return RULES[self.kind]
+
+    @property
+    def warm(self) -> Tensor | None:
+        """The hint, where it can be used."""
+        return self.hint if self.hint is not None and self.hint.device == self.weight.device else None
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -132,10 +142,8 @@ class Wiring(nn.Module):
 
     def forget(self) -> None:
         """Drop the effective weight made last, so that the next forward makes it again."""
-        self._made: tuple[Tensor, Tensor | None] | None = None
-        self._made_for: tuple | None = None
-        self._made_of: weakref.ref | None = None  # an address alone may be another tensor's by now
-        self._lists: dict[Spans, tuple[Edges | None, ...]] = {}
+        self._memo.forget()
+        self._lists: dict[Blocks, EdgeLists | None] = {}
 
     def train(self, mode: bool = True) -> Wiring:
         if mode != self.training:
@@ -148,12 +156,11 @@ class Wiring(nn.Module):
         if self.kind != "fine_tune":
             raise ValueError(f"Wiring: expected kind 'fine_tune' to be frozen, got {self.kind!r}")
         if chosen is not None:
-            check_shape("chosen", chosen, tuple(self.weight.shape))
+            _check_shape("chosen", chosen, tuple(self.weight.shape))
             self.chosen = chosen.to(self.weight.device, torch.bool)
             self.edges = int(chosen.count_nonzero())
             self.forget()
-        elif self.chosen is None:
-            self.chosen = self._largest()
+        self.mask()
 
     @torch.no_grad()
     def fix(self, chosen: Tensor, weight: Tensor) -> None:
@@ -166,31 +173,12 @@ class Wiring(nn.Module):
     @torch.no_grad()
     def eval_weight(self) -> Tensor:
         """The effective weight of evaluation, detached: [n_destinations, n_sources]."""
-        if not self.training or self.kind not in DROPOUTS:
-            return self._current(None)[0]
-        return self._make()[0]
+        return self._make()[0] if self.rule.drops and self.training else self._current(None)[0]
 
     @torch.no_grad()
     def mask(self) -> Tensor:
         """The kept edges, in evaluation: bool [n_destinations, n_sources]."""
-        if self.kind == "fine_tune":
-            self.freeze()
-        if self.chosen is not None:
-            return self.chosen.clone()
-        if self.kind == "complete":
-            every = torch.ones_like(self.weight, dtype=torch.bool)
-            return every if self.candidates is None else self.candidates.clone()
-        if self.kind == "regular_targeted_dropout":
-            return largest_of_each(self.weight, kept_count(self.n_sources, self._asked), self.candidates)
-        return self._largest()
-
-    def _largest(self) -> Tensor:
-        mask, self._hint = largest_from(self.weight, self.edges, self.candidates, self._warm())
-        return mask
-
-    def _warm(self) -> Tensor | None:
-        """The selection made last, where the next search begins."""
-        return self._hint if self._hint is not None and self._hint.device == self.weight.device else None
+        return self.rule.mask(self)
 
     @torch.no_grad()
     def running(self) -> Tensor:
@@ -202,42 +190,32 @@ class Wiring(nn.Module):
         """The kept fraction of all positions."""
         return self.edges / self.weight.numel()
 
-    @property
-    def made(self) -> Tensor | None:
-        """The effective weight made last, without gradient, for as long as it is the right one; None: not kept."""
-        return None if self._made is None or (self.kind in DROPOUTS and self.training) else self._made[0]
-
-    def effective_weight(self, *, dropped: Tensor | None = None, usable_only: bool = False) -> Tensor:
+    def effective_weight(self, *, dropped: Tensor | None = None) -> Tensor:
         """The weight the graph runs: [n_destinations, n_sources], +0 where there is no edge; differentiable.
 
-        usable_only: its gradient is 0 anyway where an edge is not usable, which spares making it so.
         dropped: bool, in training a targeted dropout's draw (True drops an edge that is not among the k largest).
         """
-        values, factor = self._current(dropped)
-        if usable_only and self.kind in ("dnw", "complete"):
-            factor = None
-        return self._revealed(values, factor)
+        return self._revealed(*self._current(dropped))
 
-    def parts(self, spans: Spans) -> tuple[tuple[Tensor, ...], tuple[Edges | None, ...]]:
-        """Parts of the effective weight, and the edges in them as lists: what a graph run block by block needs.
+    def listed(self, *blocks: Blocks) -> tuple[Tensor, list[EdgeLists | None]]:
+        """The effective weight and the lists of its edges: what a graph run block by block needs.
 
         Args:
-            spans: (a, b, c, d) for each part, edges into destinations [a, b) from sources [c, d).
+            blocks: what the graph's sums read, of usable positions alone; one for each BlockSums of a forward.
 
         Returns:
-            The parts, float32 [b - a, d - c], differentiable; their lists, each None where the dense product is faster
-            (`hiddennet.nn.pull.edge_lists`). Lists are made once for an effective weight, too.
+            The effective weight, whose gradient is 0 anyway where no sum reads it; the lists for each of `blocks`, made
+            once for an effective weight, too: None where sums are better dense (`hiddennet.nn.block_sums.edge_lists`).
         """
         values, factor = self._current(None)
-        kept = self._made is not None and values is self._made[0]
-        lists = self._lists.get(spans) if kept else None
-        if lists is None:
-            lists = edge_lists(values, spans)
-            if kept:
-                self._lists[spans] = lists
-        if self._learning:
-            return slices(self._revealed(values, factor), spans), lists
-        return tuple(values[a:b, c:d] for a, b, c, d in spans), lists
+        kept = self._memo.value is not None and values is self._memo.value[0]
+        lists = self._lists if kept else {}
+        for one in blocks:
+            if one not in lists:
+                lists[one] = None if self.kind == "complete" else edge_lists(values, one)
+        if self.rule.through:
+            factor = None
+        return self._revealed(values, factor), [lists[one] for one in blocks]
 
     @property
     def _learning(self) -> bool:
@@ -248,49 +226,36 @@ class Wiring(nn.Module):
 
     @torch.no_grad()
     def _current(self, dropped: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        if self.kind in DROPOUTS and self.training:
+        if self.rule.drops and self.training:
             return self._dropped_out(dropped)
         if dropped is not None:
             raise ValueError("Wiring: expected a draw for a targeted dropout in training alone, got one elsewhere")
-        if self.kind == "fine_tune":
-            self.freeze()
-        if torch.compiler.is_compiling() or self.weight.is_inference():  # these do not tell of their changes
-            return self._make()
-        weight = self.weight
-        inference = torch.is_inference_mode_enabled()
-        key = (weight.data_ptr(), weight._version, weight.device, weight.dtype, steps.taken, inference)
-        if self.chosen is not None:
-            key += (self.chosen.data_ptr(), self.chosen._version)
-        if self._made is None or self._made_for != key or self._made_of() is not weight:
-            self._made, self._made_for, self._lists = self._make(), key, {}
-            self._made_of = weakref.ref(weight)
-        return self._made
+        if self.rule.given:
+            self.mask()  # fixed by now
+        of = (self.weight,) if self.chosen is None else (self.weight, self.chosen)
+        if self._memo.current(*of):
+            return self._memo.value
+        made = self._make()
+        if not torch.compiler.is_compiling():
+            self._memo.keep(made, *of)
+            self._lists = {}
+        return made
 
     def _make(self) -> tuple[Tensor, Tensor | None]:
-        """The effective weight and what its gradient is multiplied by."""
-        weight, kind = self.weight.detach(), self.kind
-        if kind == "dnw" and weight.dtype == torch.float32:
-            usable = self._prefixes or self.candidates
-            values, self._hint = top_edges(weight, self.edges, usable, self._warm())
-            return values, self.candidates
-        if kind == "complete":
-            return (weight if self.candidates is None else only(self.candidates, weight)), self.candidates
-        mask = self.mask()
-        if kind in DROPOUTS and self.compat:
-            return only(mask, weight.abs()), mask * weight.sign()
-        return only(mask, weight), (self.candidates if kind == "dnw" else mask)
+        return self.rule.weight(self)
 
     def _dropped_out(self, dropped: Tensor | None) -> tuple[Tensor, Tensor]:
-        weight = self.weight.detach()
+        kept = self.mask()
         if dropped is None:
-            dropped = torch.rand_like(weight) < self.drop
-        check_shape("dropped", dropped, tuple(weight.shape))
-        left = self.mask() | ~dropped.bool()
+            step = self.draw.clone()
+            left = not_dropped(self.weight.detach(), kept, self.drop, seed=self.seed, layer=self.layer, step=step)
+            self.draw.add_(1)
+        else:
+            _check_shape("dropped", dropped, tuple(self.weight.shape))
+            left = kept | ~dropped.bool()
         if self.candidates is not None:
             left &= self.candidates
-        if self.compat:
-            return only(left, weight.abs()), left * weight.sign()
-        return only(left, weight), left
+        return taking_part(self, left)
 
     def forward(self, z: Tensor) -> Tensor:
         """Run all edges at once: z [batch, n_sources] or [batch, n_sources, H, W] to n_destinations channels."""
@@ -302,6 +267,8 @@ class Wiring(nn.Module):
         return F.linear(z, weight) if z.dim() == 2 else F.conv2d(z, weight[:, :, None, None])
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
+        if self.drop is not None:
+            state_dict.setdefault(f"{prefix}draw", self.draw)  # older files drew from torch's generator
         saved = state_dict.get(f"{prefix}chosen")
         if self.kind == "fine_tune":  # frozen as the state dict is
             self.chosen = None if saved is None else torch.empty_like(self.weight, dtype=torch.bool)
@@ -311,7 +278,7 @@ class Wiring(nn.Module):
         self.forget()
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_made": None, "_made_for": None, "_made_of": None, "_lists": {}, "_hint": None}
+        return {**self.__dict__, "_lists": {}, "hint": None}
 
     def extra_repr(self) -> str:
         counted = f"{self.n_sources}, {self.n_destinations}, kind={self.kind!r}, edges={self.edges}"

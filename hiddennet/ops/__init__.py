@@ -3,8 +3,10 @@
 from hiddennet.ops.bop_step import bop_step_
 from hiddennet.ops.code_weight_gradient import code_weight_gradient
 from hiddennet.ops.filter_nodes import filter_nodes_
-from hiddennet.ops.generate_weight import INITS, InitScale, generate_weight, init_scale
+from hiddennet.ops.generate_weight import generate_weight
+from hiddennet.ops.inits import INITS, Fan, InitScale, init_scale
 from hiddennet.ops.magnitude_conv import magnitude_conv, magnitude_conv_backward_, magnitude_conv_slopes
+from hiddennet.ops.mask import Mask
 from hiddennet.ops.masked_conv import PLANS, default_plan, masked_conv2d, masked_linear
 from hiddennet.ops.masked_weight import masked_weight, topk_weight
 from hiddennet.ops.pack_mask import pack_mask, unpack_mask
@@ -12,7 +14,6 @@ from hiddennet.ops.psg import psg_conv2d, psg_linear
 from hiddennet.ops.psg_config import PSGConfig
 from hiddennet.ops.quantize import quantize, quantize_range
 from hiddennet.ops.rerandomize import MAX_NOTED_REDRAW, redrawn_weight, rerandomize_
-from hiddennet.ops.rule import Rule
 from hiddennet.ops.scale import scale
 from hiddennet.ops.score_step import score_step_
 from hiddennet.ops.source import WeightSource
@@ -27,9 +28,10 @@ __all__ = [
     "PLANS",
     "WIRED_PLANS",
     "Edges",
+    "Fan",
     "InitScale",
+    "Mask",
     "PSGConfig",
-    "Rule",
     "WeightSource",
     "bop_step_",
     "code_weight_gradient",

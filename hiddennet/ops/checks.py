@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -48,6 +48,13 @@ def check_choice(op: str, name: str, value: object, allowed: Sequence[str]) -> s
     if value not in allowed:
         raise ValueError(f"{op}: expected {name} to be {' or '.join(map(repr, allowed))}, got {value!r}")
     return value
+
+
+def check_counts(owner: str, counts: Mapping[str, int]) -> None:
+    """Whole numbers of at least 1."""
+    for name, n in counts.items():
+        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+            raise ValueError(f"{owner}: expected {name} to be a whole number of at least 1, got {n!r}")
 
 
 def check_seed(op: str, name: str, value: object, bits: int) -> int:

@@ -1,11 +1,13 @@
-"""masked_weight: rule(scores) x source -> the effective weight in one pass. Edge-popup eq. 3, backward eq. 5.
+"""masked_weight: mask x source -> the effective weight in one pass. Edge-popup eq. 3, backward eq. 5.
 
-The backward is straight-through: every score gets dL/dweight_eff x weight x (sign of the score, where the rule ranks
-magnitudes; p (1 - p), where it is sampled), revealed or not. Neither mask nor product is kept: both are made again from
-the scores, the seed and 16 bytes of selection.
+The backward is straight-through: every score gets dL/dweight_eff x weight x (sign of the score, where magnitudes are
+ranked; p (1 - p), where it is sampled), kept or not. Neither mask nor product is saved: both are made again from the
+scores, the seed and 16 bytes of selection.
 """
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +22,8 @@ from hiddennet.ops.checks import (
     in_layout,
     is_channels_last,
 )
-from hiddennet.ops.rule import Rule
+from hiddennet.ops.inits import KINDS
+from hiddennet.ops.mask import CODES, SCORELESS, Mask
 from hiddennet.ops.source import WeightSource
 from hiddennet.ops.topk_mask import _check_scores, _topk_select
 
@@ -29,121 +32,157 @@ _masked_weight_backward = torch.ops.hiddennet.masked_weight_backward.default
 _topk_weight = torch.ops.hiddennet.topk_weight.default
 
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+_DTYPES = {code: dtype for dtype, code in DTYPE_CODES.items()}
 
 
 def _format(channels_last: bool) -> torch.memory_format:
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
+class MaskedWeight(NamedTuple):
+    """A layer's weight as the ops take it: scores, mask and source in one object, their arguments in schema order.
+
+    The last two are of the backward alone: `order`, the code of the selection whose straight-through derivative the
+    scores of a packed mask take (None: the mask's own); `through`: stored weights get the gradient of pruned ones too.
+    """
+
+    scores: Tensor | None
+    selection: Tensor
+    shape: list[int]
+    channels_last: bool
+    mask: int
+    bits: Tensor | None
+    step: Tensor | None
+    mask_seed: int
+    source: int
+    stored: Tensor | None
+    plane: Tensor | None
+    scale: float
+    seed: int
+    layer: int
+    redraw: int
+    order: int | None = None
+    through: bool = False
+
+    @classmethod
+    def of(cls, scores: Tensor | None, mask: Mask, source: WeightSource) -> MaskedWeight:
+        """Parts that fit, which is not checked; all dense, in the layout of the scores, or else of stored weights."""
+        stored = source.stored
+        reads = mask.order is not None or mask.kind not in SCORELESS
+        scores = dense(scores) if scores is not None and reads else None
+        if stored is not None:
+            stored = dense(stored) if scores is None else in_layout(stored, is_channels_last(scores))
+        first = stored if scores is None else scores
+        channels_last = first is not None and is_channels_last(first)
+        return cls(
+            scores,
+            mask.selection,
+            list(source.shape),
+            channels_last,
+            CODES[mask.kind],
+            mask.bits,
+            mask.step,
+            mask.seed,
+            KINDS.index(source.kind),
+            stored,
+            source.plane,
+            source.scale,
+            source.seed,
+            source.layer,
+            source.redraw,
+            None if mask.order is None else CODES[mask.order],
+            source.through,
+        )
+
+    def write(self, dtype: torch.dtype) -> Tensor:
+        """The effective weight, without a gradient."""
+        return _masked_weight(*self[:N_ARGUMENTS], DTYPE_CODES[dtype])
+
+    def save(self, ctx: Any, *others: Tensor | None) -> None:
+        """Keep `others` and these parts, all of which exist anyway, in an autograd function's context."""
+        ctx.save_for_backward(*others, self.scores, self.selection, self.bits, self.step, self.stored, self.plane)
+        ctx.numbers = (self.shape, self.channels_last, self.mask, self.mask_seed, self.source, *self[11:])
+
+    @classmethod
+    def saved(cls, ctx: Any) -> tuple[list[Tensor | None], MaskedWeight]:
+        """What save() kept."""
+        *others, scores, selection, bits, step, stored, plane = ctx.saved_tensors
+        shape, channels_last, mask, seed, source, *rest = ctx.numbers
+        weight = cls(scores, selection, shape, channels_last, mask, bits, step, seed, source, stored, plane, *rest)
+        return others, weight
+
+    def gradients(self, grad: Tensor, want_scores: bool, want_stored: bool) -> tuple[Tensor | None, Tensor | None]:
+        """(dL/dscores, dL/dstored), each where it is wanted, from that of the effective weight."""
+        masked = want_stored and not self.through
+        grad = in_layout(grad, self.channels_last)
+        to_scores = to_stored = None
+        scores, selection, _, channels_last, mask, *others = self[:N_ARGUMENTS]
+        own = want_scores and self.order is None
+        if own or masked:
+            product = _masked_weight_backward(grad, scores, selection, channels_last, mask, *others, own, masked)
+            to_scores, to_stored = product[0] if own else None, product[1] if masked else None
+        if want_scores and not own:
+            to_scores = _masked_weight_backward(
+                grad, scores, selection, channels_last, self.order, *others, True, False
+            )[0]
+        if want_stored and self.through:
+            to_stored = grad.to(torch.float32)
+        return to_scores, to_stored
+
+
+N_PARTS = len(MaskedWeight._fields)
+N_ARGUMENTS = N_PARTS - 2  # of the schemas
+
+
+def part_gradients(to_scores: Tensor | None, to_stored: Tensor | None) -> list[Tensor | None]:
+    """What an autograd function returns for a MaskedWeight's parts."""
+    found: list[Tensor | None] = [None] * N_PARTS
+    found[0], found[9] = to_scores, to_stored
+    return found
+
+
 @torch.library.register_fake("hiddennet::masked_weight")
-def _(
-    scores, selection, shape, channels_last, rule, bits, step, rule_seed,
-    source, stored, plane, scale, seed, layer, redraw, dtype,
-) -> Tensor:  # fmt: skip
-    kind = {code: name for name, code in DTYPE_CODES.items()}[dtype]
-    return torch.empty(shape, dtype=kind, device=selection.device, memory_format=_format(channels_last))
+def _(*arguments) -> Tensor:
+    *parts, dtype = arguments
+    weight = MaskedWeight(*parts)
+    device, layout = weight.selection.device, _format(weight.channels_last)
+    return torch.empty(weight.shape, dtype=_DTYPES[dtype], device=device, memory_format=layout)
 
 
 @torch.library.register_fake("hiddennet::topk_weight")
-def _(
-    scores, k, by_value, hint, source, stored, plane, scale, seed, layer, redraw, dtype,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    kind = {code: name for name, code in DTYPE_CODES.items()}[dtype]
-    return torch.empty_like(scores, dtype=kind), torch.empty((1, 4), dtype=torch.int32, device=scores.device)
+def _(scores, *others) -> tuple[Tensor, Tensor]:
+    row = torch.empty((1, 4), dtype=torch.int32, device=scores.device)
+    return torch.empty_like(scores, dtype=_DTYPES[others[-1]]), row
 
 
 @torch.library.register_fake("hiddennet::masked_weight_backward")
-def _(
-    grad, scores, selection, channels_last, rule, bits, step, rule_seed,
-    source, stored, plane, scale, seed, layer, redraw, want_scores, want_weight,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+def _(grad, scores, selection, channels_last, *others) -> tuple[Tensor, Tensor]:
     def like(wanted: bool) -> Tensor:
-        if not wanted:
-            return torch.empty(0, dtype=torch.float32, device=grad.device)
-        layout = _format(channels_last)
-        return torch.empty(grad.shape, dtype=torch.float32, device=grad.device, memory_format=layout)
+        shape = grad.shape if wanted else 0
+        layout = _format(wanted and channels_last)
+        return torch.empty(shape, dtype=torch.float32, device=grad.device, memory_format=layout)
 
-    return like(want_scores), like(want_weight)
+    return like(others[-2]), like(others[-1])
 
 
 class _MaskedWeight(torch.autograd.Function):
-    """Saves the scores, the stored weights and a few bytes of rule; all of them exist anyway."""
-
     @staticmethod
-    def forward(ctx, scores, stored, selection, bits, step, plane, shape, rule, source, dtype):
-        channels_last = layout_of(scores, stored)
-        rule_code, rule_seed = rule
-        source_code, scale, seed, layer, redraw, _ = source
-        ctx.save_for_backward(scores, stored, selection, bits, step, plane)
-        ctx.channels_last, ctx.rule, ctx.source = channels_last, rule, source
-        return _masked_weight(
-            scores, selection, shape, channels_last, rule_code, bits, step, rule_seed,
-            source_code, stored, plane, scale, seed, layer, redraw, dtype,
-        )  # fmt: skip
+    def forward(ctx, dtype: torch.dtype, *parts):
+        MaskedWeight(*parts).save(ctx)
+        return _masked_weight(*parts[:N_ARGUMENTS], DTYPE_CODES[dtype])
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        scores, stored, selection, bits, step, plane = ctx.saved_tensors
-        rule_code, rule_seed = ctx.rule
-        source_code, scale, seed, layer, redraw, through = ctx.source
-        want_scores, want_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
-        masked = want_weight and not through
-        grad = in_layout(grad, ctx.channels_last)
-        grad_scores, grad_weight = None, None
-        if want_scores or masked:
-            grad_scores, grad_weight = _masked_weight_backward(
-                grad, scores, selection, ctx.channels_last, rule_code, bits, step, rule_seed,
-                source_code, stored, plane, scale, seed, layer, redraw, want_scores, masked,
-            )  # fmt: skip
-        if want_weight and through:
-            grad_weight = grad.to(torch.float32)
-        return (
-            grad_scores if want_scores else None,
-            grad_weight if want_weight else None,
-            *(None,) * 8,
-        )
+        _, weight = MaskedWeight.saved(ctx)
+        return None, *part_gradients(*weight.gradients(grad, ctx.needs_input_grad[1], ctx.needs_input_grad[10]))
 
 
-def layout_of(scores: Tensor | None, stored: Tensor | None) -> bool:
-    """Whether the layer's memory is channels_last: as its scores, or without scores as its stored weights."""
-    first = scores if scores is not None else stored
-    return first is not None and is_channels_last(first)
-
-
-def in_one_layout(scores: Tensor | None, stored: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """Both dense, the stored weights in the layout of the scores."""
-    if scores is not None:
-        scores = dense(scores)
-    if stored is not None:
-        stored = dense(stored) if scores is None else in_layout(stored, is_channels_last(scores))
-    return scores, stored
-
-
-def effective_weight(scores: Tensor | None, rule: Rule, source: WeightSource, dtype: torch.dtype) -> Tensor:
+def effective_weight(weight: MaskedWeight, dtype: torch.dtype = torch.float32) -> Tensor:
     """masked_weight without the checks: for layers, whose parts agree by construction."""
-    scores, stored = in_one_layout(scores, source.stored)
-    scores = scores if rule.reads_scores else None
-    rule_code, bits, step, rule_seed = rule.arguments()
-    source_code, _, plane, scale, seed, layer, redraw = source.arguments()
-    learns = any(t is not None and t.requires_grad for t in (scores, stored))
-    if not (learns and torch.is_grad_enabled()):  # evaluation: no need to pass through autograd
-        return _masked_weight(
-            scores, rule.selection, list(source.shape), layout_of(scores, stored), rule_code, bits, step, rule_seed,
-            source_code, stored, plane, scale, seed, layer, redraw, DTYPE_CODES[dtype],
-        )  # fmt: skip
-    return _MaskedWeight.apply(
-        scores,
-        stored,
-        rule.selection,
-        bits,
-        step,
-        plane,
-        list(source.shape),
-        (rule_code, rule_seed),
-        (source_code, scale, seed, layer, redraw, source.through),
-        DTYPE_CODES[dtype],
-    )
+    scores, stored = weight.scores, weight.stored
+    learns = (scores is not None and scores.requires_grad) or (stored is not None and stored.requires_grad)
+    return _MaskedWeight.apply(dtype, *weight) if learns and torch.is_grad_enabled() else weight.write(dtype)
 
 
 def _check_parts(op: str, scores: Tensor | None, source: WeightSource) -> Tensor:
@@ -162,20 +201,18 @@ def _check_source(op: str, source: WeightSource) -> None:
         raise TypeError(f"{op}: expected source to be a WeightSource, got {type(source).__name__}")
 
 
-def resolve_rule(op: str, scores: Tensor | None, rule: int | Rule, by: str, source: WeightSource) -> Rule:
-    """Check scores, rule and source against each other; an int k becomes the selection of the k highest scores."""
+def checked_weight(op: str, scores: Tensor | None, mask: int | Mask, by: str, source: WeightSource) -> MaskedWeight:
+    """The parts, checked against each other; an int k becomes the selection of the k highest scores."""
     _check_source(op, source)
-    needs_scores = not isinstance(rule, Rule) or rule.reads_scores
-    if needs_scores:
+    if not isinstance(mask, Mask):
         s = _check_parts(op, scores, source)
-        if isinstance(rule, Rule):
-            check_same_device(op, "scores", s, "the rule's selection", rule.selection)
-    if isinstance(rule, Rule):
-        return rule
-    check_k(op, rule, s.numel())
-    check_choice(op, "by", by, ORDERS)
-    row = _topk_select([dense(s.detach())], [rule], by == "value", False, None)[0]
-    return Rule.selected(row, by)
+        check_k(op, mask, s.numel())
+        check_choice(op, "by", by, ORDERS)
+        mask = Mask.selected(_topk_select([dense(s.detach())], [mask], by == "value", False, None)[0], by)
+    elif mask.reads_scores:
+        s = _check_parts(op, scores, source)
+        check_same_device(op, "scores", s, "the mask's selection", mask.selection)
+    return MaskedWeight.of(scores, mask, source)
 
 
 def topk_weight(
@@ -209,27 +246,28 @@ def topk_weight(
     check_choice(op, "by", by, ORDERS)
     if dtype not in DTYPE_CODES:
         raise TypeError(f"{op}: expected dtype float32, bfloat16 or float16, got {dtype}")
-    code, stored, plane, scale, seed, layer, redraw = source.arguments()
-    s, stored = in_one_layout(s.detach(), None if stored is None else stored.detach())
-    return _topk_weight(s, k, by == "value", hint, code, stored, plane, scale, seed, layer, redraw, DTYPE_CODES[dtype])
+    code, stored, *drawn = source.arguments()
+    s = dense(s.detach())
+    stored = None if stored is None else in_layout(stored.detach(), is_channels_last(s))
+    return _topk_weight(s, k, by == "value", hint, code, stored, *drawn, DTYPE_CODES[dtype])
 
 
 def masked_weight(
     scores: Tensor | None,
-    k: int | Rule,
+    k: int | Mask,
     *,
     source: WeightSource,
     by: str = "magnitude",
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Return the effective weight: the source's weights where the rule reveals them, +0 elsewhere.
+    """Return the effective weight: the source's weights where the mask keeps them, +0 elsewhere.
 
     Equivalent to `source.weight() * topk_mask(scores, k, by=by)`, with a straight-through backward to the scores and a
     masked one to stored weights (of every weight where the source says `through`).
 
     Args:
-        scores: float32, the weight's shape; None for rules that read none (all, packed).
-        k: how many are revealed, or a Rule.
+        scores: float32, the weight's shape; None for masks that read none (all, packed).
+        k: how many are kept, or a Mask.
         source: see WeightSource.
         by: how an int k ranks: "magnitude" or "value".
         dtype: of the result: float32, bfloat16 or float16.
@@ -243,5 +281,4 @@ def masked_weight(
     op = "masked_weight"
     if dtype not in DTYPE_CODES:
         raise TypeError(f"{op}: expected dtype float32, bfloat16 or float16, got {dtype}")
-    rule = resolve_rule(op, scores, k, by, source)
-    return effective_weight(scores, rule, source, dtype)
+    return effective_weight(checked_weight(op, scores, k, by, source), dtype)

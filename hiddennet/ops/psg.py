@@ -15,16 +15,14 @@ from torch.nn import functional as F
 from hiddennet.ops.checks import check_same_device, check_tensor
 from hiddennet.ops.code_gradient import LINEAR, Geometry
 from hiddennet.ops.masked_conv import _pair, compute_dtype, is_matmul
-from hiddennet.ops.masked_weight import DTYPE_CODES, in_one_layout
+from hiddennet.ops.masked_weight import MaskedWeight
 from hiddennet.ops.psg_config import PSGConfig
 from hiddennet.ops.psg_function import HiddenPSG, PlainPSG, saves_input
 from hiddennet.ops.quantize import FUSED
-from hiddennet.ops.rule import Rule
-from hiddennet.ops.source import WeightSource
 
 
 def _settings(x: Tensor, config: PSGConfig, signed: bool, geometry: Geometry) -> tuple:
-    dtype = x.dtype if x.dtype == torch.float64 else compute_dtype(x)
+    dtype = x.dtype if x.dtype == torch.float64 else compute_dtype(None, x)
     return config, signed, geometry, saves_input(x, config), dtype
 
 
@@ -46,36 +44,18 @@ def _as_images(y: Tensor, geometry: Geometry) -> Tensor:
     return y[:, :, None, None] if geometry == LINEAR else y
 
 
-def hidden_conv2d(x, scores, rule: Rule, source: WeightSource, bias, numbers: tuple, config, signed) -> Tensor:
+def hidden_conv2d(x: Tensor, weight: MaskedWeight, bias, numbers: tuple, config: PSGConfig, signed: bool) -> Tensor:
     """masked_conv2d with PSG's gradient, without checks: for layers in training. numbers: stride to groups."""
     if x.dim() == 3:
-        return hidden_conv2d(x[None], scores, rule, source, bias, numbers, config, signed)[0]
-    x, geometry = _geometry(x, source.shape, *numbers)
-    return _as_images(hidden_linear(x, scores, rule, source, bias, config, signed, geometry), geometry)
+        return hidden_conv2d(x[None], weight, bias, numbers, config, signed)[0]
+    x, geometry = _geometry(x, weight.shape, *numbers)
+    return _as_images(hidden_linear(x, weight, bias, config, signed, geometry), geometry)
 
 
-def hidden_linear(x, scores, rule: Rule, source: WeightSource, bias, config, signed, geometry=LINEAR) -> Tensor:
+def hidden_linear(x: Tensor, weight: MaskedWeight, bias, config: PSGConfig, signed: bool, geometry=LINEAR) -> Tensor:
     """masked_linear with PSG's gradient, without checks: for layers in training."""
-    settings = _settings(x, config, signed, geometry)
-    if settings[-1] not in DTYPE_CODES:
-        raise TypeError(f"psg: expected an input of dtype float32, bfloat16 or float16, got {settings[-1]}")
-    scores, stored = in_one_layout(scores if rule.reads_scores else None, source.stored)
-    rule_code, bits, step, rule_seed = rule.arguments()
-    source_code, _, plane, scale, seed, layer, redraw = source.arguments()
-    return HiddenPSG.apply(
-        x,
-        bias,
-        scores,
-        stored,
-        rule.selection,
-        bits,
-        step,
-        plane,
-        list(source.shape),
-        (rule_code, rule_seed),
-        (source_code, scale, seed, layer, redraw, source.through),
-        settings,
-    )
+    compute_dtype("psg", x)
+    return HiddenPSG.apply(x, bias, _settings(x, config, signed, geometry), *weight)
 
 
 def _check(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, config: PSGConfig, signed: bool, dims: int) -> None:
@@ -89,7 +69,7 @@ def _check(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, config: PSGC
         check_same_device(op, name, t, "x", x)
     if weight.dim() != dims:
         raise ValueError(f"{op}: expected a weight of {dims} dimensions, got shape {tuple(weight.shape)}")
-    if weight.dtype != x.dtype and compute_dtype(x) == x.dtype:
+    if weight.dtype != x.dtype and compute_dtype(None, x) == x.dtype:
         raise TypeError(f"{op}: expected weight of dtype {x.dtype} like x, got {weight.dtype}; use .to() or autocast")
 
 

@@ -58,14 +58,3 @@ class PSGConfig:
     def exact(self) -> bool:
         """Whether neither input nor gradient is quantised."""
         return self.input_bits == EXACT_BITS and self.gradient_bits == EXACT_BITS
-
-    @classmethod
-    def from_imagenet_flag(cls, threshold: float, **others) -> PSGConfig:
-        """By the sign convention of Peek-a-Boo's ImageNet scripts: negative is relative, others absolute."""
-        mode = "relative" if threshold < 0 else "absolute"
-        return cls(threshold=abs(float(threshold)), threshold_mode=mode, **others)
-
-    @classmethod
-    def from_cifar_flag(cls, threshold: float, **others) -> PSGConfig:
-        """By the sign convention of Peek-a-Boo's CIFAR script: positive is relative, others absolute."""
-        return cls.from_imagenet_flag(-threshold, **others)

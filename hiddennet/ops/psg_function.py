@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from hiddennet.ops.checks import dense, is_channels_last
 from hiddennet.ops.code_gradient import LINEAR, Geometry, input_codes, weight_gradient
-from hiddennet.ops.masked_weight import DTYPE_CODES, _masked_weight, _masked_weight_backward, layout_of
+from hiddennet.ops.masked_weight import MaskedWeight, part_gradients
 from hiddennet.ops.psg_config import PSGConfig
 from hiddennet.ops.quantize import EXACT_BITS, FUSED
 
@@ -110,46 +110,23 @@ class PlainPSG(torch.autograd.Function):
 
 
 class HiddenPSG(torch.autograd.Function):
-    """A layer whose weight a rule and a source make. Saves their parts, which exist anyway, and x or its codes."""
+    """A layer whose weight is masked. Saves the weight's parts, which exist anyway, and x or its codes."""
 
     @staticmethod
-    def _weight(ctx, scores, stored, selection, bits, step, plane, dtype):
-        rule_code, rule_seed = ctx.rule
-        source_code, scale, seed, layer, redraw, _ = ctx.source
-        return _masked_weight(
-            scores, selection, ctx.shape, ctx.channels_last, rule_code, bits, step, rule_seed,
-            source_code, stored, plane, scale, seed, layer, redraw, DTYPE_CODES[dtype],
-        )  # fmt: skip
-
-    @staticmethod
-    def forward(ctx, x, bias, scores, stored, selection, bits, step, plane, shape, rule, source, settings):
-        ctx.shape, ctx.rule, ctx.source = shape, rule, source
-        ctx.channels_last = layout_of(scores, stored)
-        parts = (scores, stored, selection, bits, step, plane)
-        weight = HiddenPSG._weight(ctx, *parts, settings[-1])
-        learns = ctx.needs_input_grad[2] or ctx.needs_input_grad[3]
-        y, saved = _forward(ctx, x, weight, bias, learns, settings)
-        ctx.save_for_backward(*saved, *parts)
+    def forward(ctx, x, bias, settings, *parts):
+        weight = MaskedWeight(*parts)
+        learns = ctx.needs_input_grad[3] or ctx.needs_input_grad[12]
+        y, saved = _forward(ctx, x, weight.write(settings[-1]), bias, learns, settings)
+        weight.save(ctx, *saved)
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, dy):
-        x, codes, delta, *parts = ctx.saved_tensors
-        want_x, _, want_scores, want_stored = ctx.needs_input_grad[:4]
-        weight = HiddenPSG._weight(ctx, *parts, ctx.settings[-1]) if want_x else None
-        shape = list(ctx.shape) if want_scores or want_stored else None
-        dx, grad, grad_bias = _gradients(ctx, dy, (x, codes, delta), weight, shape, ctx.channels_last)
-        scores, stored, selection, bits, step, plane = parts
-        rule_code, rule_seed = ctx.rule
-        source_code, scale, seed, layer, redraw, through = ctx.source
-        grad_scores = None
-        grad_stored = grad if want_stored else None
-        masked = want_stored and not through
-        if want_scores or masked:
-            grad_scores, product = _masked_weight_backward(
-                grad, scores, selection, ctx.channels_last, rule_code, bits, step, rule_seed,
-                source_code, stored, plane, scale, seed, layer, redraw, want_scores, masked,
-            )  # fmt: skip
-            grad_stored = product if masked else grad_stored
-        return dx, grad_bias, grad_scores if want_scores else None, grad_stored, *(None,) * 8
+        saved, weight = MaskedWeight.saved(ctx)
+        want_x, want_scores, want_stored = (ctx.needs_input_grad[i] for i in (0, 3, 12))
+        made = weight.write(ctx.settings[-1]) if want_x else None
+        shape = weight.shape if want_scores or want_stored else None
+        dx, grad, grad_bias = _gradients(ctx, dy, saved, made, shape, weight.channels_last)
+        product = (None, None) if grad is None else weight.gradients(grad, want_scores, want_stored)
+        return dx, grad_bias, None, *part_gradients(*product)

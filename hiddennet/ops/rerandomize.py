@@ -26,7 +26,7 @@ from hiddennet.ops.checks import (
     dense,
     is_channels_last,
 )
-from hiddennet.ops.generate_weight import KIND_CODES, InitScale
+from hiddennet.ops.inits import KINDS, InitScale
 
 _rerandomize = torch.ops.hiddennet.rerandomize_.default
 _redrawn_weight = torch.ops.hiddennet.redrawn_weight.default
@@ -49,7 +49,7 @@ def check_init(op: str, init: object) -> InitScale:
     """A kind of number and its scale, as init_scale returns them."""
     if not isinstance(init, InitScale):
         raise TypeError(f"{op}: expected an InitScale, got {type(init).__name__}; hiddennet.ops.init_scale makes it")
-    check_choice(op, "the kind of an init", init.kind, tuple(kind for kind in KIND_CODES if kind != "stored"))
+    check_choice(op, "the kind of an init", init.kind, KINDS[1:])
     return init
 
 
@@ -150,7 +150,7 @@ def rerandomize_(
         changed,
         [s.detach() for _, s in checked],
         selection.contiguous(),
-        [KIND_CODES[init.kind] for init in inits],
+        [init.code for init in inits],
         [init.scale for init in inits],
         seed,
         list(layers),
@@ -186,4 +186,4 @@ def redrawn_weight(redraws: Tensor, init: InitScale, *, seed: int, layer: int = 
     check_init(op, init)
     check_seed(op, "seed", seed, 63)
     check_seed(op, "layer", layer, 32)
-    return _redrawn_weight(dense(r), KIND_CODES[init.kind], init.scale, seed, layer)
+    return _redrawn_weight(dense(r), init.code, init.scale, seed, layer)

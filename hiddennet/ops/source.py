@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from hiddennet.ops.checks import check_seed, check_tensor
-from hiddennet.ops.generate_weight import KIND_CODES, InitScale, fill, init_scale, sign_plane
+from hiddennet.ops.generate_weight import fill, sign_plane
+from hiddennet.ops.inits import KINDS, InitScale, init_scale
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,7 @@ class WeightSource:
 
     def arguments(self) -> tuple[int, Tensor | None, Tensor | None, float, int, int, int]:
         """The ops' (source, stored, plane, scale, seed, layer, redraw)."""
-        code = KIND_CODES[self.kind]
-        return code, self.stored, self.plane, self.scale, self.seed, self.layer, self.redraw
+        return KINDS.index(self.kind), self.stored, self.plane, self.scale, self.seed, self.layer, self.redraw
 
     def weight(
         self,

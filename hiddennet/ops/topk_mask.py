@@ -21,7 +21,7 @@ from hiddennet.ops.checks import (
     dense,
     is_channels_last,
 )
-from hiddennet.ops.rule import Rule
+from hiddennet.ops.mask import Mask
 
 _topk_select = torch.ops.hiddennet.topk_select.default
 _rule_mask = torch.ops.hiddennet.rule_mask.default
@@ -43,6 +43,11 @@ def _check_scores(op: str, scores: object) -> Tensor:
     if s.numel() == 0:
         raise ValueError(f"{op}: expected at least one score, got an empty tensor of shape {tuple(s.shape)}")
     return s
+
+
+def select_rows(scores: Sequence[Tensor], k: list[int], by_value: bool, together: bool, hint: Tensor | None) -> Tensor:
+    """topk_select without its checks: for layers, whose parts agree by construction. together: one k for all."""
+    return _topk_select([dense(s.detach()) for s in scores], k, by_value, together, hint)
 
 
 def topk_select(
@@ -79,22 +84,22 @@ def topk_select(
     for amount, n in zip(k, sizes, strict=True):
         check_k(op, amount, n)
     check_choice(op, "by", by, ORDERS)
-    return _topk_select([dense(s.detach()) for s in checked], list(k), by == "value", network_wide, hint)
+    return select_rows(checked, list(k), by == "value", network_wide, hint)
 
 
-def rule_mask(scores: Tensor | None, rule: Rule, shape: torch.Size, *, layer: int = 0) -> Tensor:
-    """The mask a rule reveals: bool of `shape`, in the memory format of the scores (no gradient).
+def rule_mask(scores: Tensor | None, mask: Mask, shape: torch.Size, *, layer: int = 0) -> Tensor:
+    """A mask in full: bool of `shape`, in the memory format of the scores (no gradient).
 
     Args:
-        scores: float32 of `shape`, or None for rules that read none (all, bits).
-        rule: see hiddennet.ops.Rule.
-        layer: the layer's number in the counter of the sampled rule.
+        scores: float32 of `shape`, or None for masks that read none (all, bits).
+        mask: see hiddennet.ops.Mask.
+        layer: the layer's number in the counter of sampled masks.
     """
     channels_last = False
     if scores is not None:
         scores = dense(check_tensor("rule_mask", "scores", scores, dtypes=(torch.float32,)).detach())
         channels_last = is_channels_last(scores)
-    return _rule_mask(scores, rule.selection, list(shape), channels_last, *rule.arguments(), layer)
+    return _rule_mask(scores, mask.selection, list(shape), channels_last, *mask.arguments(), layer)
 
 
 def topk_mask(scores: Tensor, k: int, *, by: str = "value") -> Tensor:
@@ -119,7 +124,7 @@ def topk_mask(scores: Tensor, k: int, *, by: str = "value") -> Tensor:
     check_k("topk_mask", k, s.numel())
     check_choice("topk_mask", "by", by, ORDERS)
     row = _topk_select([dense(s.detach())], [k], by == "value", False, None)[0]
-    return rule_mask(s, Rule.selected(row, by), s.shape)
+    return rule_mask(s, Mask.selected(row, by), s.shape)
 
 
 def topk_mask_global(scores: Sequence[Tensor], k: int, *, by: str = "value") -> list[Tensor]:
@@ -134,4 +139,4 @@ def topk_mask_global(scores: Sequence[Tensor], k: int, *, by: str = "value") -> 
     check_k(op, k, sum(s.numel() for s in checked))
     check_choice(op, "by", by, ORDERS)
     rows = topk_select(checked, [k], by=by)
-    return [rule_mask(s, Rule.selected(row, by), s.shape) for s, row in zip(checked, rows, strict=True)]
+    return [rule_mask(s, Mask.selected(row, by), s.shape) for s, row in zip(checked, rows, strict=True)]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from hiddennet.nn.hidden import HiddenMixin
-from hiddennet.nn.network import select_before_forward
+from hiddennet.nn.network import HOOKS
 from hiddennet.pruning.targets import LAYERS
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -169,7 +169,7 @@ def scaled_graph(
     Raises:
         NotHomogeneous: with the reason.
     """
-    if model._forward_hooks or any(h is not select_before_forward for h in model._forward_pre_hooks.values()):
+    if any(h not in HOOKS for h in (*model._forward_hooks.values(), *model._forward_pre_hooks.values())):
         raise NotHomogeneous("the model has forward hooks")
     modules = dict(model.named_modules())
     for name, module in modules.items():

@@ -76,7 +76,7 @@ def masked(magnitude: Tensor, plane: Tensor) -> Tensor:
         return magnitude * ops.unpack_mask(plane, magnitude.shape)
     source = ops.WeightSource("stored", magnitude.shape, stored=magnitude)
     row = torch.zeros(4, dtype=torch.int32, device=magnitude.device)
-    return ops.masked_weight(None, ops.Rule("bits", row, bits=plane), source=source)
+    return ops.masked_weight(None, ops.Mask("bits", row, bits=plane), source=source)
 
 
 def _product(gradient: Tensor | None, weight: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from hiddennet.nn.hidden import HiddenMixin
-from hiddennet.nn.network import masks, select_before_forward
+from hiddennet.nn.network import HOOKS, masks
 from hiddennet.pruning.targets import Target
 
 
@@ -79,15 +79,16 @@ class Probe:
         Gradients are on, automatic casting and the short mantissas of TF32 are off.
         """
         flags = [(module, module.training) for module in self.model.modules()]
-        hooks = self.model._forward_pre_hooks
+        before, after = self.model._forward_pre_hooks, self.model._forward_hooks
         with ExitStack() as stack:
             for switch in _no_shortcuts(self.device):
                 stack.enter_context(switch)
             try:
                 for module, _ in flags:
                     module.training = self.train_mode
-                self.model._forward_pre_hooks = OrderedDict(
-                    (key, hook) for key, hook in hooks.items() if hook is not select_before_forward
+                self.model._forward_pre_hooks, self.model._forward_hooks = (
+                    OrderedDict((key, hook) for key, hook in hooks.items() if hook not in HOOKS)
+                    for hooks in (before, after)
                 )
                 for name, layer in self._layers.items():
                     layer.__dict__["forward"] = self._forward_of(name, layer)
@@ -101,7 +102,7 @@ class Probe:
                 changed = (self.model.get_submodule(name) for name in self.forwards)
                 for layer in (*self._layers.values(), *self._others, *changed):
                     layer.__dict__.pop("forward", None)
-                self.model._forward_pre_hooks = hooks
+                self.model._forward_pre_hooks, self.model._forward_hooks = before, after
                 for module, training in flags:
                     module.training = training
 

@@ -74,7 +74,7 @@ def prune(
         num_classes: rows of the classifier; None takes those of the last layer.
         invert: rank by 1 / score (a sanity check). shuffle: in the end, permute each mask at random (another).
         seed: of "random" and of the shuffle; 63 bits.
-        start: masks to go on from: those of an earlier shot, see shot_densities().
+        start: masks to go on from: those of an earlier shot.
         biases: prune the layers' biases too.
         train_mode: run the model in training mode.
         dtype: float32 or float64. None: the order of float64; float32 may end far from it, as synflow

@@ -39,19 +39,6 @@ def densities(density: float, iterations: int, schedule: str = "exponential") ->
     return [1.0 - (1.0 - density) * ((e + 1) / iterations) for e in range(iterations)]
 
 
-def shot_densities(density: float, shots: int) -> list[float]:
-    """The density that each of several prunings aims at, some training apart: 1 - (1 - d) c/n for shot c = 1 to n.
-
-    Each shot is a whole prune() with the masks of the one before as its `start`.
-
-    Raises:
-        TypeError, ValueError: a density outside (0, 1], no shots.
-    """
-    check_density("shot_densities", "density", density)
-    check_count("shot_densities", "shots", shots)
-    return [1.0 - (1.0 - density) * (c + 1) / shots for c in range(shots)]
-
-
 def removed_count(n: int, density: float) -> int:
     """How many of n weights, those already pruned among them, are at or below the threshold: cut off, not rounded."""
     return int((1.0 - density) * n)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from hiddennet.nn.hidden import HiddenMixin
-from hiddennet.nn.weights import source_weight
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LAYERS = (*CONVOLUTIONS, nn.Linear)
@@ -34,7 +33,7 @@ class Target:
     @torch.no_grad()
     def value(self) -> Tensor:
         """The parameter, or the weights of a hidden layer's source; detached."""
-        return source_weight(self.layer) if self.of_source else getattr(self.layer, self.kind).detach()
+        return self.layer.source_weight() if self.of_source else getattr(self.layer, self.kind).detach()
 
     @property
     def shape(self) -> torch.Size:
@@ -64,9 +63,7 @@ def _met(pattern: str, name: str, layer_name: str) -> bool:
     return any(fnmatch.fnmatchcase(candidate, pattern) for candidate in (name, *holders))
 
 
-def find_targets(
-    model: nn.Module, exclude: Iterable[str] | str = (), *, biases: bool = False, op: str = "prune"
-) -> list[Target]:
+def find_targets(model: nn.Module, exclude: Iterable[str] | str = (), *, biases: bool = False) -> list[Target]:
     """The parameters to be pruned, in module order; a shared one once, under its first name.
 
     Args:
@@ -77,7 +74,7 @@ def find_targets(
         TypeError, ValueError: no module, nothing to prune, a pattern that meets nothing, weights without values.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"{op}: expected model to be an nn.Module, got {type(model).__name__}")
+        raise TypeError(f"prune: expected model to be an nn.Module, got {type(model).__name__}")
     found: list[Target] = []
     for layer_name, layer in model.named_modules():
         if not isinstance(layer, LAYERS):
@@ -91,12 +88,12 @@ def find_targets(
         if not any(_met(pattern, t.name, t.layer_name) for t in found):
             names = ", ".join(t.name for t in found) or "none"
             raise ValueError(
-                f"{op}: expected exclude to name a convolution or linear layer, got {pattern!r}; there are {names}"
+                f"prune: expected exclude to name a convolution or linear layer, got {pattern!r}; there are {names}"
             )
     kept = [t for t in found if not any(_met(pattern, t.name, t.layer_name) for pattern in patterns)]
     if not kept:
         raise ValueError(
-            f"{op}: expected a model with weights to prune, got none of {len(found)} convolutions and linear layers"
+            f"prune: expected a model with weights to prune, got none of {len(found)} convolutions and linear layers"
         )
     seen: set[int] = set()
     unique = []

@@ -23,7 +23,7 @@ def rule_mask(
     seed: int = 0,
     layer: int = 0,
 ) -> Tensor:
-    """Bool mask of `shape`; rule: a kind of hiddennet.ops.Rule. "rounded" with a selection is by threshold, else drawn.
+    """Bool mask of `shape`; rule: a kind of hiddennet.ops.Mask. "rounded" with a selection is by threshold, else drawn.
 
     bits: the packed mask of "bits", the packed flags of "rounded" and "scored".
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-SIGNS, UNIFORM, NORMAL, BERNOULLI, REDRAW, LAPLACE = 0, 1, 2, 3, 4, 5  # streams
+SIGNS, UNIFORM, NORMAL, BERNOULLI, REDRAW, LAPLACE, TRUNCATED = 0, 1, 2, 3, 4, 5, 6  # streams
 _MASK = 0xFFFFFFFF
 
 
@@ -41,11 +41,16 @@ def _words(n: int, seed: int, layer: int, redraw: int, stream: int) -> Tensor:
 
 
 def _log_unit(x: Tensor) -> Tensor:
-    """log(x * 2^-24) of odd int64 x < 2^24, as float32 (Cephes logf's polynomial)."""
-    bits = x.to(torch.float32).view(torch.int32).to(torch.int64)
+    """log(x * 2^-24) of odd int64 x < 2^24, as float32."""
+    return _log(x.to(torch.float32), 24)
+
+
+def _log(x: Tensor, shift: int = 0) -> Tensor:
+    """log(x * 2^-shift) of positive normal float32 (Cephes logf's polynomial)."""
+    bits = x.view(torch.int32).to(torch.int64)
     mantissa = bits & 0x007FFFFF
     high = (mantissa > 0x3504F3).to(torch.int64)
-    e = ((bits >> 23) - 127 + high - 24).to(torch.float32)
+    e = ((bits >> 23) - 127 + high - shift).to(torch.float32)
     m = (mantissa | torch.where(high == 1, 0x3F000000, 0x3F800000)).to(torch.int32)
     f = m.view(torch.float32) - 1.0
     z = f * f
@@ -115,6 +120,26 @@ def laplaces(n: int, *, seed: int, layer: int = 0, redraw: int = 0) -> Tensor:
     return torch.where(words % 2 == 1, -size, size)
 
 
+def truncated_normals(n: int, *, seed: int, layer: int = 0, redraw: int = 0) -> Tensor:
+    """Return float32 [n] of a standard normal within [-2, 2]: sqrt(2) erfinv(u erf(sqrt 2)) of a uniform u."""
+    words = _words(n, seed, layer, redraw, TRUNCATED)
+    x = (2 * (words >> 8) + 1 - (1 << 24)).to(torch.float32) * 2.0**-24 * 0.95449972
+    w = -_log(1.0 - x * x) - 2.5
+    p = torch.full_like(w, 2.81022636e-08)
+    for c in (
+        3.43273939e-07,
+        -3.5233877e-06,
+        -4.39150654e-06,
+        2.1858087e-04,
+        -1.25372503e-03,
+        -4.17768164e-03,
+        2.46640727e-01,
+        1.50140941,
+    ):
+        p = p * w + c
+    return p * x * 1.41421356
+
+
 def bernoulli_logits(n: int, *, seed: int, layer: int = 0, step: int = 0) -> Tensor:
     """Return float32 [n]: logit(u) of a uniform u; a Bernoulli(sigmoid(s)) draw is 1 where s > logit(u)."""
     x = 2 * (_words(n, seed, layer, step, BERNOULLI) >> 9) + 1
@@ -127,11 +152,11 @@ def bernoulli_units(n: int, *, seed: int, layer: int = 0, step: int = 0) -> Tens
 
 
 def generate(kind: str, scale: float, n: int, *, seed: int, layer: int = 0, redraw: int = 0) -> Tensor:
-    """Return float32 [n] in OIHW order; kind: "constant", "signs", "uniform", "normal" or "laplace"."""
+    """Return float32 [n] in OIHW order; kind: one of hiddennet.ops.inits.KINDS, not "stored"."""
     c = torch.tensor(scale, dtype=torch.float32)
     if kind == "constant":
         return c.expand(n).clone()
     if kind == "signs":
         return torch.where(signs(n, seed=seed, layer=layer, redraw=redraw), -c, c)
-    draw = {"uniform": uniforms, "normal": normals, "laplace": laplaces}
+    draw = {"uniform": uniforms, "normal": normals, "laplace": laplaces, "truncated_normal": truncated_normals}
     return draw[kind](n, seed=seed, layer=layer, redraw=redraw) * c

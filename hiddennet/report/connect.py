@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hiddennet import data, ops
-from hiddennet.nn import Stored, hidden_layers, masks
+from hiddennet import data
+from hiddennet.nn import hidden_layers, masks
 from hiddennet.nn.expose import expose
 from hiddennet.report.networks import Network
 from hiddennet.train.evaluate import score
@@ -86,14 +86,12 @@ def _take_apart(model: nn.Module) -> tuple[_End, nn.Module]:
     own = {f"{name}.weight" for name in layers}
     state = {key: value for key, value in plain.state_dict().items() if torch.is_tensor(value)}
     end = _End(
-        weights={
-            n: ops.masked_weight(None, ops.Rule("all", x.selection), source=x.source_state()) for n, x in layers.items()
-        },
+        weights={name: layer.source_weight() for name, layer in layers.items()},
         masks=masks(model) if layers else {},
         effective={name: layer.effective_weight().detach() for name, layer in layers.items()},
         rest={key: value.clone() for key, value in state.items() if key not in own},
         shapes={key: tuple(value.shape) for key, value in state.items()},
-        trained=not layers or any(isinstance(x.source, Stored) and x.source.trainable for x in layers.values()),
+        trained=not layers or any(x.source.learns == "weights" for x in layers.values()),
     )
     return end, plain.eval()
 

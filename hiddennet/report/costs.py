@@ -40,10 +40,9 @@ def costs(lines: Sequence[Line]) -> str:
                     continue
                 bits = " x ".join(str(_bits(run, key)) for key in ("input_bits", "gradient_bits"))
                 share = cost.kept_bit_operations / max(1, cost.dense_bit_operations)
-                name = f"{run.folder.path.parent.name}/{run.folder.path.name}"
                 numbers = (cost.multiply_adds, cost.kept_multiply_adds, cost.bit_operations, cost.kept_bit_operations)
                 adds, kept, operations, of_revealed = (f"{number:.4g}" for number in numbers)
-                rows.append([name, line.label, adds, kept, f"{bits} bits", operations, of_revealed, f"{share:.2%}"])
+                rows.append([run.name, line.label, adds, kept, f"{bits} bits", operations, of_revealed, f"{share:.2%}"])
     if not rows:
         return ""
     said = (

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hiddennet.nn.layout import Layout
+from hiddennet.nn.graph_layout import GraphLayout
 from hiddennet.nn.wiring import Wiring
 from hiddennet.report.plots import COLORS, INK, figure
 
@@ -41,7 +41,7 @@ def strongest(weight: Tensor, running: Tensor, most: int) -> tuple[Tensor, Tenso
 
 
 @torch.no_grad()
-def adjacency(wiring: Wiring, layout: Layout) -> tuple[bytes, tuple[int, int]]:
+def adjacency(wiring: Wiring, layout: GraphLayout) -> tuple[bytes, tuple[int, int]]:
     """The kept edges as an image, a source a row, blocks set apart; and how many rows and columns a pixel is.
 
     Blue: edges that run. Orange: kept ones that never do. Grey ground: where edges may be. Of several positions in a
@@ -96,7 +96,7 @@ def _paint(image: np.ndarray, color: str, alpha: np.ndarray) -> None:
     image[..., 3] = total
 
 
-def places(layout: Layout) -> np.ndarray:
+def places(layout: GraphLayout) -> np.ndarray:
     """Where each node is drawn, [nodes, 2]: blocks as columns, left to right; on a circle where all send to all."""
     if layout.run == "blocks":
         found = []
@@ -112,7 +112,7 @@ def places(layout: Layout) -> np.ndarray:
 
 
 @torch.no_grad()
-def graph(wiring: Wiring, layout: Layout, alive: Tensor, most: int = MOST_EDGES) -> tuple[bytes, int]:
+def graph(wiring: Wiring, layout: GraphLayout, alive: Tensor, most: int = MOST_EDGES) -> tuple[bytes, int]:
     """The nodes and the strongest edges, at most `most`; and how many edges are drawn.
 
     alive: bool [nodes]. Edges: blue for positive weights, orange for negative, the stronger the larger the weight.
@@ -143,12 +143,12 @@ def graph(wiring: Wiring, layout: Layout, alive: Tensor, most: int = MOST_EDGES)
         return _small_png(drawn), len(strength)
 
 
-def _size(layout: Layout) -> float:
+def _size(layout: GraphLayout) -> float:
     """Of a node, in square points."""
     return float(np.clip(3000 / layout.nodes, 2, 36))
 
 
-def _nodes(axes: Any, where: np.ndarray, layout: Layout, alive: np.ndarray) -> None:
+def _nodes(axes: Any, where: np.ndarray, layout: GraphLayout, alive: np.ndarray) -> None:
     size = _size(layout)
     index = np.arange(layout.nodes)
     inputs, outputs = index < layout.inputs, index >= layout.nodes - layout.outputs

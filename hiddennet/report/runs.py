@@ -6,7 +6,7 @@ import csv
 import json
 import re
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,11 @@ class Run:
     settings: dict[str, Any]
     record: dict[str, Any]
     metrics: list[dict[str, float]]
+
+    @property
+    def name(self) -> str:
+        """The last two parts of its path: config and hash."""
+        return f"{self.folder.path.parent.name}/{self.folder.path.name}"
 
     @property
     def finished(self) -> bool:
@@ -151,6 +156,14 @@ class Line:
                 density = statistics.fmean(stage["density"] for stage in stages)
                 found.append((density, *mean_and_std([stage["test_top1"] for stage in stages])))
         return sorted(found)
+
+
+def chosen(lines: Iterable[Line], which: str) -> Iterator[tuple[str, Run]]:
+    """Finished runs with titles, of each setting: which = "one", "all" or "none"."""
+    for line in lines:
+        for setting in line.settings:
+            for run in {"none": [], "one": setting.finished[:1], "all": setting.finished}[which]:
+                yield f"{line.label}, seed {run.settings['seed']}, {run.folder.path.name}", run
 
 
 def axis_keys(axis: str, runs: Sequence[Run]) -> set[str]:

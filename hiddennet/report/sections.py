@@ -12,7 +12,7 @@ from hiddennet.report import page
 from hiddennet.report.layers import Layers
 from hiddennet.report.layers import of as layers_of_run
 from hiddennet.report.published import Published
-from hiddennet.report.runs import Line, Run, Setting
+from hiddennet.report.runs import Line, Run, chosen
 from hiddennet.tables import mean_and_spread
 from hiddennet.train.console import clock
 
@@ -48,8 +48,7 @@ def runs_table(runs: Sequence[Run], labels: dict[int, str]) -> str:
         best = f"{record['best_epoch']} of {record['epochs']}" if run.finished else "not finished"
         seconds = clock(record["seconds"]) if run.finished else "-"
         accuracies = [_fraction(v) for v in (run.before, record.get("test_top1"), record.get("validation_top1"))]
-        name = f"{run.folder.path.parent.name}/{run.folder.path.name}"
-        rows.append([name, labels[id(run)], str(run.settings["seed"]), density, *accuracies, best, seconds])
+        rows.append([run.name, labels[id(run)], str(run.settings["seed"]), density, *accuracies, best, seconds])
     return page.table(head, rows, text=2)
 
 
@@ -68,8 +67,7 @@ def stages(runs: Sequence[Run], labels: dict[int, str]) -> str:
             epochs = f"{stage['first_epoch']} to {stage['last_epoch']}"
             density = "-" if stage.get("density") is None else f"{stage['density']:.4%}"
             ends = [_fraction(stage.get("start_test_top1")), _fraction(stage.get("test_top1"))]
-            name = f"{run.folder.path.parent.name}/{run.folder.path.name}"
-            rows.append([name, labels[id(run)], str(run.settings["seed"]), stage["name"], epochs, density, *ends])
+            rows.append([run.name, labels[id(run)], str(run.settings["seed"]), stage["name"], epochs, density, *ends])
     return page.section("Stages", page.table(head, rows, text=2)) if rows else ""
 
 
@@ -92,12 +90,9 @@ def published(rows: Sequence[Published]) -> str:
 def layers(lines: Sequence[Line], which: str, say: Callable[[str], None]) -> str:
     """Densities and alive multiply-adds by layer, of one run a setting or of all; nothing for `none`."""
     parts = []
-    for line in lines:
-        for setting in line.settings:
-            for run in _chosen(setting, which):
-                say(f"layers of {run.folder.path}")
-                title = f"{line.label}, seed {run.settings['seed']}, {run.folder.path.name}"
-                parts += [_layers(f"{title}: {found.title}", found) for found in layers_of_run(run)]
+    for title, run in chosen(lines, which):
+        say(f"layers of {run.folder.path}")
+        parts += [_layers(f"{title}: {found.title}", found) for found in layers_of_run(run)]
     if not parts:
         return ""
     said = (
@@ -106,10 +101,6 @@ def layers(lines: Sequence[Line], which: str, say: Callable[[str], None]) -> str
         "one weight at one position of the output, for one image."
     )
     return page.section("Layers", page.paragraph(said), *parts)
-
-
-def _chosen(setting: Setting, which: str) -> list[Run]:
-    return {"none": [], "one": setting.finished[:1], "all": setting.finished}[which]
 
 
 def _layers(title: str, found: Layers) -> str:
@@ -140,7 +131,7 @@ def commands(runs: Sequence[Run]) -> str:
             f"{record.get('threads', '?')} threads",
             f"versions {versions or 'unknown'}",
         ]
-        parts.append(page.fold(f"{run.folder.path.parent.name}/{run.folder.path.name}", page.code("\n".join(lines))))
+        parts.append(page.fold(run.name, page.code("\n".join(lines))))
     return page.section("Commands and hashes", *parts)
 
 

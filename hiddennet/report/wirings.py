@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from hiddennet.analysis import wirings as analysis
-from hiddennet.nn.layout import layouts
+from hiddennet.nn.graph_layout import layouts
 from hiddennet.nn.wiring import wirings
 from hiddennet.report import graphs, page, plots
 from hiddennet.report.networks import Network, of_run
-from hiddennet.report.runs import Line, Run
+from hiddennet.report.runs import Line, Run, chosen
 
 MOST_PICTURED = 8  # runs
 CURVES = {
@@ -38,16 +38,16 @@ def section(
         if any(run.metrics and metric in run.metrics[-1] for run in every):
             told = f"{said}, all wirings together: mean, and one standard deviation over seeds."
             parts.append(plot(f"{metric}_epoch", plots.over_epochs(lines, axis, metric), told))
-    chosen = _chosen(lines, which)
-    for number, (title, run) in enumerate(chosen[:MOST_PICTURED]):
+    pictured = [(title, run) for title, run in chosen(lines, which) if is_graph(run)]
+    for number, (title, run) in enumerate(pictured[:MOST_PICTURED]):
         say(f"wirings of {run.folder.path}")
         try:
             network = of_run(run.folder.path)
             parts.append(_pictures(title, network, plot, f"wiring_{number}"))
         except (ValueError, OSError, RuntimeError) as error:  # said on the page: the other runs are still shown
             parts.append(page.paragraph(f"{title}: not known: {str(error).splitlines()[0]}"))
-    if len(chosen) > MOST_PICTURED:
-        parts.append(page.paragraph(f"Wirings of {MOST_PICTURED} runs of {len(chosen)} are shown; report fewer."))
+    if len(pictured) > MOST_PICTURED:
+        parts.append(page.paragraph(f"Wirings of {MOST_PICTURED} runs of {len(pictured)} are shown; report fewer."))
     if not parts:
         return ""
     said = (
@@ -57,17 +57,6 @@ def section(
         "evaluation of its right-hand side."
     )
     return page.section("Wirings", page.paragraph(said), *parts)
-
-
-def _chosen(lines: Sequence[Line], which: str) -> list[tuple[str, Run]]:
-    found = []
-    for line in lines:
-        for setting in line.settings:
-            runs = {"none": [], "one": setting.finished[:1], "all": setting.finished}[which]
-            for run in runs:
-                if is_graph(run):
-                    found.append((f"{line.label}, seed {run.settings['seed']}, {run.folder.path.name}", run))
-    return found
 
 
 def _pictures(title: str, network: Network, plot: Plot, prefix: str) -> str:

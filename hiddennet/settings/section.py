@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import typing
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    SerializeAsAny,
+    create_model,
+    model_validator,
+)
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 from hiddennet.registry import REGISTRIES
 
@@ -65,13 +78,90 @@ class Sections(Mapping[str, type[Section]]):
         return self[value["name"]](**value)
 
 
+def _whole_as_float(value: object) -> object:
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class Values(Sections):
+    """The sections of registered dataclasses whose fields are plain values, such as rules: made from the fields."""
+
+    def _check(self, name: str, thing: Any) -> None:
+        """Others may register: they have no section, and no config names them."""
+
+    def __getitem__(self, name: str) -> type[Section]:
+        thing = REGISTRIES[self.kind][name]
+        if _plain_fields(thing) is None:
+            raise KeyError(name)
+        return _value_section(self.kind, name, thing)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, thing in REGISTRIES[self.kind].items() if _plain_fields(thing) is not None)
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+_PLAIN = {int: int, float: Annotated[float, BeforeValidator(_whole_as_float)], str: str, bool: bool}
+
+
+def _plain_fields(thing: Any) -> dict[str, Any] | None:
+    """Type and default of each field that a dataclass is made with; None where not all are plain values."""
+    if not dataclasses.is_dataclass(thing) or not thing.__dataclass_params__.init:
+        return None
+    kinds, found = typing.get_type_hints(thing), {}
+    for field in dataclasses.fields(thing):
+        optional = [kind for kind in typing.get_args(kinds[field.name]) if kind is not type(None)]
+        kind = _PLAIN.get(optional[0] if len(optional) == 1 else kinds[field.name])
+        if kind is None:
+            return None
+        if field.init and field.name != "layer":  # whose number the network knows
+            default = ... if field.default is dataclasses.MISSING else field.default
+            found[field.name] = (kind | None if optional else kind, default)
+    return found
+
+
+class _ValueSection(Section):
+    thing: ClassVar[Any]
+
+    def make(self, **known: Any) -> Any:
+        """What the section describes; known: fields it need not give, such as the run's seed."""
+        given = self.model_fields_set - {"name"}
+        names = {field.name for field in dataclasses.fields(self.thing)}
+        return self.thing(**{k: v for k, v in known.items() if k in names} | {k: getattr(self, k) for k in given})
+
+    @model_validator(mode="after")
+    def _can_be_made(self) -> Section:
+        self.make()
+        return self
+
+
+@functools.cache
+def _value_section(kind: str, name: str, thing: Any) -> type[Section]:
+    says = (thing.__doc__ or "").strip().partition("\n")[0]
+    fields = {"name": (str, name), **_plain_fields(thing)}
+    made = create_model(f"{thing.__name__}Section", __base__=_ValueSection, __doc__=f"{kind}: {says}", **fields)
+    made.thing = thing
+    return made
+
+
+class NameOf:
+    """Beside `str` in an Annotated type: a name of REGISTRIES[kind], whoever registered it; refused as a Literal is."""
+
+    def __init__(self, kind: str):
+        self.names = REGISTRIES[kind]
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._known, handler(source))
+
+    def _known(self, value: object) -> object:
+        if not isinstance(value, str) or value not in self.names:
+            raise PydanticKnownError("literal_error", {"expected": ", ".join(map(repr, self.names))})
+        return value
+
+
 def place(*arguments: Any, **more: Any) -> Any:
     """A field that says where or how fast, and not what: the results are the same, and so is the run."""
     return Field(*arguments, json_schema_extra={"identity": False}, **more)
-
-
-def _whole_as_float(value: object) -> object:
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 Number = Annotated[float, BeforeValidator(_whole_as_float)]

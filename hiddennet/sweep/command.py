@@ -15,7 +15,7 @@ from hiddennet.sweep.grid import Sweep
 
 ENGINES = ("local", "ray")
 EXAMPLE = """a sweep file:
-  config: digits                      # a config: sought beside this file, then under configs/
+  config: digits                      # a config: a variant here, a file beside, a name under configs/
   set: {train.epochs: 30}             # the same for all runs
   grid:                               # every combination, the last key fastest
     method.density: [0.05, 0.2, 0.5]
@@ -31,7 +31,7 @@ process was killed goes on from its checkpoint.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of a sweep."""
     parser.epilog, parser.formatter_class = EXAMPLE, argparse.RawDescriptionHelpFormatter
-    parser.add_argument("sweep", metavar="SWEEP", help="a sweep file, or a name under configs/")
+    parser.add_argument("sweep", metavar="SWEEP", help="a sweep file, or a name under configs/; family@sweep")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="for all runs; for a key of the grid: values")
     parser.add_argument("--workers", type=int, metavar="N", help="default: one a GPU, else one for each four cores")
     parser.add_argument("--engine", choices=ENGINES, default="local", help="ray: Ray Tune, on its cluster")

@@ -14,8 +14,8 @@ import yaml as pyyaml
 
 from hiddennet import config as configs
 from hiddennet import plugins
-from hiddennet.config import Config, ConfigError
-from hiddennet.config.load import overrides_document
+from hiddennet.config import Config, ConfigError, families
+from hiddennet.config.load import is_sweep, overrides_document
 from hiddennet.registry import nearest
 from hiddennet.settings import yaml
 
@@ -74,6 +74,9 @@ def load(sweep: str | Path, overrides: Iterable[str] = (), name: str | None = No
     path = configs.find(sweep)
     document = configs.read(path)
     source = str(sweep)
+    known = families.names(path, "sweeps") if path.is_file() else []
+    if known and not is_sweep(document):
+        _refuse(source, families.unknown("", known))
     _check(document, source)
     grid = {key: list(values) for key, values in (document.get("grid") or {}).items()}
     listed = document.get("runs") or [{}]
@@ -87,7 +90,7 @@ def load(sweep: str | Path, overrides: Iterable[str] = (), name: str | None = No
     for number, values in enumerate(_product(grid, listed), start=1):
         points.append(_resolve(values, fixed, document, homes, f"{source}, point {number}"))
     _check_apart(points, source)
-    name = _name(name or document.get("name") or path.stem, source)
+    name = _name(name or document.get("name") or families.run_name(path), source)
     runs = Path(points[0].config.runs).expanduser()
     return Sweep(name, points, runs, list(dict.fromkeys([*itertools.chain(*listed), *grid])))
 
@@ -167,28 +170,20 @@ def _product(grid: Mapping[str, list], listed: Sequence[Mapping[str, Any]]) -> I
 
 
 def _homes(path: Path | None) -> Iterator[Path]:
-    """Folders of the sweep file and of those it extends."""
+    """The sweep and those it extends."""
     while path is not None:
-        yield path.parent
-        base = (yaml.parse(path.read_text(encoding="utf-8")) or {}).get("extends")
-        path = (path.parent / base).resolve() if base else None
-
-
-def _config_file(name: Any, homes: Iterable[Path], source: str) -> Path:
-    if not isinstance(name, str):
-        _refuse(source, f"config: expected the name or the path of a config, got {name!r}")
-    for home in homes:
-        for path in (home / name, home / f"{name}.yml"):
-            if path.is_file():
-                return path.resolve()
-    return configs.find(name)
+        yield path
+        path, _ = families.layers(path)
 
 
 def _resolve(
     values: dict[str, Any], fixed: Mapping[str, Any], document: Mapping[str, Any], homes: list[Path], where: str
 ) -> Point:
     settings = {**fixed, **values}
-    path = _config_file(settings.pop("config", document.get("config")), homes, where)
+    name = settings.pop("config", document.get("config"))
+    if not isinstance(name, str):
+        _refuse(where, f"config: expected the name or the path of a config, got {name!r}")
+    path = configs.find(name, homes)
     with contextlib.suppress(ValueError):
         path = path.relative_to(Path.cwd())
     arguments = (str(path), *(f"{key}={text(value)}" for key, value in settings.items()))

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hiddennet.data.order import derived_seed
-from hiddennet.ops.generate_weight import InitScale, fill
+from hiddennet.ops.generate_weight import fill
+from hiddennet.ops.inits import InitScale
 
 
 @dataclass(frozen=True)

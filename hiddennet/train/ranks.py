@@ -14,8 +14,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hiddennet.nn import hidden_layers
 
-# Buffers of hidden layers that every rank makes the same by itself.
-_MADE = ("sign_plane", "selection", "mask_bits", "flags", "redraws", "drawn")
+
+def _made_alike(model: nn.Module) -> set[str]:
+    """Buffers of hidden layers, which every rank makes the same by itself."""
+    return {f"{name}.{buffer}" for name, layer in hidden_layers(model).items() for buffer in layer._buffers}
 
 
 def leave(status: int) -> NoReturn:
@@ -83,15 +85,15 @@ class Ranks:
         """Return the model whose backward averages gradients over the ranks."""
         if self.world == 1 or not any(p.requires_grad for p in model.parameters()):
             return model
-        made = [f"{name}.{buffer}" for name in hidden_layers(model) for buffer in _MADE]
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, made)
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, _made_alike(model))
         return DistributedDataParallel(model, gradient_as_bucket_view=True)
 
     def share_buffers(self, model: nn.Module) -> None:
         """Give all ranks the statistics of rank 0."""
         if self.world > 1:
+            made = _made_alike(model)
             for name, buffer in model.named_buffers():
-                if name.rpartition(".")[2] not in _MADE:
+                if name not in made:
                     dist.broadcast(buffer, 0)
 
     def check_same(self, model: nn.Module, device: torch.device) -> None:

@@ -7,7 +7,7 @@ import torch
 
 import hiddennet as hn
 from hiddennet.analysis import wirings as analysis
-from hiddennet.analysis.wirings import Swaps, dead_nodes, paths, swaps, wiring_report
+from hiddennet.analysis.wirings import dead_nodes, paths, wiring_report
 from hiddennet.models.dnw import (
     ContinuousConfig,
     ContinuousGraph,
@@ -18,7 +18,7 @@ from hiddennet.models.dnw import (
     StaticConfig,
     StaticGraph,
 )
-from hiddennet.nn.layout import Layout, layouts
+from hiddennet.nn.graph_layout import GraphLayout, layouts
 
 
 def fix(wiring, edges):
@@ -195,18 +195,10 @@ def test_a_wiring_in_any_other_model_is_sources_and_destinations():
     assert layouts(torch.nn.ModuleDict({"a": mobile()}))["a.layers.1.graph"].after == "a.layers.0.graph"
 
 
-def test_swaps():
-    before, after = torch.tensor([[1, 1, 0, 0]]).bool(), torch.tensor([[1, 0, 1, 1]]).bool()
-    assert swaps(before, after) == Swaps(left=1, entered=2)
-    assert swaps(before, before) == Swaps(0, 0)
-    with pytest.raises(ValueError, match=r"expected masks of one shape, got \(1, 4\) and \(4,\)"):
-        swaps(before, after[0])
-
-
 def test_text():
     row = analysis.cells(wiring_report(static([(0, 2), (2, 6)]), 32)[0])
     assert len(row) == len(analysis.HEAD) and row[:4] == ("graph", "fine_tune", "23", "2")
-    assert Layout(blocks=(1, 1), inputs=1, outputs=1).pixels(8) is None
+    assert GraphLayout(blocks=(1, 1), inputs=1, outputs=1).pixels(8) is None
 
 
 @pytest.mark.parametrize("small", [False, True])

@@ -10,15 +10,16 @@ from torch import nn
 
 import hiddennet as hn
 from hiddennet import artifact, models
-from hiddennet.artifact.layers import Streams, _decode_weights, _encode_weights
-from hiddennet.nn.expose import undrawn
+from hiddennet.artifact.layers import Streams
+from hiddennet.nn.expose import skip_init
+from hiddennet.nn.source import put_values, take_values
 
 RESNETS = {"resnet18": 11_678_912, "resnet50": 25_502_912, "cifar_resnet18": 11_164_352}
 
 
 @pytest.mark.parametrize("name", RESNETS)
 def test_one_bit_a_weight(tmp_path, name):
-    with undrawn():
+    with skip_init():
         classes = 10 if name.startswith("cifar") else 1000
         net = models.build(name, num_classes=classes, batch_norm="non_affine")
     hn.hide(net, rule=hn.TopK(0.3))
@@ -81,7 +82,7 @@ def test_bits_by_kind(tmp_path, source, rule, bits):
 def test_stored_weights_to_the_bit(values, kind):
     values = torch.tensor(values, dtype=torch.float32)
     streams = Streams()
-    entry = _encode_weights(values, streams)
+    entry = put_values(values, streams.put)
     assert entry["as"] == kind
-    again = _decode_weights(entry, values.numel(), Streams.of(streams.tensors()))
+    again = take_values(entry, values.numel(), Streams.of(streams.tensors()).take)
     assert torch.equal(again.view(torch.int32), values.view(torch.int32))

@@ -237,7 +237,7 @@ def test_commit_can_be_told(monkeypatch):
 
 
 def test_swinging_takes_small_steps_only():
-    from bench.ops.cases import swinging
+    from bench.ops.inputs import swinging
 
     seen: list[int] = []
     work = swinging(seen.append, 4)
@@ -248,7 +248,7 @@ def test_swinging_takes_small_steps_only():
 
 
 def test_scores_move_as_in_training():
-    from bench.ops.cases import kept, sorted_mask, walk
+    from bench.ops.inputs import kept, sorted_mask, walk
 
     states = walk((64, 64, 3, 3), 4, CPU)
     k = kept(states[0].numel())

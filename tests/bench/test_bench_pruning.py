@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.originals_pruning import Synflow, masked_twin
+from bench.originals_peek_a_boo import Synflow, masked_twin
 from hiddennet.pruning import densities
 from hiddennet.reference import pruning as oracle
 

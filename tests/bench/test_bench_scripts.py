@@ -9,18 +9,19 @@ import sys
 import pytest
 import torch
 
-from bench.__main__ import MODULES
+from bench.__main__ import NAMES, words
 from bench.harness import Unequal
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", NAMES)
 def test_runs(name, monkeypatch, tmp_path):
     path = tmp_path / "rows.json"
-    command = [name, "--quick", "--device", "cpu", "--json", str(path)]
+    module, *of = words(name)
+    command = [name, *of, "--quick", "--device", "cpu", "--json", str(path)]
     if name == "accuracy":
         command += ["--runs", str(tmp_path / "runs")]
     monkeypatch.setattr(sys, "argv", command)
-    importlib.import_module(MODULES[name]).main()
+    importlib.import_module(f"{module}.__main__" if of else module).main()
     environment, *rows = map(json.loads, path.read_text().splitlines())
     assert environment["environment"]["device_type"] == "cpu"
     assert rows

@@ -13,14 +13,13 @@ CPU = torch.device("cpu")
 
 def trainees(what):
     mine, theirs = step_dnw.models_of(what, CPU, quick=True)
-    x, labels = nets.data("cifar", 2, CPU, channels_last=False)
-    return tuple(nets.Trainee(model, nets.sgd(model), x, labels) for model in (mine, theirs))
+    return step_dnw.trainees(mine, theirs, *nets.data("cifar", 2, CPU, channels_last=False))
 
 
 @pytest.mark.parametrize("what", step_dnw.BARS)
 def test_the_original_sequence_is_our_network(what):
     mine, theirs = trainees(what)
-    step_dnw.check(mine, theirs, 1e-3)
+    step_dnw.check(mine, theirs, 1e-3, step_dnw.stem_together)
     mine.step()
     theirs.step()
     with torch.no_grad():
@@ -33,11 +32,11 @@ def test_other_parameters_are_found(name, message):
     with torch.no_grad():
         theirs.model.get_parameter(name).normal_()
     with pytest.raises(Unequal, match=message):
-        step_dnw.check(mine, theirs, 1e-3)
+        step_dnw.check(mine, theirs, 1e-3, step_dnw.stem_together)
 
 
 def test_other_gradients_are_found(monkeypatch):
     mine, theirs = trainees("discrete")
     monkeypatch.setattr(step_dnw.ChosenEdges, "backward", staticmethod(lambda ctx, g: (g * 1.01, None)))
     with pytest.raises(Unequal, match="gradients of weight"):
-        step_dnw.check(mine, theirs, 1e-3)
+        step_dnw.check(mine, theirs, 1e-3, step_dnw.stem_together)

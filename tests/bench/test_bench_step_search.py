@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import hiddennet as hn
-from bench import nets, originals_gem_miner, step_search
+from bench import nets, originals, originals_gem_miner, step_search
 from bench.harness import Unequal
-from bench.originals_gem_miner import GemMinerConv2d, OriginalTrainee, ResNet20
+from bench.originals_gem_miner import GemMinerConv2d, OriginalTrainee
 
 CPU = torch.device("cpu")
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
@@ -47,7 +47,7 @@ def test_rounding_is_strict(values):
 
 
 def test_network(values):
-    model = ResNet20()
+    model = originals.build("resnet20", GemMinerConv2d)
     for i, layer in enumerate(nets.weighted(model)):
         shape = layer.weight.shape
         fan_in = shape[1:].numel()
@@ -108,7 +108,7 @@ def gem_miner():
         mine, dense = nets.trainees(
             "resnet20", 2, CPU, channels_last=channels_last, model=model, optimizer=step_search.score_sgd
         )
-        return mine, dense, step_search.original_gem_miner(mine, ResNet20())
+        return mine, dense, step_search.original_gem_miner(mine, originals.build("resnet20", GemMinerConv2d))
 
     return build
 
@@ -149,9 +149,9 @@ def test_iterand_sides_are_equal(init):
     original.step()
     original.step()
     assert all(layer.weight.grad.count_nonzero() for layer in nets.weighted(original.model))
-    before = [layer.redrawable.clone() for layer in nets.hidden_list(mine.model)]
+    before = [layer.source.redrawn_in_place(layer).clone() for layer in nets.hidden_list(mine.model)]
     step_search.redraws(mine.model)()
-    after = [layer.redrawable for layer in nets.hidden_list(mine.model)]
+    after = [layer.source.redrawn_in_place(layer) for layer in nets.hidden_list(mine.model)]
     assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from hiddennet import config
+from hiddennet.config import catalog, families
 from hiddennet.sweep import grid
 from hiddennet.sweep.grid import Point
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-README = (CONFIGS / "README.md").read_text(encoding="utf-8")
+PAPERS = (CONFIGS.parent / "docs" / "papers.md").read_text(encoding="utf-8")
+ENTRIES = tuple(catalog.entries())
 
 
 @dataclass(frozen=True)
@@ -26,26 +27,19 @@ class Row:
     notes: tuple[str, ...]
 
 
-@cache
-def is_sweep(path: Path) -> bool:
-    """Whether a file is a sweep: it has a grid, or a list of runs where a config has their folder."""
-    document = config.read(path)
-    return "grid" in document or isinstance(document.get("runs"), list)
+def configs(folder: str = "") -> list[str]:
+    """The names of runs of all configs below a folder of configs/, such as papers/dnw/."""
+    return [run_name(one) for one in ENTRIES if one.runs is None and one.name.startswith(folder)]
 
 
-def runnable_files() -> list[Path]:
-    """Every config and every sweep; the pieces in base/ folders are neither."""
-    return sorted(path for path in CONFIGS.rglob("*.yml") if path.parent.name != "base")
+def sweeps(folder: str = "") -> list[str]:
+    """The names of all sweeps below a folder of configs/."""
+    return [run_name(one) for one in ENTRIES if one.runs is not None and one.name.startswith(folder)]
 
 
-def config_files() -> list[Path]:
-    """Every config that can be run."""
-    return [path for path in runnable_files() if not is_sweep(path)]
-
-
-def sweep_files() -> list[Path]:
-    """Every sweep."""
-    return [path for path in runnable_files() if is_sweep(path)]
+def run_name(entry: catalog.Entry) -> str:
+    """What a config's runs are called: also a name of the config, and the only one before there were families."""
+    return families.run_name(entry.place)
 
 
 @cache
@@ -54,14 +48,9 @@ def points_of(sweep: str) -> list[Point]:
     return grid.load(sweep).points
 
 
-def name_of(path: Path) -> str:
-    """A config's name on the command line."""
-    return str(path.relative_to(CONFIGS).with_suffix(""))
-
-
 def table(heading: str) -> list[Row]:
-    """The rows of the README's table below a heading that contains these words."""
-    section = re.search(rf"^#+ [^\n]*{heading}[^\n]*\n(.*?)(?=^#|\Z)", README, re.M | re.S)[1]
+    """The rows of the table of docs/papers.md below a heading that contains these words."""
+    section = re.search(rf"^#+ [^\n]*{heading}[^\n]*\n(.*?)(?=^#|\Z)", PAPERS, re.M | re.S)[1]
     rows = []
     for line in section.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]

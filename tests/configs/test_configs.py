@@ -7,11 +7,25 @@ from pathlib import Path
 import pytest
 
 from hiddennet import config
+from hiddennet.config import catalog, families
+from hiddennet.config.load import merge
 from hiddennet.settings import yaml
-from tests.configs.shipped import CONFIGS, README, config_files, facts, name_of, runnable_files, table
+from tests.configs.shipped import CONFIGS, ENTRIES, PAPERS, facts, run_name, table
 
 COUNTERPARTS = {row.original: row for row in table("Counterparts")}
 FACTS = facts()
+
+
+def every(file: Path) -> list[str]:
+    """All variants and sweeps of a file, its pieces too."""
+    document = yaml.parse(file.read_text(encoding="utf-8"))
+    return [*document.get("variants", {}), *document.get("sweeps", {})]
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(CONFIGS))
+
+
 MODELS = {
     "FC": "fc",
     "cResNet18": "cifar_resnet18",
@@ -19,7 +33,7 @@ MODELS = {
     "WideResNet101_2": "wide_resnet101_2",
 }
 FILES = sorted(CONFIGS.rglob("*.yml"))
-EXTENDING = [path for path in FILES if "\nextends: " in path.read_text(encoding="utf-8")]
+PLACES = [families.join(file, name) for file in FILES for name in ("", *every(file))]
 
 
 def leaves(document: dict, path: str = "") -> dict[str, object]:
@@ -33,17 +47,20 @@ def leaves(document: dict, path: str = "") -> dict[str, object]:
     return found
 
 
-@pytest.mark.parametrize("path", config_files(), ids=name_of)
-def test_resolves_by_its_name(path):
-    resolved = config.load(name_of(path))
-    assert resolved.name == path.stem
+@pytest.mark.parametrize("one", [one for one in ENTRIES if one.runs is None], ids=lambda one: one.name)
+def test_resolves_by_its_names(one):
+    resolved = config.load(one.name)
+    assert resolved.name == run_name(one)
+    assert config.load(run_name(one)) == resolved
     assert config.parse(yaml.parse(config.dump(resolved))) == resolved
 
 
 def test_names_of_runs_are_unique():
-    """Runs live in a folder named after the file, so files of different folders must differ too; sweeps likewise."""
-    stems = [path.stem for path in runnable_files()]
-    assert len(stems) == len(set(stems))
+    """Runs live in a folder of that name, so names of different folders must differ too; sweeps likewise."""
+    names = [run_name(one) for one in ENTRIES]
+    assert len(names) == len(set(names))
+    for one in ENTRIES:
+        assert config.find(one.name) == config.find(run_name(one)) == one.place
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
@@ -53,32 +70,42 @@ def test_opens_with_what_it_is(path):
     assert all(len(line) <= 100 for line in lines)
 
 
-@pytest.mark.parametrize("path", EXTENDING, ids=name_of)
-def test_repeats_nothing_of_what_it_extends(path):
-    document = yaml.parse(path.read_text(encoding="utf-8"))
-    base = document.pop("extends")
-    below = leaves(config.read((path.parent / base).resolve()))
-    said = leaves(document)
-    changed = {key.split(".")[0] for key in said if key.endswith(".name")}
-    for key, value in said.items():
-        if key.split(".")[0] not in changed:
-            assert key not in below or below[key] != value, f"{key} is {value} in {base} already"
+def test_every_config_and_sweep_says_what_it_is():
+    for one in ENTRIES:
+        assert one.about[0].endswith("."), one.name
 
 
-def test_every_config_is_in_the_readme():
+def test_the_readme_is_written_from_the_configs():
+    written = (CONFIGS / "README.md").read_text(encoding="utf-8")
+    assert written == catalog.page(), "run `python -m hiddennet.config.catalog > configs/README.md`"
+
+
+@pytest.mark.parametrize("place", PLACES, ids=name_of)
+def test_repeats_nothing_of_what_it_extends(place):
+    base, layers = families.layers(place)
+    below = config.read(base) if base else {}
+    for layer in layers:
+        said, under = leaves(layer), leaves(below)
+        changed = {key.split(".")[0] for key in said if key.endswith(".name")}
+        for key, value in said.items():
+            if key.split(".")[0] not in changed:
+                assert key not in under or under[key] != value, f"{key} is {value} already in what is extended"
+        below = merge(below, layer)
+
+
+def test_every_config_is_in_the_table_of_its_paper():
     named = {row.ours for title in ("Counterparts", "lottery") for row in table(title)}
-    for path in runnable_files():
-        name = name_of(path)
-        if name.startswith("papers/"):  # their tables leave the folders out
-            name = path.stem
-        assert name in named or f"`{name}`" in README, name
+    for one in ENTRIES:
+        if "/" in one.name:
+            short = one.name.rpartition("/")[2] if one.name.startswith("papers/") else one.name
+            assert one.name in named or f"`{short}`" in PAPERS, one.name
 
 
 def test_all_112_have_a_counterpart():
     assert len(COUNTERPARTS) == len(table("Counterparts")) == 112
     assert COUNTERPARTS.keys() == FACTS.keys()
     for row in [*COUNTERPARTS.values(), *table("lottery")]:
-        assert (CONFIGS / f"{row.ours}.yml").is_file(), row
+        assert config.find(row.ours).is_relative_to(CONFIGS), row
 
 
 @pytest.mark.parametrize("original", FACTS)

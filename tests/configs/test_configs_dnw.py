@@ -7,9 +7,9 @@ import pytest
 from hiddennet import config
 from hiddennet.nn import wirings
 from hiddennet.train.build import build_model
-from tests.configs.shipped import config_files, name_of, points_of
+from tests.configs.shipped import configs, points_of
 
-SINGLES = [path.stem for path in config_files() if name_of(path).rpartition("/")[0] == "papers/dnw"]
+SINGLES = [name for name in configs("papers/dnw/") if name not in configs("papers/dnw/sparse_resnet/")]
 GRAPHS = [name for name in SINGLES if name != "mobilenet-cifar10-width-0.25"]
 # kept edges of each stage, by width: what the original's profiler counts at the start
 KEPT = {

@@ -10,9 +10,9 @@ import hiddennet as hn
 from hiddennet import config
 from hiddennet.data.split import validation_count
 from hiddennet.train.build import build_model
-from tests.configs.shipped import CONFIGS, is_sweep, points_of
+from tests.configs.shipped import configs, points_of, sweeps
 
-FOLDER = CONFIGS / "papers" / "iterand"
+FOLDER = "papers/iterand/figure"
 INPUTS = {"cifar10": (10, 3, 32), "imagenet": (1000, 3, 224)}
 INITS = {"ku": "kaiming_uniform", "sc": "signed_constant"}
 WIDTHS, SEEDS = [0.25, 0.5, 1.0, 2.0], [1, 2, 3]
@@ -131,12 +131,10 @@ def test_the_single_runs(method):
 
 
 def test_there_are_216_runs_on_cifar10_and_8_on_imagenet():
-    figures = sorted(FOLDER.glob("figure*.yml"))
-    sweeps = [path for path in figures if is_sweep(path)]
-    assert {path.stem for path in sweeps} == {name for name, _ in SWEEPS}
-    assert {path.stem for path in figures} - {path.stem for path in sweeps} == {f"figure3-{name}" for name in LARGE}
-    assert sum(len(points_of(path.stem)) for path in sweeps) == 216
-    assert len(figures) == 26
+    assert set(sweeps(FOLDER)) == {name for name, _ in SWEEPS}
+    assert set(configs(FOLDER)) == {f"figure3-{name}" for name in LARGE}
+    assert sum(len(points_of(name)) for name in sweeps(FOLDER)) == 216
+    assert len(sweeps(FOLDER)) + len(configs(FOLDER)) == 26
 
 
 def test_figure_1_and_2_share_their_common_runs():

@@ -11,16 +11,15 @@ from hiddennet import config
 from hiddennet.data import TEXT
 from hiddennet.sweep import grid
 from hiddennet.train import experiment
-from tests.configs.shipped import CONFIGS, README, config_files, name_of, points_of, sweep_files
+from tests.configs.shipped import CONFIGS, ENTRIES, PAPERS, configs, points_of, run_name, sweeps
 
-PAPERS = ("iterand", "rare_gems", "peek_a_boo", "dnw", "dnw/sparse_resnet")
-SWEEPS = {path.stem: path for path in sweep_files() if name_of(path).startswith("papers/")}
-SINGLES = {path.stem: path for path in config_files() if name_of(path).startswith("papers/")}
+FOLDERS = ("iterand", "rare_gems", "peek_a_boo", "dnw", "dnw/sparse_resnet")
+SWEEPS, SINGLES = sweeps("papers/"), configs("papers/")
 
 
 def listed(paper: str) -> dict[str, int]:
-    """How many runs each file of a paper has, by its name, as the README's table says."""
-    section = re.search(rf"^## papers/{paper}/.*?(?=^## |\Z)", README, re.M | re.S)[0]
+    """How many runs each config and sweep of a paper has, by its name, as the table of docs/papers.md says."""
+    section = re.search(rf"^## papers/{paper}/.*?(?=^## |\Z)", PAPERS, re.M | re.S)[0]
     found: dict[str, int] = {}
     for line in section.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split(" | ")]
@@ -33,20 +32,23 @@ def listed(paper: str) -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize("paper", PAPERS)
-def test_the_readme_counts_the_runs_of_each_file(paper):
+@pytest.mark.parametrize("paper", FOLDERS)
+def test_the_tables_count_the_runs_of_all_configs_and_sweeps(paper):
     counts = listed(paper)
-    folder = CONFIGS / "papers" / paper
-    for path in SWEEPS.values():
-        if path.parent == folder:
-            assert len(points_of(path.stem)) == counts[path.stem], path.stem
-    assert all(counts.get(stem, 1) == 1 for stem in SINGLES)
-    assert {path.stem for path in folder.glob("*.yml")} >= counts.keys()
+    there = {one.name.rpartition("/")[2]: one for one in ENTRIES if one.name.rpartition("/")[0] == f"papers/{paper}"}
+    assert there.keys() >= counts.keys()
+    for name, one in there.items():
+        if one.runs is None:
+            assert counts.get(name, 1) == 1
+        else:
+            assert len(points_of(run_name(one))) == one.runs == counts[name], name
 
 
 def test_sweeps_are_of_the_papers_and_are_found_by_their_names():
-    assert {str(path.parent.relative_to(CONFIGS / "papers")) for path in SWEEPS.values()} == set(PAPERS)
-    assert all(config.find(stem) == path for stem, path in SWEEPS.items())
+    found = [one for one in ENTRIES if one.runs is not None and one.name.startswith("papers/")]
+    assert {one.name.removeprefix("papers/").rpartition("/")[0] for one in found} == set(FOLDERS)
+    for one in found:
+        assert config.find(run_name(one)) == config.find(one.name) == one.place
 
 
 def test_all_points_have_names_of_configs_and_run_in_the_folders_of_their_configs():
@@ -56,7 +58,7 @@ def test_all_points_have_names_of_configs_and_run_in_the_folders_of_their_config
             assert point.place.startswith(f"{point.config.name}/")
 
 
-def test_what_the_file_names_say_of_data_and_density():
+def test_what_the_names_say_of_data_and_density():
     data = {"cifar10": "cifar10", "cifar100": "cifar100", "tiny-imagenet": "tiny_imagenet", "mnist": "mnist"}
     data |= {"imagenet": "imagenet", "wikitext2": "text_folder", "caltech101": "image_folder"}
     for stem in SINGLES:

@@ -8,9 +8,9 @@ import torch
 from hiddennet import config
 from hiddennet.models import peek_a_boo_layers, prunable
 from hiddennet.train.build import build_plain
-from tests.configs.shipped import config_files, name_of, points_of
+from tests.configs.shipped import configs, points_of
 
-SINGLES = [path.stem for path in config_files() if name_of(path).startswith("papers/peek_a_boo/")]
+SINGLES = configs("papers/peek_a_boo/")
 INPUTS = {"cifar10": (10, 3, 32), "cifar100": (100, 3, 32), "imagenet": (1000, 3, 224)}
 NETWORKS = [
     ("cifar_resnet18", "cifar10"),

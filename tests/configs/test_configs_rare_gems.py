@@ -11,9 +11,9 @@ from hiddennet.config import Config
 from hiddennet.data.split import validation_count
 from hiddennet.models import prunable
 from hiddennet.train.build import build_model, build_plain
-from tests.configs.shipped import config_files, name_of, points_of, sweep_files
+from tests.configs.shipped import configs, points_of, sweeps
 
-SINGLES = [path.stem for path in config_files() if name_of(path).startswith("papers/rare_gems/")]
+SINGLES = configs("papers/rare_gems/")
 INPUTS = {
     "cifar10": (10, 3, 32),
     "cifar100": (100, 3, 32),
@@ -184,16 +184,15 @@ def test_pruners_at_initialisation_at_the_densities_of_gem_miner(net):
 
 def smart_ratios() -> dict[tuple[str, float, int], Config]:
     """One config for each network, density and version."""
-    stems = [path.stem for path in sweep_files() if "smart-ratio" in path.stem]
-    found = [point.config for stem in stems for point in points_of(stem)]
+    found = [point.config for name in sweeps() if "smart-ratio" in name for point in points_of(name)]
     found += [config.load(stem) for stem in SINGLES if stem.endswith("smart-ratio")]
     return {(one.name, one.method.density, one.method.version): one for one in found}
 
 
 def test_smart_ratio_keeps_no_more_than_its_density():
-    configs = smart_ratios().values()
-    assert len(configs) == 9 + 2 + 5 + 5 + 4 + 5 + 3 + 1 + 1
-    for resolved in configs:
+    resolved_configs = smart_ratios().values()
+    assert len(resolved_configs) == 9 + 2 + 5 + 5 + 4 + 5 + 3 + 1 + 1
+    for resolved in resolved_configs:
         model = on_meta(resolved)
         layers = prunable(model)
         counts = methods.create(resolved.setting()).counts(model, list(layers))

@@ -12,10 +12,9 @@ from hiddennet import config
 from hiddennet.analysis import layer_report, total
 from hiddennet.optim.optimizers import groups
 from hiddennet.train.build import build_model
-from tests.configs.shipped import config_files, name_of, points_of
+from tests.configs.shipped import configs, points_of
 
-FOLDER = "papers/dnw/sparse_resnet/"
-SINGLES = [path.stem for path in config_files() if name_of(path).startswith(FOLDER)]
+SINGLES = configs("papers/dnw/sparse_resnet/")
 IMAGENET = (1000, 3, 224)
 SERIES = {"allsparse": "topk-density", "ignorefirst": "topk-dense-stem-density"}
 PAIRS = {f"{old}{k}0": f"resnet50-imagenet-{new}-0.{k}" for old, new in SERIES.items() for k in range(1, 10)}

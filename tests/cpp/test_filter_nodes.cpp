@@ -3,13 +3,14 @@
 #include <cmath>
 #include <limits>
 
-#include "base/isa.h"
 #include "device.h"
+#include "isa_paths.h"
 #include "ops/filter_nodes/filter_nodes.cu"
 
 using namespace hn;
 using hn::test::Buffer;
 using hn::test::Context;
+using hn::test::in_every_isa;
 using hn::test::Random;
 
 namespace {
@@ -103,19 +104,6 @@ std::vector<float> filter_cuda(const Case& c, const Numbers& v) {
   p.taps = taps.data();
   CHECK_EQ(cuda::filter_nodes(p, nullptr), 0);
   return y.read();
-}
-
-// Calls f for each instruction set this CPU has.
-template <class F>
-void in_every_isa(F f) {
-  const bool has_wide = wide();
-  for (const int path : {0, 1, 2}) {
-    const Context context(path == 0 ? "scalar" : (path == 1 ? "AVX2" : "AVX-512"));
-    isa() = path == 0 ? Isa::kScalar : detect_isa();
-    wide() = path == 2 && has_wide;
-    f();
-  }
-  wide() = has_wide;
 }
 
 void check(const Case& c, const Numbers& v) {

@@ -121,8 +121,6 @@ struct Layer {
 const hn::RuleKind kRules[] = {hn::RuleKind::kAll,     hn::RuleKind::kMagnitude, hn::RuleKind::kValue,
                                hn::RuleKind::kBits,    hn::RuleKind::kSampled,   hn::RuleKind::kExpectation,
                                hn::RuleKind::kRounded, hn::RuleKind::kScored};
-const hn::Source kSources[] = {hn::Source::kStored,  hn::Source::kConstant, hn::Source::kSigns,
-                               hn::Source::kUniform, hn::Source::kNormal,   hn::Source::kLaplace};
 
 TEST(kept_by_eye) {
   CHECK(hn::kept_by_selection(5, 3, 6, 0));
@@ -184,9 +182,10 @@ TEST(weights_by_eye) {
     const bool negative = layer.plane[size_t(i / 8)] >> (i % 8) & 1;
     CHECK_EQ(hn::weight_at(layer.source(hn::Source::kSigns), 0, i), negative ? -0.75f : 0.75f);
     const hn::Draw d = {21, 22, 4, 1};
-    CHECK_EQ(hn::weight_at(layer.source(hn::Source::kUniform), 0, i), hn::uniform(d, uint32_t(i)) * 0.75f);
-    CHECK_EQ(hn::weight_at(layer.source(hn::Source::kNormal), 0, i), hn::normal(d, uint32_t(i)) * 0.75f);
-    CHECK_EQ(hn::weight_at(layer.source(hn::Source::kLaplace), 0, i), hn::laplace(d, uint32_t(i)) * 0.75f);
+#define CHECK_DRAWN(D) \
+  CHECK_EQ(hn::weight_at(layer.source(hn::Source::k##D), 0, i), hn::number_of<hn::D>(d, uint32_t(i)) * 0.75f);
+    HN_DISTRIBUTIONS(CHECK_DRAWN)
+#undef CHECK_DRAWN
   }
 }
 
@@ -206,6 +205,8 @@ std::vector<float> expected_weights(const Layer& l, hn::RuleKind rule, hn::Sourc
   return w;
 }
 
+hn::Source source_of(size_t turn) { return hn::kSources[turn % std::size(hn::kSources)]; }
+
 TEST(device_layers_are_host_layers) {
   for (const Layout& layout : layouts()) {
     Layer l(layout, 3);
@@ -215,7 +216,7 @@ TEST(device_layers_are_host_layers) {
     Buffer<hn::Selection> selection(std::vector<hn::Selection>(1, l.selection));
     Buffer<int64_t> step(std::vector<int64_t>(1, l.step));
     for (const hn::RuleKind kind : kRules) {
-      const hn::Source source = kSources[size_t(kind) % 5];
+      const hn::Source source = source_of(size_t(kind));
       hn::Rule r = l.rule(kind);
       r.selection = selection.data();
       r.bits = bits.data();
@@ -243,7 +244,7 @@ TEST(block_reader_is_weight_at_and_kept) {
         const size_t k = turn < std::size(kRules) ? turn : size_t(hn::RuleKind::kRounded);  // once more, by a draw
         l.rounded_by_draw = turn == std::size(kRules);
         const hn::Rule rule = l.rule(kRules[k]);
-        const hn::WeightSource source = l.source(kSources[k % 5]);
+        const hn::WeightSource source = l.source(source_of(k));
         std::vector<float> got;
         for (int64_t b = 0; b < reader.blocks(); ++b) {
           const int32_t p0 = reader.begin(b), n = reader.size(b);
@@ -254,7 +255,7 @@ TEST(block_reader_is_weight_at_and_kept) {
             got.push_back(keep[e] ? w[e] : 0.0f);
           }
         }
-        CHECK_EQ(got, expected_weights(l, kRules[k], kSources[k % 5]));
+        CHECK_EQ(got, expected_weights(l, kRules[k], source_of(k)));
       }
     }
   }

@@ -145,8 +145,7 @@ TEST(both_tiles) {
 
 TEST(every_source_and_rule) {
   const Shape vectors = {1, 8, 8, {3, 4}, {3, 3}, {1, 1}, {1, 1}}, scalars = {1, 3, 5, {3, 4}, {3, 3}, {1, 1}, {1, 1}};
-  for (Source source :
-       {Source::kStored, Source::kConstant, Source::kSigns, Source::kUniform, Source::kNormal, Source::kLaplace}) {
+  for (Source source : kSources) {
     for (RuleKind rule : {RuleKind::kAll, RuleKind::kMagnitude, RuleKind::kValue, RuleKind::kBits, RuleKind::kSampled,
                           RuleKind::kRounded, RuleKind::kScored}) {
       for (bool channels_last : {true, false}) {

@@ -16,8 +16,6 @@ namespace {
 
 constexpr RuleKind kRules[] = {RuleKind::kAll,     RuleKind::kMagnitude,   RuleKind::kValue,   RuleKind::kBits,
                                RuleKind::kSampled, RuleKind::kExpectation, RuleKind::kRounded, RuleKind::kScored};
-constexpr Source kSources[] = {Source::kStored,  Source::kConstant, Source::kSigns,
-                               Source::kUniform, Source::kNormal,   Source::kLaplace};
 constexpr Dtype kDtypes[] = {Dtype::kFloat32, Dtype::kBFloat16, Dtype::kFloat16};
 
 bool reads_scores(RuleKind kind) { return kind != RuleKind::kAll && kind != RuleKind::kBits; }

@@ -55,13 +55,16 @@ Layer make_layer(const Layout& layout, Source kind, bool plane, bool noted, Orde
 
 std::vector<Layer> make_net(const Mode& m) {
   std::vector<Layer> net;
-  const Source kinds[] = {Source::kUniform, Source::kSigns,    Source::kNormal,
-                          Source::kSigns,   Source::kConstant, Source::kLaplace};
+  std::vector<Source> kinds;
+  for (const Source kind : kSources) {
+    if (kind != Source::kStored) kinds.insert(kinds.end(), {kind, Source::kSigns});
+  }
   int at = 0;
   const auto add = [&](const Layout& layout) {
     for (int all = 0; all < 2; ++all, ++at) {  // neighbours in the list of kinds
-      const Source kind = kinds[at % 6];
-      net.push_back(make_layer(layout, kind, at % 6 == 1 && !m.blend, at % 3 != 0 && !m.blend, m.order));
+      const Source kind = kinds[size_t(at) % kinds.size()];
+      const bool plane = kind == Source::kSigns && at % 3 == 1;
+      net.push_back(make_layer(layout, kind, plane && !m.blend, at % 3 != 0 && !m.blend, m.order));
     }
     --at;
   };
@@ -217,7 +220,7 @@ TEST(the_cut_is_an_index) {
     std::vector<Layer> want{l};
     for (int32_t i = 0; i < cut; ++i) {
       want[0].redraws[size_t(i)] = int16_t(kName.redraw);
-      want[0].weights[size_t(i)] = uniform(kName, uint32_t(i)) * l.scale;
+      want[0].weights[size_t(i)] = number_of<Uniform>(kName, uint32_t(i)) * l.scale;
     }
     CHECK_EQ(redraw_cpu(all, {l}), state(want));
     CHECK_EQ(redraw_cuda(all, {l}, 0), state(want));

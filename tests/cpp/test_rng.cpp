@@ -1,10 +1,11 @@
 // test_rng.cpp: the counter-based generator: published vectors, distributions, and device bits
 // equal to host bits.
 #include <cmath>
+#include <iterator>
 #include <set>
 
+#include "base/distributions.cuh"
 #include "base/launch.cuh"
-#include "base/rng.cuh"
 #include "device.h"
 
 using namespace hn::test;
@@ -35,21 +36,24 @@ TEST(mul_hi_is_the_high_word) {
   CHECK_EQ(hn::mul_hi(0xffffu, 0x10001u), 0u);
 }
 
+#define STREAM(D) , hn::D::kStream
+constexpr hn::Stream kStreams[] = {hn::kSignStream, hn::kBernoulliStream, hn::kRedrawStream HN_DISTRIBUTIONS(STREAM)};
+#undef STREAM
+
 TEST(blocks_are_named_by_every_part_of_the_draw) {
   const Draw d = {1, 2, 3, 4};
   std::set<uint32_t> words;
   for (const Draw& e : {d, Draw{9, 2, 3, 4}, Draw{1, 9, 3, 4}, Draw{1, 2, 9, 4}, Draw{1, 2, 3, 9}}) {
-    for (const hn::Stream s : {hn::kSignStream, hn::kUniformStream, hn::kNormalStream, hn::kBernoulliStream,
-                               hn::kRedrawStream, hn::kLaplaceStream}) {
+    for (const hn::Stream s : kStreams) {
       for (uint32_t block : {0u, 1u, 0xffffffffu}) {
         const hn::Philox4 p = hn::philox_block(e, s, block);
         words.insert(p.word, p.word + 4);
       }
     }
   }
-  CHECK_EQ(words.size(), size_t(5 * 6 * 3 * 4));
-  const hn::Philox4 direct = hn::philox4x32(7, 3, 4, hn::kNormalStream, 1, 2);
-  CHECK_EQ(hn::philox_block(d, hn::kNormalStream, 7).word[2], direct.word[2]);
+  CHECK_EQ(words.size(), 5 * std::size(kStreams) * 3 * 4);
+  const hn::Philox4 direct = hn::philox4x32(7, 3, 4, hn::Normal::kStream, 1, 2);
+  CHECK_EQ(hn::philox_block(d, hn::Normal::kStream, 7).word[2], direct.word[2]);
 }
 
 TEST(elements_are_taken_from_blocks_as_documented) {
@@ -57,14 +61,14 @@ TEST(elements_are_taken_from_blocks_as_documented) {
   for (uint32_t i : {0u, 1u, 31u, 32u, 127u, 128u, 4099u, 0x7fffffffu}) {
     const hn::Philox4 s = hn::philox_block(d, hn::kSignStream, i / 128);
     CHECK_EQ(hn::sign_bit(d, i), s.word[i % 128 / 32] >> (i % 32) & 1u);
-    const hn::Philox4 u = hn::philox_block(d, hn::kUniformStream, i / 4);
-    CHECK_EQ(hn::uniform(d, i), hn::symmetric_unit(u.word[i % 4]));
-    const hn::Philox4 n = hn::philox_block(d, hn::kNormalStream, i / 4);
+    const hn::Philox4 u = hn::philox_block(d, hn::Uniform::kStream, i / 4);
+    CHECK_EQ(hn::number_of<hn::Uniform>(d, i), hn::symmetric_unit(u.word[i % 4]));
+    const hn::Philox4 n = hn::philox_block(d, hn::Normal::kStream, i / 4);
     float pair[2];
     hn::normal_pair(n.word[i % 4 / 2 * 2], n.word[i % 4 / 2 * 2 + 1], pair, pair + 1);
-    CHECK_EQ(hn::normal(d, i), pair[i % 2]);
-    const hn::Philox4 l = hn::philox_block(d, hn::kLaplaceStream, i / 4);
-    CHECK_EQ(hn::laplace(d, i), hn::laplace_of_word(l.word[i % 4]));
+    CHECK_EQ(hn::number_of<hn::Normal>(d, i), pair[i % 2]);
+    const hn::Philox4 l = hn::philox_block(d, hn::Laplace::kStream, i / 4);
+    CHECK_EQ(hn::number_of<hn::Laplace>(d, i), hn::Laplace::number(l.word[i % 4]));
     const hn::Philox4 b = hn::philox_block(d, hn::kBernoulliStream, i / 4);
     CHECK_EQ(hn::bernoulli_logit(d, i), hn::logit_of_word(b.word[i % 4]));
     CHECK_EQ(hn::bernoulli_unit(d, i), hn::unit_of_word(b.word[i % 4]));
@@ -123,15 +127,26 @@ TEST(normal_pair_is_box_muller) {
 }
 
 TEST(laplace_is_signed_and_the_logarithm_of_a_uniform) {
-  CHECK_EQ(hn::laplace_of_word(0), -hn::log_unit(1));
-  CHECK_EQ(hn::laplace_of_word(1), hn::log_unit(1));
+  CHECK_EQ(hn::Laplace::number(0), -hn::log_unit(1));
+  CHECK_EQ(hn::Laplace::number(1), hn::log_unit(1));
   Random random(5);
   for (int i = 0; i < 10000; ++i) {
     const uint32_t w = uint32_t(random.bits());
     const double exact = -std::log(std::ldexp(double(2 * (w >> 9) + 1), -24)) * (w & 1u ? -1 : 1);
-    const double got = hn::laplace_of_word(w);
+    const double got = hn::Laplace::number(w);
     if (std::fabs(got - exact) > 2.5e-7 * std::fabs(exact) + 1e-12) CHECK_EQ(got, exact);
-    CHECK_EQ(hn::laplace_of_word(w ^ 1u), -hn::laplace_of_word(w));
+    CHECK_EQ(hn::Laplace::number(w ^ 1u), -hn::Laplace::number(w));
+  }
+}
+
+TEST(truncated_normal_is_the_quantile_of_a_uniform) {
+  Random random(7);
+  for (int i = 0; i < 20000; ++i) {
+    const uint32_t w = i < 2 ? 0xffffffffu * uint32_t(i) : uint32_t(random.bits());
+    const double got = hn::TruncatedNormal::number(w);
+    const double u = std::erf(got / std::sqrt(2.0)) / std::erf(std::sqrt(2.0));
+    if (std::fabs(u - hn::symmetric_unit(w)) > 4e-7 * std::fabs(u)) CHECK_EQ(u, hn::symmetric_unit(w));
+    CHECK_EQ(hn::TruncatedNormal::number(~w), -hn::TruncatedNormal::number(w));
   }
 }
 
@@ -167,35 +182,37 @@ void check_moments(F f, double mean, double variance, double fourth) {
 TEST(moments) {
   const Draw d = {2024, 7, 3, 0};
   check_moments([&](uint32_t i) { return double(hn::sign_bit(d, i)); }, 0.5, 0.25, 0.0625);
-  check_moments([&](uint32_t i) { return double(hn::uniform(d, i)); }, 0, 1.0 / 3, 0.2);
-  check_moments([&](uint32_t i) { return double(hn::normal(d, i)); }, 0, 1, 3);
-  check_moments([&](uint32_t i) { return double(hn::laplace(d, i)); }, 0, 2, 24);
+  check_moments([&](uint32_t i) { return double(hn::number_of<hn::Uniform>(d, i)); }, 0, 1.0 / 3, 0.2);
+  check_moments([&](uint32_t i) { return double(hn::number_of<hn::Normal>(d, i)); }, 0, 1, 3);
+  check_moments([&](uint32_t i) { return double(hn::number_of<hn::Laplace>(d, i)); }, 0, 2, 24);
+  check_moments([&](uint32_t i) { return double(hn::number_of<hn::TruncatedNormal>(d, i)); }, 0, 0.7737413, 1.4162);
   const double p = 1 / (1 + std::exp(-0.7));  // kept iff score > logit, with score 0.7
   check_moments([&](uint32_t i) { return double(0.7f > hn::bernoulli_logit(d, i)); }, p, p * (1 - p),
                 p * (1 - p) * (1 - 3 * p * (1 - p)));
 }
 
+// One of each family but the redraws'.
+constexpr uint32_t kPerElement = std::size(kStreams) - 1;
+
+HN_HD void draw_element(const Draw& d, uint32_t i, float* out) {
+  *out++ = float(hn::sign_bit(d, i));
+  *out++ = hn::bernoulli_logit(d, i);
+#define NUMBER(D) *out++ = hn::number_of<hn::D>(d, i);
+  HN_DISTRIBUTIONS(NUMBER)
+#undef NUMBER
+}
+
 __global__ void draw_kernel(Draw d, uint32_t first, uint32_t n, float* out) {
-  const uint32_t t = blockIdx.x * blockDim.x + threadIdx.x, i = first + t;
-  if (t >= n) return;
-  out[5 * t] = float(hn::sign_bit(d, i));
-  out[5 * t + 1] = hn::uniform(d, i);
-  out[5 * t + 2] = hn::normal(d, i);
-  out[5 * t + 3] = hn::bernoulli_logit(d, i);
-  out[5 * t + 4] = hn::laplace(d, i);
+  const uint32_t t = blockIdx.x * blockDim.x + threadIdx.x;
+  if (t < n) draw_element(d, first + t, out + kPerElement * t);
 }
 
 TEST(device_bits_are_host_bits) {
   const Draw d = {77, 88, 3, 4};
   for (uint32_t first : {0u, 1u, 0x7ffffff0u}) {
     const uint32_t n = 16411;
-    std::vector<float> expected;
-    for (uint32_t i = first; i < first + n; ++i) {
-      for (float v : {float(hn::sign_bit(d, i)), hn::uniform(d, i), hn::normal(d, i), hn::bernoulli_logit(d, i),
-                      hn::laplace(d, i)}) {
-        expected.push_back(v);
-      }
-    }
+    std::vector<float> expected(kPerElement * n);
+    for (uint32_t t = 0; t < n; ++t) draw_element(d, first + t, &expected[kPerElement * t]);
     Buffer<float> out(expected.size());
     CHECK_EQ(launch(draw_kernel, (n + 255) / 256, 256, 0, nullptr, d, first, n, out.data()), 0);
     CHECK_EQ(out.read(), expected);

@@ -3,13 +3,14 @@
 #include <cmath>
 #include <limits>
 
-#include "base/isa.h"
 #include "device.h"
+#include "isa_paths.h"
 #include "ops/wired_sum/wired_sum.cu"
 
 using namespace hn;
 using hn::test::Buffer;
 using hn::test::Context;
+using hn::test::in_every_isa;
 using hn::test::Random;
 
 namespace {
@@ -115,19 +116,6 @@ std::vector<float> sum_cuda(const Wiring& w, const Sum& s, const std::vector<flo
   p.y = to.data();
   CHECK_EQ(cuda::wired_sum(p, nullptr), 0);
   return to.read();
-}
-
-// Calls f for each instruction set this CPU has.
-template <class F>
-void in_every_isa(F f) {
-  const bool has_wide = wide();
-  for (const int path : {0, 1, 2}) {
-    const Context context(path == 0 ? "scalar" : (path == 1 ? "AVX2" : "AVX-512"));
-    isa() = path == 0 ? Isa::kScalar : detect_isa();
-    wide() = path == 2 && has_wide;
-    f();
-  }
-  wide() = has_wide;
 }
 
 void check(const Wiring& w, const Sum& s) {

@@ -8,9 +8,21 @@ import numpy as np
 import torch
 
 from hiddennet.models import dnw
+from hiddennet.nn.wiring import wirings
 
 SMALL = {"num_classes": 3, "stem_channels": 2, "outputs": 3, "compat": True}
 STAGES = ((4, 6, 1, 1), (6, 8, 2, 2), (8, 10, 2, 3))
+
+
+def to_original(model) -> dict[str, torch.Tensor]:
+    """The model's state dict with the original's names and shapes, but for its `zeros` buffer."""
+    found = {}
+    for name, value in model.state_dict().items():
+        if name.rpartition(".")[0] in wirings(model):
+            value = value[:, :, None, None]
+            value = value.to(torch.float32) if value.dtype == torch.bool else value
+        found[dnw.original_name(model, name)] = value
+    return found
 
 
 def small(name, **options):
@@ -31,7 +43,7 @@ def small(name, **options):
 
 
 def theirs(model, *, parallel=True):
-    state = OrderedDict(dnw.to_original(model))
+    state = OrderedDict(to_original(model))
     if isinstance(model, dnw.SmallGraph):
         state["zeros"] = torch.zeros(1, model.nodes - model.inputs, 4, 4)
     return OrderedDict((f"module.{key}" if parallel else key, value) for key, value in state.items())

@@ -8,7 +8,7 @@ import hiddennet as hn
 from hiddennet import artifact
 from hiddennet.importers.dnw import convert
 from hiddennet.nn import wirings
-from hiddennet.nn.wiring import KINDS
+from hiddennet.nn.edge_rules import KINDS
 from tests.importers.original_dnw import same_logits, save, small, theirs
 
 

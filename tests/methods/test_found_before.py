@@ -9,7 +9,6 @@ import torch
 
 import hiddennet as hn
 from hiddennet.methods.weights import load_weights, read_weights
-from hiddennet.nn.weights import source_weight
 from hiddennet.train import evaluate, experiment
 from hiddennet.train.build import build_model, build_plain
 from hiddennet.train.folder import RunFolder
@@ -64,7 +63,7 @@ def test_fine_tuning_a_subnet(make, trained, batch_norm, source):
     assert old.keys() == new.keys()
     for name, layer in hn.hidden_layers(run.model).items():
         assert torch.equal(new[name], old[name]), name
-        revealed = source_weight(subnet.get_submodule(name))[old[name]]
+        revealed = subnet.get_submodule(name).source_weight()[old[name]]
         assert torch.equal(layer.weight[new[name]], revealed), name
     assert torch.equal(run.model.bn1.running_mean, subnet.bn1.running_mean)
     if source == "edge_popup":

@@ -170,7 +170,7 @@ def test_regularizers_of_variance_by_hand():
 @pytest.mark.parametrize("fraction", [0.5, 0.9, 0.9941])
 def test_global_edge_popup_keeps_what_the_original_keeps(fraction):
     values = golden()
-    rule = hn.TopK(1 - fraction, scope="global", removed="ceil")
+    rule = hn.TopK(1 - fraction, scope="global", rounding="ceil")
     model = hn.hide(Tiny(), rule=rule)
     scores, start = values["F_gep_tiny_scores"], 0
     with torch.no_grad():

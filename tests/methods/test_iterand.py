@@ -11,13 +11,12 @@ from torch import nn
 import hiddennet as hn
 from hiddennet.config import ConfigError
 from hiddennet.methods import iterand
-from hiddennet.nn.weights import source_weight
 
 SMALL = {"name": "digits_conv", "width": 0.25}
 
 
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: source_weight(layer).clone() for name, layer in hn.hidden_layers(model).items()}
+    return {name: layer.source_weight().clone() for name, layer in hn.hidden_layers(model).items()}
 
 
 def redraws_of(run, monkeypatch, steps: int) -> list[tuple[int, int]]:

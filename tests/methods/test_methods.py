@@ -10,7 +10,6 @@ from hiddennet.config import ConfigError
 from hiddennet.methods import METHODS
 from hiddennet.methods.layers import plain_layers
 from hiddennet.nn.rules import kept_count
-from hiddennet.nn.weights import source_weight
 
 FROZEN = [
     ("edge_popup", {}),
@@ -30,14 +29,14 @@ def masks(model) -> dict[str, torch.Tensor]:
 def test_scores_learn_and_no_weight_changes(trained, name, options):
     run = trained(name, **options)
     layers = hn.hidden_layers(run.model)
-    before = {key: source_weight(layer).clone() for key, layer in layers.items()}
+    before = {key: layer.source_weight().clone() for key, layer in layers.items()}
     old = masks(run.model)
     assert [n for n, p in run.model.named_parameters() if p.requires_grad] == [f"{key}.scores" for key in layers]
     losses = run.steps()
     assert losses[-1] < losses[0]
     hn.select(run.model)
     for key, layer in layers.items():
-        assert torch.equal(source_weight(layer), before[key]), key
+        assert torch.equal(layer.source_weight(), before[key]), key
         effective = layer.effective_weight().detach()
         if name == "edge_popup":
             assert torch.equal(effective, torch.where(layer.mask(), before[key], 0.0)), key
@@ -164,7 +163,7 @@ def test_all_methods_draw_the_same_weights_from_a_seed(make, name):
     def weights(method: str, **options) -> dict[str, torch.Tensor]:
         model, _ = build_model(make(method, init="kaiming_normal", **options), 10, 1, 8)
         found = {n: m.weight.detach() for n, m in plain_layers(model).items()}
-        hidden = {n: source_weight(m).detach() for n, m in hn.hidden_layers(model).items()}
+        hidden = {n: m.source_weight().detach() for n, m in hn.hidden_layers(model).items()}
         return found | hidden
 
     want, got = weights("dense"), weights(name)

@@ -8,7 +8,6 @@ import torch
 import hiddennet as hn
 from hiddennet import artifact, optim
 from hiddennet.config import ConfigError
-from hiddennet.nn.weights import source_weight
 from hiddennet.train import checkpoint, experiment
 from hiddennet.train.folder import RunFolder
 
@@ -119,7 +118,7 @@ def test_a_run_its_checkpoints_and_its_artifact(make):
     assert kept / size == pytest.approx(record["density"]) == pytest.approx(0.3, abs=1e-3)
     for name, layer in hn.hidden_layers(network).items():
         drawn = hn.ops.generate_weight(tuple(layer.weight_shape), "kaiming_normal", seed=0, layer=layer.source.layer)
-        assert torch.equal(source_weight(layer).abs()[layer.mask()], drawn.abs()[layer.mask()]), name
+        assert torch.equal(layer.source_weight().abs()[layer.mask()], drawn.abs()[layer.mask()]), name
     assert record["artifact_bytes"] < 0.12 * record["dense_bytes"]
     row = folder.metrics.read_text().splitlines()[0].split(",")
     assert "flips" in row and "adaptivity_rate" in row

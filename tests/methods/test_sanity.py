@@ -9,7 +9,6 @@ import torch
 
 import hiddennet as hn
 from hiddennet.methods.sanity import Check, alter
-from hiddennet.nn.weights import source_weight
 from hiddennet.train import experiment
 from hiddennet.train.build import build_model
 
@@ -76,7 +75,7 @@ def test_fine_tuning_after_a_search(trained, name, check):
     run = trained(name, fine_tune={**RECIPE, "sanity": check}, **FOUND_BY[name])
     run.steps(3)
     masks = {key: mask.clone() for key, mask in run.method.found(run.model).items()}
-    weights = {key: source_weight(layer).clone() for key, layer in hn.hidden_layers(run.model).items()}
+    weights = {key: layer.source_weight().clone() for key, layer in hn.hidden_layers(run.model).items()}
     run.method.enter_stage(run.model, 1)
     layers = hn.hidden_layers(run.model)
     assert layers.keys() == masks.keys()

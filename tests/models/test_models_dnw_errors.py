@@ -16,8 +16,8 @@ from hiddennet.models.dnw import (
     StaticConfig,
     StaticGraph,
     from_original,
-    to_original,
 )
+from tests.importers.original_dnw import to_original
 
 SMALL = {"num_classes": 3, "stem_channels": 4, "density": 0.2}
 STATIC = StaticConfig(blocks=(4, 6, 3, 7), outputs=5, **SMALL)

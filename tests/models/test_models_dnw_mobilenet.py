@@ -9,9 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hiddennet.models.dnw import MobileNetConfig, MobileNetGraph, from_original, to_original
-from hiddennet.nn import blockwise
-from hiddennet.nn.blockwise import Blocks, BlockSums
+from hiddennet.models.dnw import MobileNetConfig, MobileNetGraph, from_original
+from hiddennet.nn import block_sums
+from hiddennet.nn.block_sums import Blocks, BlockSums
+from tests.importers.original_dnw import to_original
 
 STAGES = ((3, 5, 1, 1), (5, 4, 2, 3), (4, 6, 2, 2))
 FIXED = ("dnw", "random", "dnw_no_update", "complete", "fine_tune")
@@ -104,18 +105,18 @@ def test_targeted_dropout_draws_at_each_forward_in_training_alone(kind, compat):
 
 @pytest.mark.parametrize("kind", ["dnw", "random", "targeted_dropout"])
 @pytest.mark.parametrize("compat", [False, True])
-def test_lists_dense_products_and_the_pull_form_agree(kind, compat, monkeypatch):
-    def run(limit, *, pulled=False):
-        monkeypatch.setitem(blockwise.SPARSE_UP_TO, "cpu", limit)
+def test_lists_dense_products_and_both_orders_of_dimensions_agree(kind, compat, monkeypatch):
+    def run(limit, *, batch_first=False):
+        monkeypatch.setitem(block_sums.SPARSE_UP_TO, "cpu", limit)
         model = tiny(kind=kind, compat=compat)
         for layer in model.layers:
-            if pulled:
-                layer.forward = layer._pulled
+            if batch_first:
+                layer._sent_by_nodes = layer._sent
         torch.manual_seed(11)  # of the dropout's draw
         found = model.train()(pictures())
         return found, gradients(model, found.square().mean())
 
-    (want, slopes), *others = run(-1.0), run(1.0), run(-1.0, pulled=True)
+    (want, slopes), *others = run(-1.0), run(1.0), run(-1.0, batch_first=True)
     for found, got in others:
         torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-5)
         for name, slope in got.items():
@@ -124,10 +125,10 @@ def test_lists_dense_products_and_the_pull_form_agree(kind, compat, monkeypatch)
 
 @pytest.mark.parametrize("compat", [False, True])
 def test_lists_are_used_and_made_once_a_step(compat, monkeypatch):
-    monkeypatch.setitem(blockwise.SPARSE_UP_TO, "cpu", 1.0)
+    monkeypatch.setitem(block_sums.SPARSE_UP_TO, "cpu", 1.0)
     made = []
-    before = blockwise.EdgeLists.__init__
-    monkeypatch.setattr(blockwise.EdgeLists, "__init__", lambda self, *a: (made.append(1), before(self, *a))[1])
+    before = block_sums.EdgeLists.__init__
+    monkeypatch.setattr(block_sums.EdgeLists, "__init__", lambda self, *a: (made.append(1), before(self, *a))[1])
     model = tiny(compat=compat).train()
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, fused=True)
     for _ in range(3):
@@ -204,7 +205,7 @@ def test_bfloat16_on_a_cpu():
 
 
 def test_blocks_out_of_order_are_refused():
-    blocks = Blocks((2, 3), (3, 3))
+    blocks = Blocks(((0, 3, 0, 2), (3, 6, 0, 5)))
     weight = torch.ones(6, 5, requires_grad=True)
     sums = BlockSums(weight, blocks, None, torch.ones(2, 1, 2, 2))
     with pytest.raises(ValueError, match=r"expected block 0 of 2 nodes with 4 values each, got \(3, 1, 2, 2\)"):
@@ -214,7 +215,7 @@ def test_blocks_out_of_order_are_refused():
     with pytest.raises(RuntimeError, match="expected the last sum to be differentiated"):
         first.sum().backward()
     sums.sum(torch.ones(3, 1, 2, 2))
-    with pytest.raises(ValueError, match="expected block 2 of None nodes"):
+    with pytest.raises(ValueError, match="expected block 2 of 0 nodes"):
         sums.sum(torch.ones(3, 1, 2, 2))
 
 

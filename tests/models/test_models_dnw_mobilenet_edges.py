@@ -7,7 +7,7 @@ import torch
 
 import hiddennet as hn
 from hiddennet.models.dnw import MobileNetConfig, MobileNetGraph
-from hiddennet.nn.wiring import KINDS
+from hiddennet.nn.edge_rules import KINDS
 
 STAGES = ((3, 5, 1, 1), (5, 4, 2, 3), (4, 6, 2, 2))
 

@@ -20,7 +20,7 @@ from hiddennet.models.dnw import (
 )
 from hiddennet.models.dnw.base import depthwise, instance_norm, nodes_first
 from hiddennet.nn import wirings
-from hiddennet.nn.budget import KINDS
+from hiddennet.nn.edge_rules import KINDS
 
 SMALL = {"num_classes": 3, "stem_channels": 4, "density": 0.2}
 STATIC = StaticConfig(blocks=(4, 6, 3, 7), outputs=5, **SMALL)

@@ -20,8 +20,8 @@ from hiddennet.models.dnw import (
     StaticGraph,
     from_original,
     original_name,
-    to_original,
 )
+from tests.importers.original_dnw import to_original
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden" / "dnw.npz"
 pytestmark = pytest.mark.skipif(not GOLDEN.exists(), reason="the golden values lie beside a development checkout alone")

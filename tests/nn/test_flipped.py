@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 import hiddennet as hn
-from hiddennet.nn.weights import source_weight
 
 
 def network(init: str = "kaiming_normal", seed: int = 3) -> nn.Module:
@@ -34,7 +33,7 @@ def test_they_start_as_the_generated_ones(init):
         rule=hn.All(),
     )
     for a, b in zip(hn.hidden_layers(flipped).values(), hn.hidden_layers(plain).values(), strict=True):
-        assert torch.equal(source_weight(a), source_weight(b))
+        assert torch.equal(a.source_weight(), b.source_weight())
         assert a.weight.requires_grad
 
 

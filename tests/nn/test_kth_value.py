@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import hiddennet as hn
-from hiddennet.nn.rules import removed_below_kth
+from hiddennet.nn.rules import pruned_below_kth
 
 
 def expected(scores: torch.Tensor, p: float) -> torch.Tensor:
@@ -19,7 +19,7 @@ def expected(scores: torch.Tensor, p: float) -> torch.Tensor:
 
 @pytest.mark.parametrize("n, p, kth", [(1, 0.5, 1), (2, 0.5, 1), (4, 0.5, 3), (10, 0.6, 6), (11, 1.0, 11), (7, 0.0, 1)])
 def test_kth_rounds_half_to_even(n, p, kth):
-    assert removed_below_kth(n, 1 - p) == kth - 1
+    assert pruned_below_kth(n, 1 - p) == kth - 1
 
 
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.6, 0.7, 0.9, 1.0])

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 import hiddennet as hn
 from hiddennet import reference
+from hiddennet.nn import rules
 from tests.checks import assert_equal
 
 MASK = torch.rand(6, 4, 3, 3, generator=torch.Generator().manual_seed(1)) < 0.3
@@ -132,8 +133,8 @@ def test_the_mask_is_exactly_k_and_follows_the_scores():
 
 def test_evaluation_selects_once(monkeypatch):
     conv, calls = layer("edge_popup").eval(), []
-    original = hn.ops.topk_select
-    monkeypatch.setattr(hn.ops, "topk_select", lambda *a, **k: calls.append(1) or original(*a, **k))
+    original = rules.topk_select_
+    monkeypatch.setattr(rules, "topk_select_", lambda *a: calls.append(1) or original(*a))
     for _ in range(3):
         conv(torch.randn(1, 4, 5, 5))
     assert len(calls) == 1
@@ -193,8 +194,12 @@ def test_a_state_dict_of_another_seed_is_refused():
         (lambda: hn.Stored(gradient="none"), ValueError, "'masked' or 'through'"),
         (lambda: hn.HiddenLinear(3, 2, rule=hn.Fixed(torch.ones(3, 2).bool())), ValueError, r"mask of shape \(2, 3\)"),
         (lambda: hn.HiddenLinear(3, 2, source=hn.Stored(torch.ones(3, 3))), ValueError, "stored weight of shape"),
-        (lambda: hn.HiddenLinear(3, 2, source="random"), TypeError, "Generated or Stored, got str"),
-        (lambda: hn.HiddenLinear(3, 2, rule=hn.TopK(0.5, of="weights")), ValueError, "expected a Stored source"),
+        (lambda: hn.HiddenLinear(3, 2, source="random"), TypeError, r"Generated\(\) or Stored\(\), got str"),
+        (
+            lambda: hn.HiddenLinear(3, 2, rule=hn.TopK(0.5, of="weights")),
+            ValueError,
+            "expected a source that stores its weights",
+        ),
         (
             lambda: hn.HiddenLinear(3, 2, source=hn.Generated(scale_fan=True), rule=hn.Sampled()),
             ValueError,

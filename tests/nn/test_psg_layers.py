@@ -228,69 +228,35 @@ def test_compiled_network(device):
 @pytest.mark.parametrize("activation", ["pruning", "flipping", "ternary", "none"])
 def test_latent_scores(device, activation):
     torch.manual_seed(2)
-    layer = nn.Conv2d(3, 4, 3).to(device)
-    theta, mask = layer.weight.detach().clone(), (torch.rand(4, 3, 3, 3, device=device) < 0.5).float()
-    assert hn.nn.latent(layer, activation, mask=mask) is layer
-    part = layer.parametrizations.weight
-    t = part.original
+    mask = torch.rand(4, 3, 3, 3) < 0.5
+    source = hn.Activated("kaiming_normal", seed=3, activation=activation)
+    layer = hn.HiddenConv2d(3, 4, 3, source=source, rule=hn.Fixed(mask)).to(device)
+    t, theta = layer.latent, layer.drawn
     low, high = {"pruning": (0.01, 0.1), "flipping": (0.01, 0.1), "ternary": (-1, 1), "none": (0, 1)}[activation]
     assert bool((t >= low).all() and (t <= high).all()) and float(t.detach().std()) > 0
-    assert not layer.bias.requires_grad
     with torch.no_grad():
         t[0, 0, 0] = torch.tensor([-0.05, 0.0, 0.05])
         t[0, 0, 1] = torch.tensor([-0.5, 0.3, 0.9])
-    s = t.detach()
+    s, mask = t.detach(), mask.to(device)
     value = {
         "pruning": (s > 0).float(),
         "flipping": s.sign(),
         "ternary": (s > 0.1).float() - (s < -0.1).float(),
         "none": torch.ones_like(s),
     }[activation]
-    assert_equal(layer.weight.detach(), mask * theta * value)
+    weight = layer.effective_weight()
+    assert_equal(weight.detach(), torch.where(mask, theta * value, 0.0))
+    assert_equal(layer.mask(), mask & (value != 0))
     if activation == "none":
-        assert not t.requires_grad
         return
     g = torch.randn_like(theta)
-    layer.weight.backward(g)
+    weight.backward(g)
     through = {"ternary": (s.abs() > 0.1).float()}.get(activation, torch.ones_like(s))
     assert_close(t.grad, g * mask * theta * through)
     if activation == "ternary":
-        assert_close(part[0].high.grad, -(g * mask * theta)[s > 0.1].sum().view(1), rtol=1e-4, atol=1e-5)
-        assert_close(part[0].low.grad, -(g * mask * theta)[s < -0.1].sum().view(1), rtol=1e-4, atol=1e-5)
-    again = hn.nn.latent(nn.Conv2d(3, 4, 3).to(device), activation, mask=torch.ones_like(mask))
+        assert_close(layer.high.grad, -(g * mask * theta)[s > 0.1].sum().view(1), rtol=1e-4, atol=1e-5)
+        assert_close(layer.low.grad, -(g * mask * theta)[s < -0.1].sum().view(1), rtol=1e-4, atol=1e-5)
+    again = hn.HiddenConv2d(3, 4, 3, source=source, rule=hn.Fixed(mask.cpu())).to(device)
     again.load_state_dict(layer.state_dict())
-    assert_equal(again.weight, layer.weight)
-    assert_equal(copy.deepcopy(layer).weight, layer.weight)
-
-
-def test_shared_scores_and_scaled_inputs(device):
-    layer = hn.nn.latent(nn.Conv2d(4, 6, 3, bias=False).to(device), "flipping", shared_dims=(2, -1), scale_input=True)
-    t = layer.parametrizations.weight.original
-    assert t.shape == (6, 4, 1, 1) and layer.input_scale.shape == (1, 4, 1, 1)
-    theta = layer.parametrizations.weight[0].frozen
-    x = torch.randn(2, 4, 5, 5, device=device)
-    y = layer(x)
-    g = torch.randn_like(y)
-    y.backward(g)
-    w = theta.clone().requires_grad_()
-    F.conv2d(x, w).backward(g)
-    assert_close(t.grad, (w.grad * theta).sum((2, 3), keepdim=True), rtol=1e-4, atol=1e-4)
-    assert layer.input_scale.grad is not None
-    linear = hn.nn.latent(nn.Linear(4, 3).to(device), "pruning", scale_input=True)
-    assert linear.input_scale.shape == (4,) and linear(torch.rand(2, 4, device=device)).shape == (2, 3)
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (lambda: hn.nn.latent(nn.ReLU()), TypeError, "a Conv2d or Linear layer"),
-        (lambda: hn.nn.latent(hn.HiddenLinear(3, 3)), TypeError, "with a weight"),
-        (lambda: hn.nn.latent(hn.nn.latent(nn.Linear(3, 3))), ValueError, "whose weight is its own"),
-        (lambda: hn.nn.latent(nn.Linear(3, 3), "hiding"), ValueError, "activation to be 'pruning'"),
-        (lambda: hn.nn.latent(nn.Linear(3, 3), mask=torch.ones(2, 3)), ValueError, r"mask of shape \(3, 3\)"),
-        (lambda: hn.nn.latent(nn.Linear(3, 3), shared_dims=(4,)), ValueError, "shared_dims below 2"),
-    ],
-)
-def test_bad_latent(call, error, message):
-    with pytest.raises(error, match=message):
-        call()
+    assert_equal(again.effective_weight(), layer.effective_weight())
+    assert_equal(copy.deepcopy(layer).effective_weight(), layer.effective_weight())

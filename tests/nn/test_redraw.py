@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 import hiddennet as hn
-from hiddennet.nn.weights import source_weight
 
-INITS = ("signed_constant", "kaiming_uniform", "kaiming_normal", "kaiming_laplace")
+# one of each kind of number, but for the constant, which no redraw changes
+INITS = {hn.ops.init_scale((2, 2), init).kind: init for init in hn.ops.INITS}
+del INITS["constant"]
+INITS = tuple(INITS.values())
 
 
 def network(init: str, layout=torch.contiguous_format, decayed: bool = False, density: float = 0.4) -> nn.Module:
@@ -20,7 +22,7 @@ def network(init: str, layout=torch.contiguous_format, decayed: bool = False, de
 
 
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: source_weight(layer).contiguous().clone() for name, layer in hn.hidden_layers(model).items()}
+    return {name: layer.source_weight().contiguous().clone() for name, layer in hn.hidden_layers(model).items()}
 
 
 @pytest.mark.parametrize("init", INITS)
@@ -48,7 +50,9 @@ def test_memory_formats_agree_and_a_rate_replaces_its_share(init):
     pruned = torch.cat([~mask.flatten() for mask in hn.masks(plain).values()])
     changed = torch.cat([(first[n] != start[n]).flatten() for n in first])
     moved = 1 - 0.7**3
-    expected = moved / 2 if init == "signed_constant" else moved  # half of the new signs are the old ones
+    expected = (
+        moved / 2 if hn.ops.init_scale((2, 2), init).kind == "signs" else moved
+    )  # half of the new signs are the old ones
     assert not changed[~pruned].any()
     assert float(changed[pruned].float().mean()) == pytest.approx(expected, abs=0.06)
 

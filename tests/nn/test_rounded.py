@@ -77,7 +77,7 @@ def test_evaluation_rounds_and_training_computes_with_scores(rounding):
     layer = hn.hidden_layers(model)["2"]
     flags = torch.rand(7, 20) > 0.3
     layer.flags.copy_(ops.pack_mask(flags))
-    weight = hn.nn.weights.source_weight(layer)
+    weight = layer.source_weight()
     torch.testing.assert_close(layer.train().effective_weight(), weight * layer.scores * flags)
     revealed = layer.eval().mask()
     assert torch.equal(layer.effective_weight(), torch.where(revealed, weight, 0.0))

@@ -157,14 +157,14 @@ def test_a_state_dict_of_another_rule_is_refused():
 def test_counts_take_the_density_as_it_is_written():
     """1 - 0.8 is 0.19999999999999996: of 10 weights 2 are pruned all the same."""
     assert hn.TargetedDropout(0.8).count(10) == 8
-    assert hn.TopK(0.8, of="weights", removed="decimal").count(10) == 8
+    assert hn.TopK(0.8, of="weights", rounding="decimal").count(10) == 8
     assert hn.TopK(0.8, of="weights").count(10) == 9
 
 
 def test_bad_numbers_are_refused():
-    with pytest.raises(ValueError, match=r"TargetedDropout: expected drop to be a probability in \[0, 1\], got 1.5"):
+    with pytest.raises(ValueError, match=r"TargetedDropout: expected drop in \[0, 1\] \(a probability\), got 1.5"):
         hn.TargetedDropout(0.5, 1.5)
     with pytest.raises(ValueError, match=r"expected a density in \[0, 1\]"):
         hn.TargetedDropout(-0.5)
-    with pytest.raises(ValueError, match="expected a Stored source"):
+    with pytest.raises(ValueError, match="expected a source that stores its weights"):
         hn.HiddenLinear(4, 4, rule=hn.TargetedDropout(0.5))

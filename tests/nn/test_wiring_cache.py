@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 import hiddennet as hn
-from hiddennet.nn.budget import KINDS
+from hiddennet.nn.block_sums import Blocks
+from hiddennet.nn.edge_rules import KINDS
 from hiddennet.nn.wiring import Wiring
 from hiddennet.optim import optimizers
 
-SPANS = ((0, 6, 0, 8), (6, 12, 0, 20))
+BLOCKS = Blocks(((0, 6, 0, 8), (6, 12, 0, 20)))
 
 
 class Counted(Wiring):
@@ -81,7 +82,7 @@ def test_once_an_evaluation(kind, context):
     with context():
         for _ in range(4):
             made(torch.randn(2, 20))
-            made.parts(SPANS)
+            made.listed(BLOCKS)
     assert spent(made) == 1
     run(made.train())  # what was made in inference mode must not be in a graph
     assert made.weight.grad is not None
@@ -91,8 +92,7 @@ def test_once_an_evaluation(kind, context):
 def test_a_dropout_draws_anew_in_training(kind):
     made = counted(kind).train()
     assert not torch.equal(made.effective_weight(), made.effective_weight())
-    (first, _), _ = made.parts(SPANS)
-    (second, _), _ = made.parts(SPANS)
+    (first, _), (second, _) = made.listed(BLOCKS), made.listed(BLOCKS)
     assert not torch.equal(first, second)
 
 
@@ -110,13 +110,14 @@ CHANGES = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_is_noticed(name):
     made = counted().eval()
-    before = made.effective_weight().detach().clone(), made.parts(SPANS)[1][1].values.clone()
+    before = made.effective_weight().detach().clone(), made.listed(BLOCKS)[1][0].received[1].values.clone()
     with torch.no_grad():
         CHANGES[name](made)
     after = made.effective_weight().detach()
     assert torch.equal(after, now(made)) and not torch.equal(after, before[0])
-    (_, piece), (_, edges) = made.parts(SPANS)
-    assert torch.equal(edges.values, piece[piece != 0]) and not torch.equal(edges.values, before[1])
+    weight, (lists,) = made.listed(BLOCKS)
+    piece, values = weight[6:], lists.received[1].values
+    assert torch.equal(values, piece[piece != 0]) and not torch.equal(values, before[1])
 
 
 def test_the_next_selection_starts_from_the_last(monkeypatch):
@@ -138,26 +139,23 @@ def test_the_next_selection_starts_from_the_last(monkeypatch):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", KINDS)
-def test_parts_are_the_weight_and_its_gradient(kind, dtype):
+def test_listed_are_the_weight_its_gradient_and_its_edges(kind, dtype):
     made = counted(kind).to(dtype).eval()
-    weight, factor = made.effective_weight(), torch.randn(12, 20, dtype=dtype)
-    inside = torch.zeros_like(factor)
-    for a, b, c, d in SPANS:
-        inside[a:b, c:d] = 1
-    (weight * factor * inside).sum().backward()
+    inside = torch.zeros(12, 20, dtype=dtype)
+    for a, b, c, d in BLOCKS.spans:
+        inside[a:b, c:d] = torch.randn(b - a, d - c, dtype=dtype)
+    (made.effective_weight() * inside).sum().backward()
     want, made.weight.grad = made.weight.grad, None
-    pieces, lists = made.parts(SPANS)
-    total = sum((p * factor[a:b, c:d]).sum() for p, (a, b, c, d) in zip(pieces, SPANS, strict=True))
-    total.backward()
+    weight, (lists,) = made.listed(BLOCKS)
+    (weight * inside).sum().backward()
     assert torch.equal(made.weight.grad, want)
-    for piece, edges, (a, b, c, d) in zip(pieces, lists, SPANS, strict=True):
-        assert torch.equal(piece, weight[a:b, c:d])
-        if dtype == torch.float64 or kind == "complete":
-            assert edges is None
-        else:
-            assert edges.n_edges == int((piece != 0).sum())
-    again = made.parts(SPANS)[1]
-    assert all(first is second for first, second in zip(lists, again, strict=True))
+    assert torch.equal(weight, made.effective_weight())
+    if dtype == torch.float64 or kind == "complete":
+        assert lists is None
+        return
+    for edges, (a, b, c, d) in zip(lists.received, BLOCKS.spans, strict=True):
+        assert edges.n_edges == int((weight[a:b, c:d] != 0).sum())
+    assert made.listed(BLOCKS)[1][0] is lists
 
 
 def test_another_tensor_at_the_same_address_is_noticed():
@@ -190,7 +188,25 @@ def test_state_dicts_round_trip():
         twin.load_state_dict(made.state_dict())
         assert torch.equal(twin.weight, made.weight)
         assert torch.equal(twin.eval().effective_weight(), made.eval().effective_weight())
-        assert set(made.state_dict()) == ({"weight", "chosen"} if kind in ("random", "fine_tune") else {"weight"})
+        more = {"chosen"} if kind in ("random", "fine_tune") else {"draw"} if "dropout" in kind else set()
+        assert set(made.state_dict()) == {"weight"} | more
+
+
+@pytest.mark.parametrize("kind", ["targeted_dropout", "regular_targeted_dropout"])
+def test_draws_are_a_function_of_seed_layer_and_step_and_go_on_from_a_state_dict(kind):
+    torch.manual_seed(0)
+    made = Wiring(20, 12, 0.25, kind, seed=3, layer=1)
+    draws = [made.effective_weight().detach().clone() for _ in range(3)]
+    torch.manual_seed(9)  # torch's generator has no say
+    twin = Wiring(20, 12, 0.25, kind, seed=3, layer=1)
+    twin.load_state_dict({**made.state_dict(), "draw": torch.ones(1, dtype=torch.int64)})
+    for draw in draws:
+        assert torch.equal(twin.effective_weight().detach(), draw)
+    twin.load_state_dict(made.state_dict())
+    assert torch.equal(twin.effective_weight(), made.effective_weight())
+    other = Wiring(20, 12, 0.25, kind, seed=3, layer=2)
+    other.load_state_dict({"weight": made.weight.detach()})  # an older file, that had no draws
+    assert not torch.equal(other.effective_weight().detach(), draws[0])
 
 
 def test_a_frozen_choice_comes_with_the_state_dict_and_goes():

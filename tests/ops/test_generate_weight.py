@@ -33,26 +33,27 @@ def test_equals_the_reference(device, init):
 
 @pytest.mark.parametrize("init", ops.INITS)
 def test_distribution(init):
+    """By the family that a name tells: Kaiming's and the constants' deviation is g / sqrt(fan), Xavier's its own."""
     w = ops.generate_weight((256, 64, 3, 3), init, seed=1).double()
     fan_in, fan_out = 64 * 9, 256 * 9
-    deviation = {
-        "signed_constant": math.sqrt(2 / fan_in),
-        "unsigned_constant": 0.0,
-        "kaiming_normal": math.sqrt(2 / fan_in),
-        "kaiming_laplace": math.sqrt(2 / fan_in),
-        "kaiming_uniform": math.sqrt(2 / fan_in),
-        "xavier_normal": math.sqrt(2 / (fan_in + fan_out)),
-        "xavier_constant": math.sqrt(2 / (fan_in + fan_out)),
-        "standard": 1 / math.sqrt(3 * fan_in),
-        "uniform": 1 / math.sqrt(3),
-    }[init]
-    assert float(w.std()) == pytest.approx(deviation, rel=0.01, abs=1e-9)
+    kind, scale = ops.init_scale((256, 64, 3, 3), init)
+    root_mean_square = float((w**2).mean().sqrt())
+    if "kaiming" in init or init in ("signed_constant", "unsigned_constant"):
+        assert root_mean_square == pytest.approx(math.sqrt(2 / fan_in), rel=0.01)
+    elif "xavier" in init:
+        assert root_mean_square == pytest.approx(math.sqrt(2 / (fan_in + fan_out)), rel=0.01)
     assert not bool((w == 0).any())
-    if init != "unsigned_constant":
-        assert abs(float(w.mean())) < 4 * deviation / math.sqrt(w.numel())
-    if init in ("kaiming_uniform", "standard", "uniform"):
-        bound = math.sqrt(3) * deviation
-        assert bound * 0.999 < float(w.abs().max()) <= bound * (1 + 1e-6)
+    if kind == "constant":
+        assert float(w.min()) == float(w.max())
+    else:
+        assert abs(float(w.mean())) < 4 * root_mean_square / math.sqrt(w.numel())
+    if kind == "uniform":
+        assert scale * 0.999 < float(w.abs().max()) <= scale * (1 + 1e-6)
+
+
+def test_scales_of_the_plain_uniforms():
+    assert ops.init_scale((8, 4, 3, 3), "standard") == ("uniform", pytest.approx(1 / 6))
+    assert ops.init_scale((8, 4, 3, 3), "uniform") == ("uniform", 1.0)
 
 
 def test_normals_follow_the_normal_distribution():
@@ -73,6 +74,15 @@ def test_laplaces_follow_the_laplace_distribution():
     words = reference.random._words(2000, 3, 0, 0, reference.random.LAPLACE)
     want = -torch.log((2 * (words >> 9) + 1).double() * 2.0**-24)
     torch.testing.assert_close(reference.laplaces(2000, seed=3).abs().double(), want, rtol=3e-7, atol=0)
+
+
+def test_truncated_normals_are_the_quantiles_of_their_uniforms():
+    words = reference.random._words(100_000, 3, 0, 0, reference.random.TRUNCATED)
+    uniform = (2 * (words >> 8) + 1 - (1 << 24)).double() * 2.0**-24
+    want = math.sqrt(2) * torch.erfinv(uniform * math.erf(math.sqrt(2)))
+    got = reference.random.truncated_normals(100_000, seed=3)
+    torch.testing.assert_close(got.double(), want, rtol=6e-7, atol=0)
+    assert 1.99 < float(got.abs().max()) <= 2 * (1 + 6e-7)
 
 
 def test_kaiming_laplace_has_the_deviation_of_kaiming_normal():

@@ -25,9 +25,9 @@ for shape in ((43, 3), (33, 17, 3, 3), (300, 301)):
             row = ops.topk_select([scores + 1e-4], [k], by=by, hint=row)
             add(row[0, :2])
             flags = ops.pack_mask(torch.rand(shape) < 0.6)
-            rules = [ops.Rule.selected(row[0], by), ops.Rule.sampled(torch.tensor([4]), seed=1)]
-            rules += [ops.Rule.rounded_at(row[0], flags), ops.Rule.rounded(0.25, flags), ops.Rule.scored(flags)]
-            rules += [ops.Rule.rounded_at_random(torch.tensor([4]), 1, flags)]
+            rules = [ops.Mask.selected(row[0], by), ops.Mask.sampled(torch.tensor([4]), seed=1)]
+            rules += [ops.Mask.rounded_at(row[0], flags), ops.Mask.rounded(0.25, flags), ops.Mask.scored(flags)]
+            rules += [ops.Mask.rounded_at_random(torch.tensor([4]), 1, flags)]
             for rule in rules:
                 for layout in (torch.contiguous_format, torch.channels_last)[: len(shape) // 2]:
                     s = scores.contiguous(memory_format=layout).requires_grad_()

@@ -18,19 +18,19 @@ SOURCES = ("stored", *ops.INITS)
 FLAGS = torch.zeros(3, dtype=torch.uint8)  # of 4 x 5 weights
 
 
-def _rule(kind: str, scores: torch.Tensor, device) -> tuple[ops.Rule, torch.Tensor]:
+def _rule(kind: str, scores: torch.Tensor, device) -> tuple[ops.Mask, torch.Tensor]:
     """A rule and the mask it stands for, by the reference."""
     k = scores.numel() // 2
     step = torch.tensor([5], device=device)
     if kind in ("magnitude", "value"):
         row = ops.topk_select([scores.to(device)], [k], by=kind)[0]
-        return ops.Rule.selected(row, kind), reference.topk_mask(scores, k, by=kind)
+        return ops.Mask.selected(row, kind), reference.topk_mask(scores, k, by=kind)
     mask = torch.rand(scores.shape) < 0.4
     rule = {
-        "all": lambda: ops.Rule.all(device),
-        "bits": lambda: ops.Rule.packed(ops.pack_mask(mask).to(device)),
-        "sampled": lambda: ops.Rule.sampled(step, seed=11),
-        "expectation": lambda: ops.Rule.expectation(device),
+        "all": lambda: ops.Mask.all(device),
+        "bits": lambda: ops.Mask.packed(ops.pack_mask(mask).to(device)),
+        "sampled": lambda: ops.Mask.sampled(step, seed=11),
+        "expectation": lambda: ops.Mask.expectation(device),
     }[kind]()
     if kind != "bits":
         mask = reference.rule_mask(scores, scores.shape, kind, step=5, seed=11, layer=2)
@@ -70,17 +70,17 @@ def test_equals_the_reference(device, rule, source):
                     assert got.is_contiguous() == laid.is_contiguous()
 
 
-def _flagged(kind: str, scores: torch.Tensor, device) -> tuple[ops.Rule, torch.Tensor, torch.Tensor]:
+def _flagged(kind: str, scores: torch.Tensor, device) -> tuple[ops.Mask, torch.Tensor, torch.Tensor]:
     """A rule with flags, its flags, and the mask it stands for, by the reference."""
     flags = torch.rand(scores.shape) < 0.6
     bits = ops.pack_mask(flags).to(device)
     row = ops.topk_select([scores.to(device)], [scores.numel() // 2], by="value")[0]
     step = torch.tensor([5], device=device)
     rule = {
-        "rounded": lambda: ops.Rule.rounded(0.25, bits),
-        "rounded_at": lambda: ops.Rule.rounded_at(row, bits),
-        "rounded_at_random": lambda: ops.Rule.rounded_at_random(step, 11, bits),
-        "scored": lambda: ops.Rule.scored(bits),
+        "rounded": lambda: ops.Mask.rounded(0.25, bits),
+        "rounded_at": lambda: ops.Mask.rounded_at(row, bits),
+        "rounded_at_random": lambda: ops.Mask.rounded_at_random(step, 11, bits),
+        "scored": lambda: ops.Mask.scored(bits),
     }[kind]()
     if kind == "rounded":
         return rule, flags, flags & ((scores > 0.25) | scores.isnan())
@@ -153,7 +153,7 @@ def test_flagged_rules_equal_the_reference(device, kind, source):
 def test_rounding_is_strict(device, threshold, score, kept):
     scores = torch.full((1, 11), score, device=device)
     flags = torch.tensor([1, 1, 1, 0, 1, 1, 1, 1, 1, 0, 1], device=device).bool()
-    mask = ops.rule_mask(scores, ops.Rule.rounded(threshold, ops.pack_mask(flags)), scores.shape)
+    mask = ops.rule_mask(scores, ops.Mask.rounded(threshold, ops.pack_mask(flags)), scores.shape)
     assert_equal(mask, flags.view(1, 11) & kept)
 
 
@@ -163,7 +163,7 @@ def test_random_rounding_follows_its_probability(device):
     everything = ops.pack_mask(torch.ones_like(scores, dtype=torch.bool))
     masks = [
         ops.rule_mask(
-            scores, ops.Rule.rounded_at_random(torch.tensor([step], device=device), 1, everything), scores.shape
+            scores, ops.Mask.rounded_at_random(torch.tensor([step], device=device), 1, everything), scores.shape
         )
         for step in (0, 1, 0)
     ]
@@ -175,7 +175,7 @@ def test_random_rounding_follows_its_probability(device):
 
 def test_a_change_of_flags_in_place_is_seen(device):
     scores, flags = torch.ones(3, 7, device=device), torch.zeros(3, dtype=torch.uint8, device=device)
-    rule = ops.Rule.rounded(0.5, flags)
+    rule = ops.Mask.rounded(0.5, flags)
     assert not bool(ops.rule_mask(scores, rule, scores.shape).any())
     flags[0] = 0b101
     assert ops.rule_mask(scores, rule, scores.shape).flatten().nonzero().flatten().tolist() == [0, 2]
@@ -267,10 +267,10 @@ def test_sampled_draws_follow_their_probability(device):
     scores = torch.full((200, 500), 0.4, device=device)
     rates = []
     for step in range(3):
-        rule = ops.Rule.sampled(torch.tensor([step], device=device), seed=1)
+        rule = ops.Mask.sampled(torch.tensor([step], device=device), seed=1)
         mask = ops.rule_mask(scores, rule, scores.shape)
         rates.append(float(mask.float().mean()))
-        again = ops.rule_mask(scores, ops.Rule.sampled(torch.tensor([step], device=device), seed=1), scores.shape)
+        again = ops.rule_mask(scores, ops.Mask.sampled(torch.tensor([step], device=device), seed=1), scores.shape)
         assert_equal(mask, again)
     p = float(torch.sigmoid(torch.tensor(0.4)))
     assert len(set(rates)) == 3
@@ -297,7 +297,7 @@ def test_original_values(golden):
     scores, u = tensor("sample_scores"), tensor("sample_u")
     mask = tensor("sample_mask").bool()
     assert_equal(scores > torch.logit(u.double()).float(), mask)  # our form of u < sigmoid(s)
-    rule = ops.Rule.packed(ops.pack_mask(mask))
+    rule = ops.Mask.packed(ops.pack_mask(mask))
     weight = ops.masked_weight(None, rule, source=ops.WeightSource.store(tensor("sample_w")))
     y = torch.nn.functional.conv2d(tensor("sample_x"), weight, padding=1)
     torch.testing.assert_close(y, tensor("sample_y"), atol=1e-5, rtol=0)
@@ -306,7 +306,7 @@ def test_original_values(golden):
 def test_opcheck(device):
     scores = torch.randn(6, 5, 3, 3, device=device)
     source = ops.WeightSource.generate(scores.shape, seed=0, device=device)
-    rule = ops.Rule.selected(ops.topk_select([scores], [50])[0], "magnitude")
+    rule = ops.Mask.selected(ops.topk_select([scores], [50])[0], "magnitude")
     common = (*rule.arguments(), *source.arguments())
     torch.library.opcheck(
         torch.ops.hiddennet.masked_weight.default, (scores, rule.selection, [6, 5, 3, 3], False, *common, 1)
@@ -345,11 +345,11 @@ def test_compiles_in_one_graph(device):
         (lambda s, w: ops.masked_weight(None, 1, source=w), TypeError, "expected scores to be a Tensor, got NoneType"),
         (lambda s, w: ops.masked_weight(s.to("meta"), 1, source=w), ValueError, "expected scores on cpu"),
         (lambda s, w: ops.masked_weight(s.double(), 1, source=w), TypeError, "got float64"),
-        (lambda s, w: ops.Rule.rounded(float("nan"), FLAGS), ValueError, "a threshold that is a number, got nan"),
-        (lambda s, w: ops.Rule.rounded(0.5, FLAGS.bool()), TypeError, "expected flags of dtype uint8, got bool"),
-        (lambda s, w: ops.Rule.rounded_at(torch.zeros(2, 4, dtype=torch.int32), FLAGS), ValueError, r"got \(2, 4\)"),
-        (lambda s, w: ops.Rule.rounded_at_random(torch.zeros(1), 0, FLAGS), TypeError, "expected step of dtype int64"),
-        (lambda s, w: ops.Rule.scored(s), TypeError, "expected flags of dtype uint8, got float32"),
+        (lambda s, w: ops.Mask.rounded(float("nan"), FLAGS), ValueError, "a threshold that is a number, got nan"),
+        (lambda s, w: ops.Mask.rounded(0.5, FLAGS.bool()), TypeError, "expected flags of dtype uint8, got bool"),
+        (lambda s, w: ops.Mask.rounded_at(torch.zeros(2, 4, dtype=torch.int32), FLAGS), ValueError, r"got \(2, 4\)"),
+        (lambda s, w: ops.Mask.rounded_at_random(torch.zeros(1), 0, FLAGS), TypeError, "expected step of dtype int64"),
+        (lambda s, w: ops.Mask.scored(s), TypeError, "expected flags of dtype uint8, got float32"),
     ],
 )
 def test_bad_input(call, error, message):

@@ -231,14 +231,6 @@ def test_without_gradients_it_is_torchs(device):
     assert_close(ops.psg_conv2d(image, w, config=SPARSE), F.conv2d(image, w))
 
 
-def test_flags_of_the_original():
-    assert PSGConfig.from_cifar_flag(1e-7) == PSGConfig()
-    assert PSGConfig.from_imagenet_flag(-5e-7, input_bits=4) == PSGConfig(4, threshold=5e-7)
-    assert PSGConfig.from_cifar_flag(-0.5) == PSGConfig(threshold=0.5, threshold_mode="absolute")
-    assert PSGConfig.from_imagenet_flag(0.5) == PSGConfig(threshold=0.5, threshold_mode="absolute")
-    assert PSGConfig.from_cifar_flag(0.0) == PSGConfig(threshold=0.0, threshold_mode="absolute")
-
-
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

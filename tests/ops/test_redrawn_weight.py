@@ -6,17 +6,12 @@ import pytest
 import torch
 
 from hiddennet import ops, reference
+from hiddennet.ops import inits
 from hiddennet.ops.generate_weight import fill
 from tests.checks import assert_equal
 
 SHAPES = ((1, 1), (43, 3), (33, 17, 3, 3), (8, 3, 3, 3), (16, 8, 1, 1), (7,), (3, 5, 2, 1, 2))
-KINDS = (
-    ops.InitScale("uniform", 0.3),
-    ops.InitScale("signs", 0.07),
-    ops.InitScale("normal", 1.5),
-    ops.InitScale("laplace", 0.8),
-    ops.InitScale("constant", 0.2),
-)
+KINDS = tuple(ops.InitScale(kind, 0.07 + 0.3 * i) for i, kind in enumerate(inits.KINDS[1:]))
 
 
 def layouts(shape: tuple[int, ...]) -> tuple[torch.memory_format, ...]:

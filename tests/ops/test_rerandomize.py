@@ -8,17 +8,12 @@ import pytest
 import torch
 
 from hiddennet import ops, reference
+from hiddennet.ops import inits
 from hiddennet.ops.generate_weight import fill, sign_plane
 from tests.checks import assert_equal
 
 SHAPES = ((1, 1), (43, 3), (300, 7), (33, 17, 3, 3), (8, 3, 3, 3), (16, 8, 1, 1), (2, 4, 7, 7), (257, 16))
-KINDS = (
-    ops.InitScale("uniform", 0.3),
-    ops.InitScale("signs", 0.07),
-    ops.InitScale("normal", 1.5),
-    ops.InitScale("laplace", 0.8),
-    ops.InitScale("constant", 0.2),
-)
+KINDS = tuple(ops.InitScale(kind, 0.07 + 0.3 * i) for i, kind in enumerate(inits.KINDS[1:]))
 
 
 class Net:
@@ -99,7 +94,7 @@ def test_revealed_weights_stay_and_the_rate_is_kept(device):
     scores = torch.randn(shape, device=device)
     n = scores.numel()
     row = ops.topk_select([scores], [n // 2], by="value")
-    revealed = ops.rule_mask(scores, ops.Rule.selected(row[0], "value"), scores.shape)
+    revealed = ops.rule_mask(scores, ops.Mask.selected(row[0], "value"), scores.shape)
     init = ops.init_scale(shape, "kaiming_uniform")
     before = ops.generate_weight(shape, "kaiming_uniform", seed=1, device=device)
     masks = []

@@ -120,7 +120,7 @@ def test_mass_ties_overflow_the_bracket_and_stay_exact(device):
     s = torch.cat([torch.zeros(50_000), torch.ones(50_000)]).to(device)
     hint = ops.topk_select([s], [70_000])
     warm = ops.topk_select([s], [70_000], hint=hint)
-    mask = ops.rule_mask(s, ops.Rule.selected(warm[0], "magnitude"), s.shape)
+    mask = ops.rule_mask(s, ops.Mask.selected(warm[0], "magnitude"), s.shape)
     assert_equal(mask, reference.topk_mask(s.cpu(), 70_000, by="magnitude"))
 
 
@@ -135,7 +135,7 @@ def test_threshold_rule_keeps_ties(device):
         (-1.0, "magnitude", torch.ones_like(s, dtype=torch.bool)),
         (INF, "value", torch.zeros_like(s, dtype=torch.bool)),
     ):
-        rule = ops.Rule.threshold(t, by, device)
+        rule = ops.Mask.threshold(t, by, device)
         assert_equal(ops.rule_mask(s, rule, s.shape), want, f"t={t} by {by}")
 
 
@@ -153,7 +153,7 @@ def test_original_masks(golden):
             assert_equal(got, torch.from_numpy(want).bool(), f"{case} density {density}")
         for kth, want in zip(values[f"faster_{case}_kth"], values[f"faster_{case}_masks"], strict=True):
             t = float(scores.flatten().sort().values[int(kth) - 1])
-            got = ops.rule_mask(scores, ops.Rule.threshold(t, "value"), scores.shape)
+            got = ops.rule_mask(scores, ops.Mask.threshold(t, "value"), scores.shape)
             assert_equal(got, torch.from_numpy(want).bool(), f"{case} threshold {t}")
     for n, row in zip(values["j_table_numel"], values["j_table"], strict=True):
         for density, j in zip(values["j_table_k"], row, strict=True):

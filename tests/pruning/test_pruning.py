@@ -14,7 +14,7 @@ from torch import nn
 
 import hiddennet as hn
 from hiddennet import models
-from hiddennet.pruning import densities, prune, shot_densities, steps, synflow
+from hiddennet.pruning import densities, prune, steps, synflow
 from hiddennet.reference import pruning as oracle
 from tests.pruning.net import Net
 
@@ -194,8 +194,7 @@ def test_random_is_a_function_of_its_seed():
 
 def test_shots_go_on_from_each_other():
     net, masks = Wide(), None
-    assert shot_densities(0.4, 3) == pytest.approx([0.8, 0.6, 0.4])
-    for density in shot_densities(0.4, 3):
+    for density in (0.8, 0.6, 0.4):
         new = prune(net, "synflow", density, iterations=2, input_shape=(3, 12, 12), start=masks)
         if masks is not None:
             assert all(bool((new[name] <= masks[name]).all()) for name in new)
@@ -295,7 +294,7 @@ def test_hidden_layers_are_pruned_as_their_sources(method):
     drawn_twin = copy.deepcopy(plain)
     with torch.no_grad():
         for name in ("c1", "c2"):
-            getattr(drawn_twin, name).weight.copy_(hn.nn.weights.source_weight(getattr(drawn, name)))
+            getattr(drawn_twin, name).weight.copy_(getattr(drawn, name).source_weight())
     for hidden, same in ((twin, plain), (drawn, drawn_twin)):
         found, want = (prune(net, method, 0.3, iterations=2, batches=batches) for net in (hidden, same))
         assert list(found) == list(want) == ["c1.weight", "c2.weight", "fc.weight"]
@@ -385,7 +384,6 @@ for _p in OVERFLOWING.parameters():
          "a classifier of 7 rows"),
         (lambda: prune(NET, "magnitude", 0.5, start={}), ValueError, "start to hold a mask of each of c1.weight"),
         (lambda: prune(NET, "magnitude", 0.5, dtype=torch.float16), ValueError, "dtype torch.float32 or torch.float64"),
-        (lambda: shot_densities(0.5, 0), ValueError, "shots of 1 or more, got 0"),
         (lambda: steps(NET, "magnitude", 2.0), ValueError, "got 2.0"),
     ],
 )  # fmt: skip

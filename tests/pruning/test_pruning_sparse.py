@@ -1,4 +1,4 @@
-"""Reports on masks, training from them, selection of float64 scores, and SynFlow as one CUDA graph."""
+"""Training from masks, selection of float64 scores, and SynFlow as one CUDA graph."""
 
 from __future__ import annotations
 
@@ -12,43 +12,6 @@ from hiddennet.pruning.selection import strike
 from tests.pruning.net import Net
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def test_report_by_eye():
-    net = nn.Sequential(nn.Conv2d(1, 2, 2, stride=2), nn.ConvTranspose2d(2, 1, 2), nn.Flatten(), nn.Linear(9, 2))
-    with torch.no_grad():
-        net[0].weight.copy_(torch.tensor([1.0, -1, 2, 0, -3, 4, 5, -6]).view(2, 1, 2, 2))
-    masks = pruning.prune(net, "magnitude", 1.0, biases=True)
-    masks["0.weight"][1] = False
-    rows = pruning.report(net, masks, (1, 4, 4))
-    first = rows[0]
-    assert (first.name, first.shape, first.size, first.kept) == ("0.weight", (2, 1, 2, 2), 8, 4)
-    assert (first.positive, first.negative) == (2, 1)  # 1, -1, 2, 0 are kept
-    assert (first.macs, first.kept_macs) == (8 * 4, 4 * 4)  # at 2 x 2 positions
-    by_name = {row.name: row for row in rows}
-    assert by_name["1.weight"].macs == 8 * 4  # each weight at each of 2 x 2 inputs
-    assert by_name["3.weight"].macs == 18 and by_name["3.bias"].macs == 0
-    total = rows[-1]
-    assert total.name == "total" and total.size == sum(row.size for row in rows[:-1])
-    assert total.kept_macs == total.macs - 16 and total.density == pytest.approx((total.size - 4) / total.size)
-    text = pruning.table(rows).splitlines()
-    assert len(text) == len(rows) + 1 and len({len(line) for line in text}) == 1
-    assert text[1].split() == ["0.weight", "2x1x2x2", "8", "4", "50.0000%", "2", "1", "32", "16"]
-
-
-def test_report_of_hidden_layers_leaves_them_alone():
-    net = hn.hide(Net(), source=hn.Stored())
-    masks = pruning.prune(net, "synflow", 0.3, input_shape=(3, 6, 6))
-    selections = [layer.selection.clone() for layer in hn.hidden_layers(net).values()]
-    rows = pruning.report(net, masks, (3, 6, 6))
-    assert rows[0].macs == 4 * 27 * 36 and rows[1].macs == 6 * 36 * 9
-    assert all(
-        torch.equal(a, layer.selection) for a, layer in zip(selections, hn.hidden_layers(net).values(), strict=True)
-    )
-    with pytest.raises(ValueError, match=r"masks\['c1.weight'\] to be of shape \(4, 3, 3, 3\), got \(2,\)"):
-        pruning.report(net, {"c1.weight": torch.ones(2, dtype=torch.bool)}, (3, 6, 6))
-    with pytest.raises(ValueError, match="a weight or bias of the model"):
-        pruning.report(net, {"b1.weight": torch.ones(4, dtype=torch.bool)}, (3, 6, 6))
 
 
 def test_two_lines_from_pruning_to_training():

@@ -19,7 +19,7 @@ from hiddennet.models.dnw import (
     StaticConfig,
     StaticGraph,
 )
-from hiddennet.nn.layout import layouts
+from hiddennet.nn.graph_layout import layouts
 from hiddennet.report import command, graphs, layers, runs, wirings
 from hiddennet.report.networks import Network
 from tests.report.test_report_page import PNG, read

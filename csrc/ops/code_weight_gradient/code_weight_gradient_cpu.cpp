@@ -1,9 +1,7 @@
 // code_weight_gradient_cpu.cpp: the exact weight gradient on a CPU: pack a block of pixels, multiply tiles, add up.
 #include <atomic>
-#include <cstdlib>
-#include <memory>
-#include <new>
 
+#include "../../base/aligned.h"
 #include "../../base/parallel.h"
 #include "code_pack.h"
 
@@ -12,27 +10,6 @@ namespace cpu {
 namespace {
 
 constexpr int64_t kMultiplyGrain = int64_t(1) << 17;  // pairs times columns that are worth a thread, about
-
-template <class T>
-class Aligned {  // grows, holds garbage
- public:
-  T* at_least(int64_t n) {
-    if (n > n_) {
-      n_ = 0;
-      memory_.reset(static_cast<T*>(std::aligned_alloc(64, (size_t(n) * sizeof(T) + 63) / 64 * 64)));
-      if (memory_ == nullptr) throw std::bad_alloc();
-      n_ = n;
-    }
-    return memory_.get();
-  }
-
- private:
-  struct Free {
-    void operator()(T* p) const { std::free(p); }
-  };
-  std::unique_ptr<T, Free> memory_;
-  int64_t n_ = 0;
-};
 
 struct Workspace {
   Aligned<int16_t> input, gradient;

@@ -10,9 +10,8 @@ void generate_weight_op(Tensor out, int64_t source, bool signs, double scale, in
                         int64_t redraw) {
   HN_RANGE("generate_weight");
   const char* op = "generate_weight";
-  HN_CHECK(
-      source == int64_t(Source::kConstant) || (source >= 0 && source <= kLastSource && draws_words(Source(source))), op,
-      ": expected a source code 1 (constant), 3 (uniform), 4 (normal) or 5 (Laplace), got ", source);
+  HN_CHECK(source == int64_t(Source::kConstant) || (source > int64_t(Source::kSigns) && source <= kLastSource), op,
+           ": expected a source code 1 (constant) or 3..", kLastSource, ", got ", source);
   HN_CHECK(!signs || source == int64_t(Source::kConstant), op, ": expected signs only with a constant");
   const bool channels_last = !out.is_contiguous();
   check_dense(op, "out", out, channels_last);

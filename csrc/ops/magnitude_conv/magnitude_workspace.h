@@ -2,38 +2,15 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
-#include <new>
 #include <vector>
 
+#include "../../base/aligned.h"
 #include "magnitude_patches.h"
 
 namespace hn {
 namespace cpu {
 
 constexpr int64_t kMultiplyGrain = int64_t(1) << 17;  // products that are worth a thread, about
-
-template <class T>
-class Aligned {  // grows, holds garbage
- public:
-  T* at_least(int64_t n) {
-    if (n > n_) {
-      n_ = 0;
-      memory_.reset(static_cast<T*>(std::aligned_alloc(64, (size_t(n) * sizeof(T) + 63) / 64 * 64)));
-      if (memory_ == nullptr) throw std::bad_alloc();
-      n_ = n;
-    }
-    return memory_.get();
-  }
-
- private:
-  struct Free {
-    void operator()(T* p) const { std::free(p); }
-  };
-  std::unique_ptr<T, Free> memory_;
-  int64_t n_ = 0;
-};
 
 struct Workspace {  // a thread's, kept from call to call
   Aligned<double> patches, weights, sums, image;

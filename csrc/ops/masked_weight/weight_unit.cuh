@@ -186,6 +186,23 @@ __device__ __forceinline__ uint32_t kept_bits(const Rule& rule, const float (&sc
   }
 }
 
+// The four numbers of a block, times the scale.
+template <class D>
+__device__ __forceinline__ void numbers_of(const Philox4& block, float scale, float* out) {
+#pragma unroll
+  for (int q = 0; q < 4; q += 2) {
+    float even, odd;
+    if constexpr (D::kPairs) {
+      D::numbers(block.word[q], block.word[q + 1], &even, &odd);
+    } else {
+      even = D::number(block.word[q]);
+      odd = D::number(block.word[q + 1]);
+    }
+    out[q] = mul_rn(even, scale);
+    out[q + 1] = mul_rn(odd, scale);
+  }
+}
+
 // out[e] = weight_at(source, position(e), index(e)).
 template <Walk kWalk>
 __device__ __forceinline__ void unit_weights(const WeightSource& source, const Unit<kWalk>& u, float (&out)[kUnit]) {
@@ -201,29 +218,12 @@ __device__ __forceinline__ void unit_weights(const WeightSource& source, const U
       for (int e = 0; e < kUnit; ++e) out[e] = signed_scale(source.scale, bits >> e & 1u);
       return;
     }
-    case Source::kUniform:
-      for_each_word(source.draw, kUniformStream, u, [&](int first, const Philox4& p) {
-#pragma unroll
-        for (int q = 0; q < 4; ++q) out[first + q] = mul_rn(symmetric_unit(p.word[q]), source.scale);
-      });
-      return;
-    case Source::kLaplace:
-      for_each_word(source.draw, kLaplaceStream, u, [&](int first, const Philox4& p) {
-#pragma unroll
-        for (int q = 0; q < 4; ++q) out[first + q] = mul_rn(laplace_of_word(p.word[q]), source.scale);
-      });
-      return;
-    case Source::kNormal:
-      for_each_word(source.draw, kNormalStream, u, [&](int first, const Philox4& p) {
-#pragma unroll
-        for (int q = 0; q < 4; q += 2) {
-          float even, odd;
-          normal_pair(p.word[q], p.word[q + 1], &even, &odd);
-          out[first + q] = mul_rn(even, source.scale);
-          out[first + q + 1] = mul_rn(odd, source.scale);
-        }
-      });
+    default: break;
   }
+  with_distribution(source.kind, [&](auto d) {
+    for_each_word(source.draw, d.kStream, u,
+                  [&](int first, const Philox4& block) { numbers_of<decltype(d)>(block, source.scale, out + first); });
+  });
 }
 
 inline bool draws_words(const WeightSource& s) { return draws_words(s.kind); }

@@ -11,14 +11,8 @@ namespace cuda {
 __device__ __forceinline__ float weight_of_block(Source kind, float scale, const Philox4& block, int32_t i) {
   switch (kind) {
     case Source::kSigns: return signed_scale(scale, word_of(block, uint32_t(i) / 32) >> (uint32_t(i) % 32) & 1u);
-    case Source::kUniform: return mul_rn(symmetric_unit(word_of(block, uint32_t(i))), scale);
-    case Source::kLaplace: return mul_rn(laplace_of_word(word_of(block, uint32_t(i))), scale);
-    case Source::kNormal: {
-      float even, odd;
-      normal_pair(word_of(block, uint32_t(i) & 2u), word_of(block, (uint32_t(i) & 2u) | 1u), &even, &odd);
-      return mul_rn(i & 1 ? odd : even, scale);
-    }
-    default: return scale;
+    case Source::kConstant: return scale;
+    default: return drawn_weight(kind, scale, block, uint32_t(i));
   }
 }
 

@@ -12,7 +12,7 @@ namespace hn {
 
 struct RedrawnWeightParams {
   const int16_t* redraws;  // [layout.n] in `layout`; not negative
-  Source kind;             // kConstant, kSigns (drawn, no plane), kUniform, kNormal or kLaplace
+  Source kind;             // any but kStored; kSigns are drawn, without a plane
   float scale;
   Draw draw;  // seed and layer; `redraw` is replaced
   Layout layout;

@@ -9,7 +9,8 @@ namespace HN_BACKEND {
 Tensor redrawn_weight_op(const Tensor& redraws, int64_t kind, double scale, int64_t seed, int64_t layer) {
   HN_RANGE("redrawn_weight");
   const char* op = "redrawn_weight";
-  HN_CHECK(kind >= int64_t(Source::kConstant) && kind <= kLastSource, op, ": expected a source code 1..5, got ", kind);
+  HN_CHECK(kind >= int64_t(Source::kConstant) && kind <= kLastSource, op, ": expected a source code 1..", kLastSource,
+           ", got ", kind);
   check_type(op, "redraws", redraws, ScalarType::Short);
   const bool channels_last = !redraws.is_contiguous();
   check_dense(op, "redraws", redraws, channels_last);

@@ -65,27 +65,14 @@ __device__ __forceinline__ void drawn_weights(const RedrawSegment& s, const Draw
     for (int e = 0; e < kUnit; ++e) out[e] = signed_scale(s.scale, signs >> e & 1u);
     return;
   }
+  with_distribution(s.kind, [&](auto d) {
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int e = 4 * half;
-    if ((bits >> e & 15u) == 0) continue;
-    const Philox4 p = philox_block(draw, stream_of(s.kind), uint32_t(first) / 4 + half);
-    if (s.kind == Source::kUniform) {
-#pragma unroll
-      for (int q = 0; q < 4; ++q) out[e + q] = mul_rn(symmetric_unit(p.word[q]), s.scale);
-    } else if (s.kind == Source::kLaplace) {
-#pragma unroll
-      for (int q = 0; q < 4; ++q) out[e + q] = mul_rn(laplace_of_word(p.word[q]), s.scale);
-    } else {
-#pragma unroll
-      for (int q = 0; q < 4; q += 2) {
-        float even, odd;
-        normal_pair(p.word[q], p.word[q + 1], &even, &odd);
-        out[e + q] = mul_rn(even, s.scale);
-        out[e + q + 1] = mul_rn(odd, s.scale);
-      }
+    for (int half = 0; half < 2; ++half) {
+      const int e = 4 * half;
+      if ((bits >> e & 15u) == 0) continue;
+      numbers_of<decltype(d)>(philox_block(draw, d.kStream, uint32_t(first) / 4 + half), s.scale, out + e);
     }
-  }
+  });
 }
 
 template <Walk kWalk>

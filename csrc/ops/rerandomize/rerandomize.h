@@ -19,7 +19,7 @@ struct RedrawSegment {
   uint8_t* plane;       // else [ceil(layout.n / 8)] signs in OIHW order, 1 = negative (kSigns); bits past n stay
   int16_t* redraws;     // [layout.n] in the scores' layout: gets `redraw` where replaced; or null
   Layout layout;
-  Source kind;  // kConstant, kSigns, kUniform, kNormal or kLaplace
+  Source kind;  // any but kStored
   float scale;
   uint32_t layer;
 };

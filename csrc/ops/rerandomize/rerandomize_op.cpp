@@ -54,8 +54,8 @@ void rerandomize_op(const std::vector<Tensor>& weights, const std::vector<Tensor
     check_same_device(kOp, "weights", weights[l], scores[0]);
     const bool channels_last = !s.is_contiguous();
     check_dense(kOp, "scores", s, channels_last);
-    HN_CHECK(kinds[l] >= int64_t(Source::kConstant) && kinds[l] <= kLastSource, kOp,
-             ": expected source codes 1..5, got ", kinds[l]);
+    HN_CHECK(kinds[l] >= int64_t(Source::kConstant) && kinds[l] <= kLastSource, kOp, ": expected source codes 1..",
+             kLastSource, ", got ", kinds[l]);
     RedrawSegment segment{
         static_cast<const float*>(s.data_ptr()),    nullptr,          nullptr,          nullptr,
         layout_of(kOp, sizes_of(s), channels_last), Source(kinds[l]), float(scales[l]), uint32_t(layers[l])};

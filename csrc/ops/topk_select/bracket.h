@@ -51,7 +51,6 @@ HN_TARGET_AVX2 inline BracketCount scan_bracket_avx2(const float* scores, int64_
     const __m256i outside = _mm256_or_si256(is_below, _mm256_cmpgt_epi32(key, high));
     const unsigned mask = 0xffu & ~unsigned(_mm256_movemask_ps(_mm256_castsi256_ps(outside)));
     if (mask != 0) {
-      if (count + 8 > capacity + 8) return {0, -1};
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + count), compacted(_mm256_xor_si256(key, top), mask));
       count += __builtin_popcount(mask);
       if (count > capacity) return {0, -1};

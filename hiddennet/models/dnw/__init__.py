@@ -10,7 +10,7 @@ from .discrete import DiscreteGraph
 from .mobilenet import MobileNetGraph
 from .mobilenet_config import MobileNetConfig
 from .ode import NotConverged
-from .original import from_original, original_name, to_original
+from .original import from_original, original_name
 from .stage import GraphStage
 from .static import StaticGraph
 
@@ -35,5 +35,4 @@ __all__ = [
     "make",
     "original_name",
     "rewired",
-    "to_original",
 ]

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiddennet.nn.edges import original_random_edges
-from hiddennet.nn.layout import Layout
+from hiddennet.nn.graph_layout import GraphLayout
+from hiddennet.nn.reach import paths
 from hiddennet.nn.wiring import Wiring
 
 from .config import GraphConfig
@@ -84,23 +85,20 @@ class SmallGraph(nn.Module):
         weight = self.conv.weight[start : start + maps.shape[0]]
         return depthwise(maps, weight)
 
-    def layouts(self) -> dict[str, Layout]:
+    def layouts(self) -> dict[str, GraphLayout]:
         """Which nodes the rows and columns of `graph` are, and how they are run."""
         raise NotImplementedError
 
-    def _layout(self, **run: object) -> dict[str, Layout]:
+    def _layout(self, **run: object) -> dict[str, GraphLayout]:
         split = (self.inputs, self.nodes - self.inputs - self.config.outputs, self.config.outputs)
         blocks = tuple(n for n in split if n) if min(split) >= 0 else (self.nodes,)  # outputs may be inputs
         options = {"blocks": blocks, "inputs": self.inputs, "outputs": self.config.outputs}
-        return {"graph": Layout(**{**options, "operation": 9, "strides": (2, 2), **run})}
-
-    def reached(self) -> Tensor:
-        """Which nodes a change of the input can reach over kept edges by the end: bool [nodes]."""
-        raise NotImplementedError
+        return {"graph": GraphLayout(**{**options, "operation": 9, "strides": (2, 2), **run})}
 
     def check_paths(self) -> None:
-        """Raises ValueError when no path of kept edges leads from the input nodes to an output node."""
-        if bool(self.reached()[-self.config.outputs :].any()):
+        """Raises ValueError when no path of running edges leads from the input nodes to an output node."""
+        found = paths(self.layouts(), {"graph": self.graph.running()})["graph"]
+        if bool(found.reached[-self.config.outputs :].any()):
             return
         raise ValueError(
             f"{type(self).__name__}: expected a path from its {self.inputs} input nodes to its {self.config.outputs} "
@@ -128,23 +126,6 @@ class SmallGraph(nn.Module):
             "sending": int(running.any(dim=0).count_nonzero()),
             "effective": stored - norm - self.graph.weight.numel() + edges,
         }
-
-
-def walk(mask: Tensor, inputs: int, steps: int | None) -> Tensor:
-    """Nodes at the end of a walk of exactly `steps` edges from the first `inputs` nodes (None: of any number):
-    bool [nodes], of mask [destinations, sources]."""
-    edges = mask.float()
-    now = torch.zeros(mask.shape[1], device=mask.device)
-    now[:inputs] = 1.0
-    if steps is not None:
-        for _ in range(steps):
-            now = (edges @ now > 0).float()
-        return now > 0
-    while True:
-        after = ((edges @ now + now) > 0).float()
-        if torch.equal(after, now):
-            return now > 0
-        now = after
 
 
 def nodes_first(x: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hiddennet.ops.checks import check_counts
+
 WINDOWS = ("original", "centre")
 SOLVERS = ("torchdiffeq", "original")
 
@@ -40,9 +42,7 @@ class GraphConfig:
 
     def _check(self, **counts: int) -> None:
         names = ("outputs", "num_classes", "in_channels", "stem_channels")
-        for name, value in {**{name: getattr(self, name) for name in names}, **counts}.items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{self._name}: expected {name} to be a whole number of at least 1, got {value!r}")
+        check_counts(self._name, {**{name: getattr(self, name) for name in names}, **counts})
         self._check_choice("window", WINDOWS)
 
     def _check_choice(self, key: str, choices: tuple[str, ...]) -> None:

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hiddennet.nn.layout import Layout
-from hiddennet.nn.pull import node_sum
+from hiddennet.nn.block_sums import Blocks, node_sum
+from hiddennet.nn.graph_layout import GraphLayout
 
-from .base import EPS, SmallGraph, instance_norm, nodes_first, walk
+from .base import EPS, SmallGraph, instance_norm, nodes_first
 from .config import ContinuousConfig
 from .ode import NotConverged, dopri5
 
@@ -35,11 +35,8 @@ class ContinuousGraph(SmallGraph):
         self.evaluations = 0
         self._check_fixed()
 
-    def layouts(self) -> dict[str, Layout]:
+    def layouts(self) -> dict[str, GraphLayout]:
         return self._layout(run="flow")
-
-    def reached(self) -> Tensor:
-        return walk(self.graph.mask(), self.inputs, None)
 
     def forward(self, images: Tensor) -> Tensor:
         inputs = self._stem(images)
@@ -56,7 +53,8 @@ class ContinuousGraph(SmallGraph):
 
     def solve(self, state: Tensor) -> Tensor:
         """S(1) from S(0): [batch, nodes, h, w]."""
-        (weight,), (edges,) = self.graph.parts(((0, self.nodes, 0, self.nodes),))
+        blocks = Blocks(((0, self.nodes, 0, self.nodes),))
+        weight, (lists,) = self.graph.listed(blocks)
         exact, norm = self._exact(state), self.norm
         self.evaluations = 0
 
@@ -65,7 +63,7 @@ class ContinuousGraph(SmallGraph):
             if exact:
                 sent = F.conv2d(rectified, self.conv.weight, padding=1, groups=self.nodes)
                 return norm(F.conv2d(sent, weight[:, :, None, None]))
-            received = node_sum(self._filter(nodes_first(rectified), 0), weight, edges)
+            received = node_sum(self._filter(nodes_first(rectified), 0), weight, blocks, lists)
             return instance_norm(received, norm.weight, norm.bias).transpose(0, 1)
 
         def left_alone(t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

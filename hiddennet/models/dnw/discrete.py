@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from hiddennet.nn.layout import Layout
-from hiddennet.nn.pull import node_sum
+from hiddennet.nn.block_sums import Blocks, node_sum
+from hiddennet.nn.graph_layout import GraphLayout
 
-from .base import EPS, SmallGraph, instance_norm, nodes_first, walk
+from .base import EPS, SmallGraph, instance_norm, nodes_first
 from .config import DiscreteConfig
 
 
@@ -30,21 +30,17 @@ class DiscreteGraph(SmallGraph):
         self.fc = nn.Linear(config.outputs, config.num_classes)
         self._check_fixed()
 
-    def layouts(self) -> dict[str, Layout]:
+    def layouts(self) -> dict[str, GraphLayout]:
         return self._layout(run="steps", steps=self.config.steps)
-
-    def reached(self) -> Tensor:
-        return walk(self.graph.mask(), self.inputs, self.config.steps)
 
     def forward(self, images: Tensor) -> Tensor:
         config, nodes = self.config, self.nodes
         firsts = [0] * (config.steps - 1) + [nodes - config.outputs]  # who receives, to the last node
         senders = [self.inputs] + [nodes] * (config.steps - 1)
-        steps = [(first, nodes, 0, stop) for first, stop in zip(firsts, senders, strict=True)]
-        spans = tuple(dict.fromkeys(steps))
-        parts = dict(zip(spans, zip(*self.graph.parts(spans), strict=True), strict=True))
+        steps = [Blocks(((first, nodes, 0, stop),)) for first, stop in zip(firsts, senders, strict=True)]
+        weight, lists = self.graph.listed(*steps)
         maps = nodes_first(self._stem(images))
-        for span in steps:
-            received = node_sum(self._filter(maps.relu(), 0), *parts[span])
-            maps = instance_norm(received, self.norm.weight[span[0] :], self.norm.bias[span[0] :])
+        for first, blocks, edges in zip(firsts, steps, lists, strict=True):
+            received = node_sum(self._filter(maps.relu(), 0), weight, blocks, edges)
+            maps = instance_norm(received, self.norm.weight[first:], self.norm.bias[first:])
         return self._head(maps.transpose(0, 1))

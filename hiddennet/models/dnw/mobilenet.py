@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hiddennet.nn.layout import Layout
+from hiddennet.nn.graph_layout import GraphLayout
 from hiddennet.nn.wiring import Wiring
 
-from . import mobilenet_counts
 from .mobilenet_config import MobileNetConfig
+from .mobilenet_counts import Counted
 from .stage import GraphStage, wire
 
 
@@ -28,7 +28,7 @@ class SparseLinear(nn.Module):
         return self.graph(features)
 
 
-class MobileNetGraph(nn.Module):
+class MobileNetGraph(Counted):
     """Wortsman et al. 2019, section 4.2: a 3x3 convolution, stages of nodes, a classifier of the last stage's means.
 
     Modules: `conv1` (without norm or ReLU: the first stage begins with them), `layers` (GraphStage each), `linear`
@@ -48,13 +48,12 @@ class MobileNetGraph(nn.Module):
         if config.kind == "random" and not (config.compat or self.conv1.weight.is_meta):  # others can find a path yet
             self.check_paths()
 
-    def layouts(self) -> dict[str, Layout]:
-        """Which nodes the rows and columns of each wiring are, and how they are run."""
-        found: dict[str, Layout] = {}
+    def layouts(self) -> dict[str, GraphLayout]:
+        found: dict[str, GraphLayout] = {}
         strides: tuple[int, ...] = tuple(self.conv1.stride[:1])
         for i, stage in enumerate(self.config.stages):
             strides += (stage.stride,)
-            found[f"layers.{i}.graph"] = Layout(
+            found[f"layers.{i}.graph"] = GraphLayout(
                 blocks=(stage.inputs, *(stage.outputs,) * stage.blocks),
                 inputs=stage.inputs,
                 outputs=stage.outputs,
@@ -64,7 +63,7 @@ class MobileNetGraph(nn.Module):
             )
         if self.config.small:
             sizes = (self.config.features, self.config.num_classes)
-            found["linear.graph"] = Layout(
+            found["linear.graph"] = GraphLayout(
                 blocks=sizes,
                 inputs=sizes[0],
                 outputs=sizes[1],
@@ -81,29 +80,3 @@ class MobileNetGraph(nn.Module):
         for stage in self.layers:
             x = stage(x)
         return self.linear(F.relu(self.bn(x), inplace=True).mean(dim=(2, 3)))
-
-    def alive_nodes(self) -> list[Tensor]:
-        """Nodes on a path of kept edges from the input to a logit: bool [sources] of each stage, then bool
-        [features]."""
-        return mobilenet_counts.alive_nodes(self)
-
-    def check_paths(self) -> None:
-        """Raises ValueError when no path of kept edges leads from the input to a logit; it names the wiring."""
-        mobilenet_counts.check_paths(self)
-
-    def counts(self) -> dict[str, int]:
-        """What really runs, in evaluation.
-
-        "stored" parameters; "edges" kept, of which "running" are ones the graphs run; "nodes", of which "alive" are on
-        a path from the input to a logit; "effective": parameters of these and of edges between them, without batch
-        norms, which fold into them; "macs": multiply-adds of an image of config.image_size over these.
-        """
-        return mobilenet_counts.counts(self)
-
-    def profile(self, *, all_alive: bool = False) -> tuple[int, int]:
-        """Parameters and multiply-adds as the original's profiler prints them: of 224 x 224 images whatever the size,
-        with edges at positions that are never run, and with nodes that no edge leads to.
-
-        all_alive: as if every node had an edge.
-        """
-        return mobilenet_counts.profile(self, all_alive=all_alive)

@@ -8,10 +8,11 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import NamedTuple
 
-from hiddennet.nn.wiring import KINDS
+from hiddennet.nn.edge_rules import KINDS
+from hiddennet.ops.checks import check_counts
 
 
-class Stage(NamedTuple):
+class StageShape(NamedTuple):
     """One graph: `inputs` nodes and `blocks` - 1 blocks of `outputs` nodes send, as many blocks of `outputs` receive.
 
     stride: of the input nodes' convolutions.
@@ -47,11 +48,11 @@ class Stage(NamedTuple):
 
 
 STAGES = (
-    Stage(32, 64, 1, 1),
-    Stage(64, 128, 2, 2),
-    Stage(128, 256, 2, 2),
-    Stage(256, 512, 2, 6),
-    Stage(512, 1024, 2, 2),
+    StageShape(32, 64, 1, 1),
+    StageShape(64, 128, 2, 2),
+    StageShape(128, 256, 2, 2),
+    StageShape(256, 512, 2, 6),
+    StageShape(512, 1024, 2, 2),
 )
 
 
@@ -81,17 +82,15 @@ class MobileNetConfig:
     image_size: int = 224
     seed: int = 0
     compat: bool = False
-    stages: tuple[Stage, ...] = STAGES
+    stages: tuple[StageShape, ...] = STAGES
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stages", tuple(Stage(*stage) for stage in self.stages))
+        object.__setattr__(self, "stages", tuple(StageShape(*stage) for stage in self.stages))
         names = ("num_classes", "in_channels", "image_size")
         counts = {name: getattr(self, name) for name in names}
         for i, stage in enumerate(self.stages):
             counts |= {f"stages[{i}] {name}": value for name, value in stage._asdict().items()}
-        for name, value in counts.items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"MobileNetConfig: expected {name} to be a whole number of at least 1, got {value!r}")
+        check_counts("MobileNetConfig", counts)
         if not self.stages:
             raise ValueError("MobileNetConfig: expected at least one stage, got none")
         for i in range(1, len(self.stages)):

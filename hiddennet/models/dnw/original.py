@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from hiddennet.nn.wiring import wirings
@@ -67,14 +66,3 @@ def _compare(what: str, ours: Mapping[str, str], theirs: Mapping[str, Tensor]) -
         if names:
             listed = ", ".join(sorted(names)[:4]) + (", ..." if len(names) > 4 else "")
             raise ValueError(f"{what}: expected {', '.join(list(ours)[:2])}, ..., got {len(names)} {kind}: {listed}")
-
-
-def to_original(model: Graph) -> dict[str, Tensor]:
-    """The model's state dict with the original's names and shapes (without its `zeros` buffer)."""
-    found = {}
-    for name, value in model.state_dict().items():
-        if name.rpartition(".")[0] in wirings(model):
-            value = value[:, :, None, None]
-            value = value.to(torch.float32) if value.dtype == torch.bool else value
-        found[original_name(model, name)] = value
-    return found

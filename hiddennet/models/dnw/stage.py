@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from hiddennet.nn.blockwise import Blocks, BlockSums, EdgeLists, worth_lists
+from hiddennet.nn.block_sums import Blocks, BlockSums
+from hiddennet.nn.edge_rules import DROPOUTS
 from hiddennet.nn.edges import original_random_edges, random_edges
-from hiddennet.nn.pull import PullBuffer, slices
 from hiddennet.nn.wiring import Wiring
 
-from .mobilenet_config import MobileNetConfig, Stage
+from .mobilenet_config import MobileNetConfig, StageShape
 from .nodes import NodeConvs
 
 
@@ -36,98 +38,72 @@ class GraphStage(nn.Module):
             self.conv = NodeConvs(inner)
         widths = [stage.inputs] + [n] * (stage.blocks - 1)
         self.norm = nn.ModuleList(nn.BatchNorm2d(width) for width in widths)
-        self.graph = _wire(config, index)
-        self.blocks = Blocks(tuple(widths), (n,) * stage.blocks)
-        self._listed: tuple[Tensor, EdgeLists | None] | None = None  # of which effective weight
-
-    @property
-    def spans(self) -> tuple[tuple[int, int, int, int], ...]:
-        """Rows and columns of the weight that each block of receivers uses: (first, last + 1) of both."""
-        inputs, n, _, blocks = self.shape
-        return tuple((j * n, (j + 1) * n, 0, inputs + j * n) for j in range(blocks))
-
-    def _sent(self, received: Tensor, j: int) -> Tensor:
-        """What the nodes of sending block j send, of the sums they received."""
-        ready = self.norm[j](received).relu_()
-        if j == 0:
-            return self.downsample(ready)
-        n = self.shape.outputs
-        own = self.conv.weight[(j - 1) * n : j * n]
-        return nn.functional.conv2d(ready, own, padding=1, groups=n)
+        self.blocks = _blocks(stage)
+        self.graph = wire(
+            config,
+            (stage.destinations, stage.sources),
+            config.stage_edges(index),
+            rate=config.stage_rate(index),
+            usable=usable_edges(stage),
+            layer=index,
+            channels={"in_channels": stage.inputs, "out_channels": n},
+        )
 
     def forward(self, received: Tensor) -> Tensor:
+        """On a CPU node by node (`_sent_by_nodes`); elsewhere in torch's order of dimensions, which are views here."""
         if received.device.type == "cpu":
-            return self._node_major(received.transpose(0, 1).contiguous()).transpose(0, 1)
-        return self._pulled(received)
+            return self._run(received.transpose(0, 1).contiguous(), self._sent_by_nodes).transpose(0, 1)
+        return self._run(received.transpose(0, 1), self._sent).transpose(0, 1)
 
-    def _pulled(self, received: Tensor) -> Tensor:
-        """By dense products over one buffer of all nodes, in torch's order of dimensions."""
-        weights = slices(self.graph.effective_weight(usable_only=True), self.spans)
-        buffer = None
-        for j, weight in enumerate(weights):
-            sent = self._sent(received, j)
-            buffer = PullBuffer(self.shape.sources, sent) if buffer is None else buffer
-            received = buffer.pull(sent, weight, last=j == self.shape.blocks - 1)
-        return received
-
-    def _node_major(self, received: Tensor) -> Tensor:
-        """The same of [nodes, batch, H, W]: what a CPU is fastest with, which takes each map for a channel's."""
-        weight, sums = self.graph.effective_weight(usable_only=True), None
-        n = self.shape.outputs
-        for j, norm in enumerate(self.norm):
-            nodes, batch, height, width = received.shape
-            ready = norm(received.view(1, nodes, batch, height * width)).relu_()
-            filters = self.downsample[0].weight if j == 0 else self.conv.weight[(j - 1) * n : j * n]
-            sent = nn.functional.conv2d(
-                ready.view(1, nodes * batch, height, width),
-                filters.expand(nodes, batch, 3, 3).reshape(nodes * batch, 1, 3, 3),
-                stride=self.shape.stride if j == 0 else 1,
-                padding=1,
-                groups=nodes * batch,
-            )
-            sent = sent.view(nodes, batch, *sent.shape[2:])
-            sums = BlockSums(weight, self.blocks, self._lists(weight, sent), sent) if sums is None else sums
+    def _run(self, received: Tensor, send: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """[nodes, batch, H, W] of the inputs to those of the outputs."""
+        weight, (lists,) = self.graph.listed(self.blocks)
+        sums = None
+        for j in range(self.shape.blocks):
+            sent = send(received, j)
+            sums = BlockSums(weight, self.blocks, lists, sent) if sums is None else sums
             received = sums.sum(sent)
         return received
 
-    def _lists(self, weight: Tensor, like: Tensor) -> EdgeLists | None:
-        """The edges of an effective weight, where sums over lists are faster; kept while the wiring keeps it."""
-        if weight.dtype != torch.float32 or like.dtype != torch.float32 or torch.compiler.is_compiling():
-            return None
-        values = self.graph.made
-        if values is None:  # drawn anew at each forward
-            lists = EdgeLists(weight.detach(), self.blocks)
-            return lists if worth_lists(lists) else None
-        if self._listed is None or self._listed[0] is not values:
-            lists = EdgeLists(values, self.blocks)
-            self._listed = values, lists if worth_lists(lists) else None
-        return self._listed[1]
+    def _sent(self, received: Tensor, j: int) -> Tensor:
+        """What the nodes of sending block j send, of the sums they received."""
+        filters, stride = self._filters(j)
+        ready = self.norm[j](received.transpose(0, 1)).relu_()
+        return nn.functional.conv2d(ready, filters, None, stride, 1, groups=len(filters)).transpose(0, 1)
 
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_listed": None}
+    def _sent_by_nodes(self, received: Tensor, j: int) -> Tensor:
+        """The same with each map for a channel's: what a CPU is fastest with."""
+        nodes, batch, height, width = received.shape
+        ready = self.norm[j](received.view(1, nodes, batch, height * width)).relu_()
+        filters, stride = self._filters(j)
+        sent = nn.functional.conv2d(
+            ready.view(1, nodes * batch, height, width),
+            filters.expand(nodes, batch, 3, 3).reshape(nodes * batch, 1, 3, 3),
+            stride=stride,
+            padding=1,
+            groups=nodes * batch,
+        )
+        return sent.view(nodes, batch, *sent.shape[2:])
+
+    def _filters(self, j: int) -> tuple[Tensor, int]:
+        """Convolutions of the nodes of sending block j, and their stride."""
+        if j == 0:
+            return self.downsample[0].weight, self.shape.stride
+        n = self.shape.outputs
+        return self.conv.weight[(j - 1) * n : j * n], 1
 
 
-def usable_edges(stage: Stage) -> Tensor:
+def usable_edges(stage: StageShape) -> Tensor:
     """bool [destinations, sources]: edges from a block into later ones."""
     usable = torch.zeros(stage.destinations, stage.sources, dtype=torch.bool, device="cpu")
-    for j in range(stage.blocks):
-        usable[j * stage.outputs : (j + 1) * stage.outputs, : stage.inputs + j * stage.outputs] = True
+    for a, b, c, d in _blocks(stage).spans:
+        usable[a:b, c:d] = True
     return usable
 
 
-def _wire(config: MobileNetConfig, index: int) -> Wiring:
-    stage, edges = config.stages[index], config.stage_edges(index)
-    usable = usable_edges(stage)
-    channels = {"in_channels": stage.inputs, "out_channels": stage.outputs}
-    return wire(
-        config,
-        (stage.destinations, stage.sources),
-        edges,
-        rate=config.stage_rate(index),
-        usable=usable,
-        layer=index,
-        channels=channels,
-    )
+def _blocks(stage: StageShape) -> Blocks:
+    n = stage.outputs
+    return Blocks(tuple((j * n, (j + 1) * n, 0, stage.inputs + j * n) for j in range(stage.blocks)))
 
 
 def wire(
@@ -162,8 +138,6 @@ def wire(
     elif kind == "regular_targeted_dropout":
         pruned = int(rate * columns) if config.compat else columns - min(-(-edges // rows), columns)
         options = {"density": 0.0 if pruned == columns else 1 - (pruned + 0.5) / columns}
-    if kind in ("targeted_dropout", "regular_targeted_dropout"):
-        options["drop"] = rate if config.drop is None else config.drop
-    elif config.drop is not None:
-        options["drop"] = config.drop  # refused
-    return Wiring(columns, rows, kind=kind, usable=usable, seed=config.seed, compat=config.compat, **options)
+    drop = rate if config.drop is None and kind in DROPOUTS else config.drop
+    options |= {"usable": usable, "drop": drop, "seed": config.seed, "layer": layer, "compat": config.compat}
+    return Wiring(columns, rows, kind=kind, **options)

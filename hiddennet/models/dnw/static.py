@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 
-from hiddennet.nn.layout import Layout
-from hiddennet.nn.pull import PullBuffer, Spans
+from hiddennet.nn.block_sums import Blocks, BlockSums
+from hiddennet.nn.graph_layout import GraphLayout
 
-from .base import EPS, SmallGraph, instance_norm, nodes_first, walk
+from .base import EPS, SmallGraph, instance_norm, nodes_first
 from .config import StaticConfig
 
 
@@ -45,37 +46,32 @@ class StaticGraph(SmallGraph):
         pairs = zip(self.bounds[:-1], self.bounds[1:], strict=True)
         return tuple((a, min(b, end)) for a, b in pairs if a < end)
 
-    def _spans(self) -> Spans:
-        """Rows and columns of the weight that each pull uses, after each block of senders."""
+    @cached_property
+    def _blocks(self) -> Blocks:
+        """What is summed after each block of senders."""
         senders, first_output = self._senders, self.nodes - self.config.outputs
         spans = [(a, b, 0, a) for a, b in senders[1:]]
         spans.append((first_output, self.nodes, senders[-1][0] if self.lateral else 0, senders[-1][1]))
-        return tuple(spans)
+        return Blocks(tuple(spans))
 
     def _usable(self) -> Tensor:
         usable = torch.zeros(self.nodes, self.nodes, dtype=torch.bool, device="cpu")
-        for a, b, c, d in self._spans():
+        for a, b, c, d in self._blocks.spans:
             usable[a:b, c:d] = True
         return usable
 
-    def layouts(self) -> dict[str, Layout]:
+    def layouts(self) -> dict[str, GraphLayout]:
         return self._layout(blocks=self.config.blocks)
 
-    def reached(self) -> Tensor:
-        return walk(self.graph.running(), self.inputs, None)
-
     def forward(self, images: Tensor) -> Tensor:
-        received = self._stem(images)
-        senders, spans = self._senders, self._spans()
-        weights, lists = self.graph.parts(spans)
-        buffer = None
-        for i, (start, stop) in enumerate(senders):
-            norm, n, last = self.norm[i], stop - start, i == len(senders) - 1
-            maps = nodes_first(received)
-            sent = self._filter(instance_norm(maps[:n], norm.weight[:n], norm.bias[:n]).relu_(), start).transpose(0, 1)
-            buffer = PullBuffer(senders[-1][1], sent) if buffer is None else buffer
-            pulled = buffer.pull(sent, weights[i], first=spans[i][2], last=last, edges=lists[i])
-            if last and self.lateral:
-                pulled = pulled + received[:, -self.config.outputs :]
-            received = pulled
-        return self._head(received)
+        maps = nodes_first(self._stem(images))
+        weight, (lists,) = self.graph.listed(self._blocks)
+        sums = None
+        for norm, (start, stop) in zip(self.norm, self._senders, strict=False):
+            n = stop - start
+            sent = self._filter(instance_norm(maps[:n], norm.weight[:n], norm.bias[:n]).relu_(), start)
+            sums = BlockSums(weight, self._blocks, lists, sent) if sums is None else sums
+            before, maps = maps, sums.sum(sent)
+        if self.lateral:
+            maps = maps + before[-self.config.outputs :]
+        return self._head(maps.transpose(0, 1))

@@ -1,0 +1,66 @@
+"""Memo: a value made from tensors, kept for as long as they are what it was made from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+_steps = 0  # of all optimisers: fused ones write parameters without raising the version that says so
+
+
+def _count(*_: object) -> None:
+    global _steps
+    _steps += 1
+
+
+register_optimizer_step_post_hook(_count)
+
+
+def _key(tensors: tuple[Tensor, ...]) -> tuple | None:
+    """What tells these tensors' values from earlier ones; None where nothing does: compiled code, a captured graph,
+    tensors of inference mode."""
+    if torch.compiler.is_compiling() or (tensors[0].is_cuda and torch.cuda.is_current_stream_capturing()):
+        return None
+    key: list[Any] = [_steps, torch.is_inference_mode_enabled()]
+    for t in tensors:
+        if t.is_inference():
+            return None
+        key += (id(t), t.data_ptr(), t._version, t.device, t.dtype)
+    return tuple(key)
+
+
+class Memo:
+    """One value and the tensors it was made from.
+
+    A change is seen that raised a tensor's version, put another tensor or other memory in its place, or came with a
+    step of any torch optimiser, fused ones too. Who writes to `.data`, or replays a captured graph, calls forget(),
+    which hiddennet.refresh does for a whole model. Copies and pickles of it are empty.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the value."""
+        self.value: Any = None
+        self._made: tuple | None = None
+        self._of: tuple[Tensor, ...] = ()
+
+    def keep(self, value: Any, *tensors: Tensor) -> Any:
+        """Take `value`, made from the tensors as they are now, and return it."""
+        # the tensors are held, so that their ids are nobody else's
+        self.value, self._made, self._of = value, _key(tensors), tensors
+        return value
+
+    def current(self, *tensors: Tensor) -> bool:
+        """Whether the value is there, and of these tensors as they are now."""
+        return self._made is not None and self._made == _key(tensors)
+
+    def __deepcopy__(self, _: dict) -> Memo:
+        return Memo()
+
+    def __reduce__(self) -> tuple:
+        return Memo, ()
