@@ -14,7 +14,7 @@ FLOORS = [
     "_version registry files tables trace plugins",
     "settings container loggers _load",
     "ops",
-    "nn optim reference",
+    "nn optim",
     "models analysis data",
     "pruning compaction",
     "artifact",

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 import hiddennet as hn
-from hiddennet import reference
 from hiddennet.models.dnw.nodes import NodeConvs
 from hiddennet.nn import rules
+from tests import reference
 from tests.checks import assert_equal
 
 

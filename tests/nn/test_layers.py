@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import hiddennet as hn
-from hiddennet import reference
 from hiddennet.nn import rules
+from tests import reference
 from tests.checks import assert_equal
 
 MASK = torch.rand(6, 4, 3, 3, generator=torch.Generator().manual_seed(1)) < 0.3

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import hiddennet as hn
-from hiddennet.reference import random as reference
+from tests.reference import random as reference
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "dnw.npz"
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from hiddennet import ops, reference
+from hiddennet import ops
+from tests import reference
 from tests.checks import assert_equal, assert_no_worse_than
 
 SHAPES = ((1, 1), (5, 7), (43, 3), (8, 3, 3, 3), (16, 8, 1, 1), (33, 17, 3, 3), (130, 300))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from hiddennet import ops, reference
+from hiddennet import ops
+from tests import reference
 from tests.checks import assert_equal
 
 NAN, INF = float("nan"), float("inf")

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import hiddennet as hn
-from hiddennet import ops, optim, reference
+from hiddennet import ops, optim
+from tests import reference
 from tests.checks import assert_equal
 
 SHAPES = ((40, 7), (12, 5, 3, 3), (9,))
