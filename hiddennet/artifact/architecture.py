@@ -59,7 +59,7 @@ def _dense_state(model: nn.Module, hidden: set[str]) -> dict[str, tuple[int, ...
         module = model.get_submodule(owner)
         if not isinstance(value, Tensor) or (id(module) in modules and leaf == "weight"):
             continue
-        if leaf == "bias" or not isinstance(module, (HiddenMixin, Wiring)):
+        if leaf in getattr(module, "plain_names", ()) or not isinstance(module, (HiddenMixin, Wiring)):
             shapes[key] = tuple(value.shape)
     for name, layer in hidden_layers(model).items():
         if name not in hidden:

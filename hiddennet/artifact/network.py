@@ -185,7 +185,8 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     state = {}
     for key, value in model.state_dict().items():
         owner, _, leaf = key.rpartition(".")
-        if isinstance(model.get_submodule(owner), (HiddenMixin, Wiring)) and leaf != "bias":
+        module = model.get_submodule(owner)
+        if isinstance(module, (HiddenMixin, Wiring)) and leaf not in getattr(module, "plain_names", ()):
             continue
         if not isinstance(value, Tensor):
             raise TypeError(
