@@ -6,9 +6,7 @@ import os
 import sys
 import types
 from collections import OrderedDict
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -18,10 +16,9 @@ from hiddennet.importers.checkpoint import CheckpointError, Inert, read_checkpoi
 from hiddennet.importers.dnw import read
 from hiddennet.models import dnw
 from hiddennet.nn.wiring import wirings
+from tests.golden import Golden
 from tests.importers.original_dnw import same_logits, save, small, theirs
 from tests.importers.test_import_checkpoint import Payload
-
-GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "dnw.npz"
 
 
 @pytest.fixture(autouse=True)
@@ -99,16 +96,12 @@ def test_the_published_size_of_small_graphs_is_the_default(tmp_path):
     same_logits(found, model.eval(), torch.randn(2, 3, 32, 32))
 
 
-@pytest.mark.skipif(not GOLDEN.exists(), reason="the golden values lie beside a development checkout alone")
 @pytest.mark.parametrize("prefix, density", [("B", 0.4), ("G/p0.3", 0.7), ("G/p0.6", 0.4), ("G/p0.65", 0.35)])
 def test_what_the_original_computed(tmp_path, prefix, density):
-    with np.load(GOLDEN) as golden:
-        start = f"{prefix}/param/"
-        state = {key.removeprefix(start): torch.as_tensor(golden[key]) for key in golden.files if key.startswith(start)}
-        if not state:
-            pytest.skip(f"{prefix} is kept aside, for acceptance checks")
-        batch, key = torch.as_tensor(golden[f"{prefix}/x"]), "logits_train" if prefix == "B" else "logits_eval"
-        want = torch.as_tensor(golden[f"{prefix}/{key}"])
+    golden = Golden("dnw")
+    state = {key: torch.as_tensor(value) for key, value in golden.below(f"{prefix}/param/").items()}
+    batch, key = torch.as_tensor(golden[f"{prefix}/x"]), "logits_train" if prefix == "B" else "logits_eval"
+    want = torch.as_tensor(golden[f"{prefix}/{key}"])
     model = read(save(tmp_path / "in.pt", state, layout="bare"), density=density, image_size=16).double()
     if prefix == "B":
         model.train()
