@@ -65,21 +65,23 @@ struct TruncatedNormal {
   F(Laplace)                \
   F(TruncatedNormal)
 
-// The number of element i: four elements a block of the distribution's stream.
+// The number of an even or odd element, of its pair's words.
 template <class D>
-HN_HD float number_of(const Philox4& block, uint32_t i) {
+HN_HD float number_of(uint32_t even_word, uint32_t odd_word, bool is_odd) {
   if constexpr (D::kPairs) {
     float even, odd;
-    D::numbers(word_of(block, i & 2u), word_of(block, (i & 2u) | 1u), &even, &odd);
-    return i & 1u ? odd : even;
+    D::numbers(even_word, odd_word, &even, &odd);
+    return is_odd ? odd : even;
   } else {
-    return D::number(word_of(block, i));
+    return D::number(is_odd ? odd_word : even_word);
   }
 }
 
+// The number of element i: four elements a block of the distribution's stream.
 template <class D>
 HN_HD float number_of(const Draw& d, uint32_t i) {
-  return number_of<D>(philox_block(d, D::kStream, i / 4), i);
+  const Philox4 block = philox_block(d, D::kStream, i / 4);
+  return number_of<D>(word_of(block, i & 2u), word_of(block, (i & 2u) | 1u), i & 1u);
 }
 
 }  // namespace hn

@@ -39,6 +39,21 @@ HN_HD void with_distribution(Source kind, const F& f) {
   }
 }
 
+// The stream of a drawn source's words.
+HN_HD Stream stream_of(Source kind) {
+  Stream stream = kSignStream;
+  with_distribution(kind, [&](auto d) { stream = d.kStream; });
+  return stream;
+}
+
+// scale times the number of element i of a drawn source, whose block of its stream this is.
+HN_HD float drawn_weight(Source kind, float scale, const Philox4& block, uint32_t i) {
+  const uint32_t even = word_of(block, i & 2u), odd = word_of(block, (i & 2u) | 1u);
+  float number = 0.0f;
+  with_distribution(kind, [&](auto d) { number = number_of<decltype(d)>(even, odd, i & 1u); });
+  return mul_rn(number, scale);
+}
+
 struct WeightSource {
   Source kind;
   const float* stored;   // [n], kStored only
@@ -55,11 +70,9 @@ HN_HD float weight_at(const WeightSource& w, int32_t p, int32_t i) {
     case Source::kStored: return w.stored[p];
     case Source::kConstant: return w.scale;
     case Source::kSigns: return signed_scale(w.scale, w.plane[i >> 3] >> (i & 7) & 1u);
-    default: break;
+    default:
+      return drawn_weight(w.kind, w.scale, philox_block(w.draw, stream_of(w.kind), uint32_t(i) / 4), uint32_t(i));
   }
-  float number = 0.0f;
-  with_distribution(w.kind, [&](auto d) { number = number_of<decltype(d)>(w.draw, uint32_t(i)); });
-  return mul_rn(number, w.scale);
 }
 
 }  // namespace hn

@@ -48,6 +48,27 @@ def state_dict(checkpoint: Any, path: str | os.PathLike, keys: Sequence[str]) ->
     return {key.removeprefix(prefix): value for key, value in state.items()}
 
 
+def architecture(
+    arch: str | None,
+    checkpoint: Mapping[str, Any],
+    path: str | os.PathLike,
+    plain: Callable[[str], str | None],
+    known: str,
+) -> tuple[str, str]:
+    """Which network it is, and its name in full: `arch`, or what the checkpoint says, which must agree.
+
+    plain: the network that a name means, None for a name that means none; known: the names there are.
+    """
+    said = checkpoint.get("arch")
+    full = said if arch is None else arch
+    name = plain(full) if isinstance(full, str) else None
+    if name is None:
+        raise CheckpointError(f"import: expected arch to be one of {known}, got {full!r}")
+    if isinstance(said, str) and plain(said) != name:
+        raise CheckpointError(f"import: expected a checkpoint of {full} in {path}, got one that says {said}")
+    return name, full
+
+
 def load(
     model: nn.Module,
     state: Mapping[str, Tensor],

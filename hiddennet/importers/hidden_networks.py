@@ -72,7 +72,9 @@ def _read(
         raise CheckpointError(f"import: expected kind to be one of {', '.join(KINDS)}, got {kind!r}")
     checkpoint = read_checkpoint(path)
     state = fit.state_dict(checkpoint, path, ("state_dict",))
-    name = _architecture(arch, checkpoint, path)
+    names = {name.lower(): name for name in ARCHITECTURES}
+    known = ", ".join(ARCHITECTURES)
+    name, _ = fit.architecture(arch, checkpoint, path, lambda said: names.get(said.lower()), known)
     model = _build(name, state)
     scores = fit.load(model, state, name, "scores")
     if not scores:
@@ -86,18 +88,6 @@ def _read(
 
 
 read, convert = fit.importer(_read)
-
-
-def _architecture(arch: str | None, checkpoint: Mapping, path: str | os.PathLike) -> str:
-    """The original's name of the architecture."""
-    said = checkpoint.get("arch")
-    names = {name.lower(): name for name in ARCHITECTURES}
-    wanted = arch if arch is not None else said
-    if not isinstance(wanted, str) or wanted.lower() not in names:
-        raise CheckpointError(f"import: expected arch to be one of {', '.join(ARCHITECTURES)}, got {wanted!r}")
-    if isinstance(said, str) and said.lower() != wanted.lower():
-        raise CheckpointError(f"import: expected a checkpoint of {wanted} in {path}, got one that says {said}")
-    return names[wanted.lower()]
 
 
 def _build(name: str, state: Mapping[str, Tensor]) -> nn.Module:

@@ -79,7 +79,8 @@ def _read(
         raise CheckpointError(f"import: expected hidden_act to be one of {', '.join(ACTIVATIONS)}, got {hidden_act!r}")
     checkpoint = read_checkpoint(path)
     state = fit.state_dict(checkpoint, path, ("net", "state_dict"))
-    name, said = _architecture(arch, checkpoint, path)
+    known = f"{', '.join(ARCHITECTURES)} (with Psg or Seed before it or not)"
+    name, said = fit.architecture(arch, checkpoint, path, _without_prefix, known)
     state = _plain(state, name, hidden_act)
     model = _build(name, state)
     masks = fit.load(model, state, name, "weight_mask", _theirs(name))
@@ -97,20 +98,9 @@ def _read(
 read, convert = fit.importer(_read)
 
 
-def _architecture(arch: str | None, checkpoint: Mapping, path: str | os.PathLike) -> tuple[str, str]:
-    """The network's name without prefixes, and the name in full."""
-    said = checkpoint.get("arch")
-    said = said if isinstance(said, str) else None
-    full = arch if arch is not None else said
-    name = full[_PREFIXES.match(full).end() :] if full is not None else None
-    if name not in ARCHITECTURES:
-        raise CheckpointError(
-            f"import: expected arch to be one of {', '.join(ARCHITECTURES)} (with Psg or Seed before it or not), "
-            f"got {full!r}"
-        )
-    if said is not None and said[_PREFIXES.match(said).end() :] != name:
-        raise CheckpointError(f"import: expected a checkpoint of {full} in {path}, got one that says {said}")
-    return name, full
+def _without_prefix(full: str) -> str | None:
+    name = full[_PREFIXES.match(full).end() :]
+    return name if name in ARCHITECTURES else None
 
 
 def _plain(state: Mapping[str, Tensor], name: str, hidden_act: str) -> dict[str, Tensor]:

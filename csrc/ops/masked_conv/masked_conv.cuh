@@ -172,7 +172,8 @@ __device__ __forceinline__ void write_tile(const ConvGemm& g, int32_t first_colu
 // order, so results do not depend on the grid. Blocks of one row tile are neighbours: what they
 // gather is the same and is found in L2.
 template <class Tile, class Activations, class Weights>
-__global__ void __launch_bounds__(kThreads) masked_conv_kernel(const __grid_constant__ ConvGemm g) {
+__global__ void __launch_bounds__(kThreads, Weights::kMinBlocks)
+    masked_conv_kernel(const __grid_constant__ ConvGemm g) {
   HN_DYNAMIC_SHARED(ConvShared<Tile>, s);
   const int32_t first_column = int32_t(blockIdx.x) % g.column_tiles * Tile::kColumns;
   const int32_t row_tile = int32_t(blockIdx.x) / g.column_tiles;

@@ -23,6 +23,7 @@ template <int kColumns>
 class AnyWeights {
  public:
   static constexpr bool kDepthMajor = false;
+  static constexpr int kMinBlocks = 3;  // a processor, said to ptxas: else it spills to fit a fourth
 
   __device__ AnyWeights(const ConvGemm& g, const Window& w, int32_t first_column)
       : at_{depth_cursor(g, w, pair()), depth_cursor(g, w, pair() + 1)}, first_column_(first_column) {}
@@ -162,6 +163,7 @@ template <int kColumns>
 class ForwardConstants {
  public:
   static constexpr bool kDepthMajor = false;
+  static constexpr int kMinBlocks = 0;  // as ptxas likes
 
   __device__ ForwardConstants(const ConvGemm& g, const Window& w, int32_t first_column)
       : constant_(g.p), at_(depth_cursor(g, w, element())), first_column_(first_column) {}
@@ -207,6 +209,7 @@ template <int kColumns>
 class GradientConstants {
  public:
   static constexpr bool kDepthMajor = true;
+  static constexpr int kMinBlocks = 0;  // as ptxas likes
 
   __device__ GradientConstants(const ConvGemm& g, const Window& w, int32_t first_column)
       : constant_(g.p), first_channel_(first_column + column()) {

@@ -12,11 +12,8 @@ __device__ __forceinline__ float weight_of_block(Source kind, float scale, const
   switch (kind) {
     case Source::kSigns: return signed_scale(scale, word_of(block, uint32_t(i) / 32) >> (uint32_t(i) % 32) & 1u);
     case Source::kConstant: return scale;
-    default: break;
+    default: return drawn_weight(kind, scale, block, uint32_t(i));
   }
-  float number = 0.0f;
-  with_distribution(kind, [&](auto d) { number = number_of<decltype(d)>(block, uint32_t(i)); });
-  return mul_rn(number, scale);
 }
 
 // One thread owns eight OIHW neighbours. Two bytes are read and four written a weight.
@@ -26,8 +23,7 @@ __global__ void __launch_bounds__(kUnitThreads) redrawn_weight_kernel(const __gr
   const int64_t first = (int64_t(blockIdx.x) * kUnitThreads + threadIdx.x) * kUnit;
   if (first >= p.layout.n) return;
   const Unit<kWalk> u = make_unit<kWalk>(p.layout, int32_t(first));
-  Stream stream = kSignStream;
-  with_distribution(p.kind, [&](auto d) { stream = d.kStream; });
+  const Stream stream = stream_of(p.kind);
   const uint32_t per_block = p.kind == Source::kSigns ? 128 : 4;
   float out[kUnit];
   Draw draw = p.draw;
