@@ -86,6 +86,29 @@ def test_kinds(tmp_path, name, kind):
     if fixed:
         with pytest.raises(CheckpointError, match="masks of all edges for kind 'dnw', got others"):
             read(tmp_path / "in.pt", kind="dnw", density=0.3)
+        with pytest.raises(CheckpointError, match=r"no density of dnw_\w+ with fixed edges, got 0.3"):
+            read(tmp_path / "in.pt", density=0.3)
+
+
+def test_a_mask_of_all_edges_that_drew_an_exact_zero(tmp_path):
+    """The original's `rand != 0` of 640 000 positions lacks one in four draws of a hundred."""
+    torch.manual_seed(0)
+    model = dnw.StaticGraph(dnw.StaticConfig(kind="dnw_no_update", density=0.05, nodes=800, compat=True))
+    state = theirs(model.eval())
+    weight = state["module.graph.weight"]
+    lost = int(weight.abs().argmax())
+    state["module.graph.mask"] = torch.ones_like(weight)
+    state["module.graph.mask"].view(-1)[lost] = 0
+    path = save(tmp_path / "in.pt", state)
+    for kind in ("auto", "dnw_no_update"):
+        found = read(path, kind=kind, density=0.05)
+        assert found.config.kind == "dnw_no_update" and found.graph.edges == 32_000
+        assert not bool(found.graph.mask().flatten()[lost]) and int(found.graph.mask().sum()) == 32_000
+    assert read(path, kind="fine_tune").graph.edges == 639_999
+    state["module.graph.mask"].view(-1)[:5000] = 0  # a mask that fixes edges, unless one says otherwise
+    path = save(tmp_path / "in.pt", state)
+    assert read(path).config.kind == "fine_tune"
+    assert read(path, kind="dnw_no_update", density=0.05).graph.edges == 32_000
 
 
 def test_the_published_size_of_small_graphs_is_the_default(tmp_path):
