@@ -28,6 +28,7 @@ from hiddennet.nn import (
     redraw,
     refresh,
     select,
+    summary,
 )
 from hiddennet.registry import register
 
@@ -66,6 +67,7 @@ __all__ = [
     "refresh",
     "register",
     "select",
+    "summary",
 ]
 
 

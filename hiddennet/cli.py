@@ -6,7 +6,6 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from hiddennet import compare, plugins, run
 from hiddennet.nn.edge_rules import KINDS
@@ -19,8 +18,6 @@ _IMPORTED = {
     "peek-a-boo": ("peek_a_boo", ("hidden_act",)),
     "dnw": ("dnw", ("density", "kind", "image_size", "dense_first")),
 }
-
-_PLUGINS = "modules and .py files to load first, as a config's plugins"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluating.add_argument("--batch-size", type=int, default=256, metavar="N")
     evaluating.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     evaluating.add_argument("--download", action="store_true", help="fetch a missing data set")
-    evaluating.add_argument("--plugins", nargs="+", default=[], metavar="NAME", help=_PLUGINS)
+    plugins.add_argument(evaluating)
     evaluating.set_defaults(action=_eval)
 
     exporting = commands.add_parser("export", help="write the artifact of a run's best epoch")
@@ -84,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     showing.set_defaults(action=_config)
 
     keys = commands.add_parser("keys", help="print all keys of a config and what they mean")
-    keys.add_argument("--plugins", nargs="+", default=[], metavar="NAME", help=_PLUGINS)
+    plugins.add_argument(keys)
     keys.set_defaults(action=_keys)
 
     listing = commands.add_parser("list", help="list the configs and sweeps that ship, a line each")
@@ -96,15 +93,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _load(names: Sequence[str]) -> None:
-    plugins.load_installed()
-    plugins.load(plugins.located(names, Path.cwd()))
-
-
 def _eval(arguments: argparse.Namespace) -> int:
     from hiddennet.train import evaluate
 
-    _load(arguments.plugins)
+    plugins.load_named(arguments)
     found = evaluate.evaluate(
         arguments.network,
         data_name=arguments.data,
@@ -162,7 +154,7 @@ def _config(arguments: argparse.Namespace) -> int:
 def _keys(arguments: argparse.Namespace) -> int:
     from hiddennet.config.reference import reference
 
-    _load(arguments.plugins)
+    plugins.load_named(arguments)
     print(reference(), end="")
     return 0
 

@@ -5,6 +5,7 @@ A config names them with `plugins:`; installed packages announce theirs in the e
 
 from __future__ import annotations
 
+import argparse
 import functools
 import hashlib
 import importlib
@@ -30,6 +31,19 @@ def load(names: Iterable[str]) -> None:
     """Load modules, also of the working folder, and `.py` files, each once. Raises PluginError in one sentence."""
     for name in names:
         _guarded(name, _load_file if name.endswith(".py") else _load_module)
+
+
+def add_argument(parser: argparse.ArgumentParser) -> None:
+    """The argument of commands that look at more than a config."""
+    parser.add_argument(
+        "--plugins", nargs="+", default=[], metavar="NAME", help="modules and .py files to load, as a config's plugins"
+    )
+
+
+def load_named(arguments: argparse.Namespace) -> None:
+    """Load what is installed, and what the argument names."""
+    load_installed()
+    load(located(arguments.plugins, Path.cwd()))
 
 
 @functools.cache

@@ -37,6 +37,7 @@ class Registry(Mapping[str, Any]):
 
     def __init__(self, kind: str, label: str | None = None) -> None:
         self.kind, self.label = kind, label  # label: the attribute that a registered thing knows its name by
+        self.check: Callable[[str, Any], None] = lambda name, thing: None  # raises ValueError for what is none
         self._things: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
@@ -65,6 +66,7 @@ class Registry(Mapping[str, Any]):
                 f"register: expected a {self.kind} name that is free, got {name!r}, which {_place(old)} has; "
                 "choose another name"
             )
+        self.check(name, thing)
         self._things[name] = thing
         if self.label is not None:
             setattr(thing, self.label, name)

@@ -105,6 +105,8 @@ def test_it_is_evaluated_exported_and_reported_from_anywhere(example, tmp_path):
         assert "model" in refused("eval", str(artifact), *root, cwd=tmp_path)
         said = done("eval", str(artifact), *root, "--plugins", str(folder / "shapes.py"), cwd=tmp_path)
         assert f"{accuracy:.2%} top-1" in said
+        ends = ("--connect", str(artifact), str(run), "--points", "2", "--plugins", str(folder / "shapes.py"))
+        assert "report.html" in done("report", *ends, *root, "-o", str(tmp_path / "way"), cwd=tmp_path)
 
 
 def test_its_keys_are_listed_and_checked(example):
@@ -160,6 +162,10 @@ def test_plugins_of_a_base_and_of_the_command_line_add_up(tmp_path):
         (
             "import hiddennet as hn\n\n@hn.register('method', 'dense')\nclass Mine: ...",
             "which raises ValueError: register: expected a method name that is free, got 'dense'",
+        ),
+        (
+            "import hiddennet as hn\n\n@hn.register('method', 'mine')\nclass Mine: ...",
+            "ValueError: register: expected method 'mine' to be a section of hiddennet.settings, or a class with one",
         ),
         (None, "broken.py, which raises FileNotFoundError: there is no such file"),
     ],

@@ -12,8 +12,9 @@ from bench.harness import Effort, same
 from bench.ops.inputs import over
 from bench.originals_peek_a_boo import quantise
 from bench.table import Benchmark, Case, Claim, Setting
-from hiddennet import ops, reference
+from hiddennet import ops
 from hiddennet.ops.quantize import centred_codes, range_of
+from tests import reference
 
 # -- quantize_codes: range and codes of a layer's input and of its output's gradient, as they lie and turned ------
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from bench.harness import Effort, captured, same
 from bench.ops.inputs import kept, selected, size, walk
 from bench.table import Benchmark, Case, Claim, Setting
-from hiddennet import ops, reference
+from hiddennet import ops
+from tests import reference
 
 # -- generate_weight: against torch's own random fills of the same size --------------------------------------------
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hiddennet import ops
 from hiddennet.analysis.paths import Layer, layers_of, shape_of, trace
 from hiddennet.nn.hidden import HiddenMixin
-from hiddennet.nn.network import masks
+from hiddennet.nn.summary import masks
 from hiddennet.nn.wiring import wirings
 from hiddennet.tables import aligned
 

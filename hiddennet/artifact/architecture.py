@@ -10,6 +10,7 @@ from hiddennet.artifact.layers import kind, shape_of
 from hiddennet.container import ArtifactError
 from hiddennet.nn import Wiring, hidden_layers
 from hiddennet.nn.hidden import HiddenMixin
+from hiddennet.nn.layers import hideable
 
 
 def check_architecture(model: nn.Module, layers: list[dict[str, Any]], state: dict[str, Tensor]) -> None:
@@ -46,8 +47,7 @@ def _refuse(wanted: str, got: str) -> None:
 
 
 def _can_hide(module: nn.Module) -> bool:
-    """Subclasses of torch's layers have a forward of their own, and are left alone by hide()."""
-    return type(module) in (nn.Conv2d, nn.Linear) or isinstance(module, (HiddenMixin, Wiring))
+    return hideable(module) or isinstance(module, (HiddenMixin, Wiring))
 
 
 def _dense_state(model: nn.Module, hidden: set[str]) -> dict[str, tuple[int, ...]]:

@@ -21,6 +21,7 @@ from hiddennet import ops
 from hiddennet.container import ArtifactError
 from hiddennet.nn import All, Fixed, Generated, Rule, Sampled, Source, Stored
 from hiddennet.nn.hidden import HiddenMixin
+from hiddennet.nn.layers import LAYERS
 from hiddennet.nn.source import put_values, take_values
 from hiddennet.nn.wiring import Wiring
 from hiddennet.registry import REGISTRIES
@@ -87,7 +88,7 @@ def kind(module: nn.Module) -> str:
     """The layer's kind as the header names it."""
     if isinstance(module, Wiring):
         return "wiring"
-    return "linear" if isinstance(module, nn.Linear) else "conv2d"
+    return next((kind.__name__.lower() for kind in LAYERS if isinstance(module, kind)), type(module).__name__)
 
 
 def shape_of(module: nn.Conv2d | nn.Linear | Wiring) -> tuple[int, ...]:

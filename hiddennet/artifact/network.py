@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from hiddennet import container as file
 from hiddennet import models
@@ -23,9 +24,11 @@ from hiddennet.artifact.architecture import check_architecture
 from hiddennet.artifact.layers import Restored, Streams, decode, decode_wiring, encode, encode_wiring
 from hiddennet.container import ArtifactError
 from hiddennet.nn import Wiring, hidden_layers, hide, masks, wirings
+from hiddennet.nn.attention import close_attention, open_attention
 from hiddennet.nn.expose import expose, skip_init
 from hiddennet.nn.hidden import HiddenMixin
 
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 _STATE = "state."  # prefix of the tensors that are not of hidden layers
 
 
@@ -46,6 +49,7 @@ def export(model: nn.Module, path: str | os.PathLike, *, metadata: dict[str, Any
     """
     from hiddennet import compaction
 
+    model = unwrapped(model)
     if isinstance(model, compaction.CompactNetwork):
         compaction.save(model, path, metadata)
         return
@@ -76,6 +80,26 @@ def export(model: nn.Module, path: str | os.PathLike, *, metadata: dict[str, Any
     file.write(path, header, {**streams.tensors(), **tensors})
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside wrappers of torch: compiled, DataParallel, DistributedDataParallel, AveragedModel.
+
+    Raises TypeError for one whose parameters lie in pieces (FSDP, DTensor).
+    """
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(model, _WRAPPERS):
+            inner = model.module
+        if inner is None:
+            break
+        model = inner
+    if any(type(part).__name__ in ("DTensor", "FlatParameter") for part in model.parameters()):
+        raise TypeError(
+            "artifact: expected whole parameters, got a model that FSDP keeps in pieces; gather its full state dict "
+            "into a plain copy first"
+        )
+    return model
+
+
 def load(path: str | os.PathLike, model: nn.Module | None = None) -> nn.Module:
     """Return the network at `path`, in evaluation mode, with fixed masks.
 
@@ -102,8 +126,11 @@ def load(path: str | os.PathLike, model: nn.Module | None = None) -> nn.Module:
         state = {key.removeprefix(_STATE): tensor for key, tensor in tensors.items()}
         if model is None:
             model = _build(header, state)
+        open_attention(model, layers.keys())
         check_architecture(model, header["layers"], state)
     except ArtifactError:
+        if model is not None:
+            close_attention(model)
         raise
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise ArtifactError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -12,7 +12,6 @@ from hiddennet.settings.section import Number, Positive, Section
 class GraphSection(Section):
     """model.graph: the nodes of a graph network; its edges are the method's."""
 
-    title: ClassVar[str] = "model.graph"
     blocks: list[Positive] | None = Field(
         None, description="dnw_static: nodes of each block, inputs first, outputs at the end of the last"
     )

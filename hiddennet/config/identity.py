@@ -57,7 +57,7 @@ def digest(config: Config) -> str:
 def places(kinds: Any = Config, prefix: str = "") -> set[str]:
     """The dotted keys of a config that do not change its results."""
     found = set()
-    for _, section in variants(kinds):
+    for _, section in variants("", kinds):
         found |= {f"{prefix}{key}" for key, field in section.model_fields.items() if is_place(field)}
         for key, inner in section.sections.items():
             found |= places(inner, f"{prefix}{key}.")

@@ -213,7 +213,7 @@ def _home(key: str, here: str = "") -> str:
     """Say where a key that is unknown in section `here` belongs, if it does anywhere."""
     homes, titles = [], []
     for name, kinds in Config.sections.items():
-        owners = [title for title, section in variants(kinds) if key in section.model_fields]
+        owners = [title for title, section in variants(name, kinds) if key in section.model_fields]
         if owners and name == here:
             titles = owners
         elif owners:
@@ -223,11 +223,11 @@ def _home(key: str, here: str = "") -> str:
     return f"did you mean {' or '.join(homes)}?" if homes else ""
 
 
-def variants(kinds: Any) -> list[tuple[str, type[Section]]]:
-    """What a key of a section may hold: title and class of each."""
+def variants(key: str, kinds: Any) -> list[tuple[str, type[Section]]]:
+    """What a key may hold of sections: what each is called, and its class."""
     if isinstance(kinds, Sections):
         return [(kinds.title(name), section) for name, section in kinds.items()]
-    return [(kinds.title, kinds)]
+    return [(key, kinds)]
 
 
 def _section(path: str, kinds: Any, default: Any, value: Any, mistakes: list[str]) -> Section | None:
@@ -238,7 +238,7 @@ def _section(path: str, kinds: Any, default: Any, value: Any, mistakes: list[str
     if not isinstance(value, Mapping):
         mistakes.append(f"{path}: expected a map of keys, got {value!r}")
         return None
-    section, title = kinds, getattr(kinds, "title", "")
+    section, title = kinds, path
     if isinstance(kinds, Sections):
         name = value.get("name", getattr(default, "name", None))
         if name not in kinds:

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from hiddennet import plugins
 from hiddennet.config.load import variants
 from hiddennet.config.schema import Config
+from hiddennet.settings.errors import range_of
 from hiddennet.settings.section import NameOf, Sections, Values
 from hiddennet.settings.yaml import write
 
@@ -24,7 +25,7 @@ def reference() -> str:
     lines += _keys(Config, [name for name in Config.model_fields if name not in Config.sections])
     for name, kinds in Config.sections.items():
         names = kinds if isinstance(kinds, Sections) else [""]
-        for called, (title, section) in zip(names, variants(kinds), strict=True):
+        for called, (title, section) in zip(names, variants(name, kinds), strict=True):
             meaning = (section.__doc__ or "").strip().partition("\n")[0].partition(": ")[2]
             lines += ["", f"{title}: {meaning}"]
             lines += _keys(section, section.model_fields, f"{name}.", called)
@@ -58,7 +59,6 @@ def _default(field: FieldInfo) -> str:
     return f"default {text.strip().removesuffix('...').strip()}"
 
 
-_BOUNDS = (("gt", "above"), ("ge", "at least"), ("lt", "below"), ("le", "at most"))
 _NAMES = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 
 
@@ -79,16 +79,5 @@ def _kind(annotation: Any, metadata: Iterable[Any] = ()) -> str:
     for item in metadata:
         if isinstance(item, NameOf):
             return " | ".join(item.names)
-    bounds = [
-        f"{word} {getattr(item, key):g}"
-        for item in _flat(metadata)
-        for key, word in _BOUNDS
-        if getattr(item, key, None) is not None
-    ]
     name = _NAMES.get(annotation, re.sub(r"Section$", "", getattr(annotation, "__name__", "value")))
-    return " ".join([name, " and ".join(bounds)]).strip()
-
-
-def _flat(metadata: Iterable[Any]) -> Iterable[Any]:
-    for item in metadata:
-        yield from _flat(item.metadata) if isinstance(item, FieldInfo) else (item,)
+    return " ".join([name, range_of(metadata)]).strip()

@@ -33,7 +33,6 @@ def _folder_name(name: str) -> str:
 class ModelSection(Section):
     """model: the network that is hidden in."""
 
-    title: ClassVar[str] = "model"
     sections: ClassVar[dict[str, object]] = {"graph": GraphSection}
     name: Annotated[str, NameOf("model")] = Field(description="the network's name")
     width: Number = Field(1.0, gt=0.0, description="factor on every layer's channels; above 0, 1 = the paper's")
@@ -66,7 +65,6 @@ class ModelSection(Section):
 class DataSection(Section):
     """data: what is learned from."""
 
-    title: ClassVar[str] = "data"
     name: Annotated[str, NameOf("data")] = Field(description="the data set's name")
     root: str = place("data", description="folder that holds the data sets; ~ is the home")
     batch_size: Positive = Field(
@@ -104,7 +102,6 @@ class DataSection(Section):
 class TrainSection(Section):
     """train: the loop."""
 
-    title: ClassVar[str] = "train"
     epochs: Count = Field(100, description="passes over the training set")
     label_smoothing: Number = Field(0.0, ge=0.0, lt=1.0, description="weight of the uniform distribution in the target")
     mixup: Number = Field(

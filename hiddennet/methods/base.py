@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import torch
@@ -42,7 +43,9 @@ OpenRun = Callable[[str, str], "OpenedRun | None"]
 
 
 def _closed(where: str, key: str) -> OpenedRun | None:
-    raise RuntimeError(f"{key}: expected a method that a run has made, got one that can open no run ({where})")
+    if Path(where).is_dir() or Path(where.rpartition("@")[0] or where).is_dir():
+        raise ValueError(f"{key}: expected no run, got {where}; runs are opened for methods that a run has made")
+    return None
 
 
 @dataclass(frozen=True)

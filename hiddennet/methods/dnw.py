@@ -31,8 +31,6 @@ _DROPOUTS = ("targeted_dropout", "regular_targeted_dropout")
 class DnwRecipe(Recipe):
     """Keys of the training that follows on the largest edges found."""
 
-    title: ClassVar[str] = "method.fine_tune"
-
 
 class DnwSection(MethodSection):
     """method: a graph network learns which of its edges it keeps."""

@@ -83,7 +83,7 @@ class Imp(Method):
 
     @staticmethod
     def _weights(model: nn.Module) -> dict[str, Tensor]:
-        return {name: layer.weight.detach().clone() for name, layer in hidden_layers(model).items()}
+        return {name: layer.stored.detach().clone() for name, layer in hidden_layers(model).items()}
 
     def after_update(self, model: nn.Module, step: int) -> None:
         if self.section.rewind == "weights" and step == self.section.rewind_step:
@@ -100,8 +100,8 @@ class Imp(Method):
         exact = section.count == "exact"
         strike_layers(layers, section.rate, "global", exact=exact, more=0 if exact else 1)
         for name, layer in layers.items():
-            state = layer.weight if self._rewind is None else self._rewind[name].to(layer.weight.device)
-            layer.weight.copy_(state.masked_fill(~layer.mask(), 0.0))
+            state = layer.stored if self._rewind is None else self._rewind[name].to(layer.stored.device)
+            layer.stored.copy_(state.masked_fill(~layer.mask(), 0.0))
 
     def remake(self, model: nn.Module, stage: int) -> None:
         """All rounds have the same make-up."""

@@ -14,6 +14,7 @@ from hiddennet import ops
 from hiddennet.methods.base import DrawnSection, Setting
 from hiddennet.nn import Generated, hidden_layers
 from hiddennet.nn.hidden import HiddenMixin
+from hiddennet.nn.layers import hideable
 
 Patterns = Annotated[
     list[str],
@@ -23,7 +24,7 @@ Patterns = Annotated[
 
 def plain_layers(model: nn.Module) -> dict[str, nn.Module]:
     """The layers that can be hidden, by name, in module order."""
-    return {name: module for name, module in model.named_modules() if type(module) in (nn.Conv2d, nn.Linear)}
+    return {name: module for name, module in model.named_modules() if hideable(module)}
 
 
 def matching(patterns: Iterable[str], layers: Iterable[str], key: str) -> list[str]:
@@ -63,11 +64,7 @@ def numbers(model: nn.Module) -> dict[str, int]:
 
     So a layer has the same weights from the same seed whatever the method.
     """
-    names = [
-        name
-        for name, module in model.named_modules()
-        if type(module) in (nn.Conv2d, nn.Linear) or isinstance(module, HiddenMixin)
-    ]
+    names = [name for name, module in model.named_modules() if hideable(module) or isinstance(module, HiddenMixin)]
     return {name: number for number, name in enumerate(names)}
 
 
@@ -124,7 +121,7 @@ def learn(model: nn.Module, *, hidden: bool = True, batch_norm: bool = True, den
     hidden: scores with their thresholds, and stored weights whose source is trainable. batch_norm: scales and shifts.
     dense: everything else.
     """
-    stored = {id(m.weight): m.source for m in hidden_layers(model).values() if m.weight is not None}
+    stored = {id(m.stored): m.source for m in hidden_layers(model).values() if m.stored is not None}
     scores = {id(m.scores) for m in hidden_layers(model).values() if m.scores is not None}
     scores |= {id(m.threshold) for m in hidden_layers(model).values() if hasattr(m, "threshold")}
     normal = {id(p) for m in model.modules() if is_batch_norm(m) for p in m.parameters()}

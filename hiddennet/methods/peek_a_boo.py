@@ -28,7 +28,6 @@ from hiddennet.settings.section import Number, Positive, Section
 class PsgSection(Section):
     """Keys of the predicted weight gradient."""
 
-    title: ClassVar[str] = "method.psg"
     input_bits: int = Field(8, description="bits of a layer's input in its weight gradient; 1 to 16, or 32: all")
     gradient_bits: int = Field(16, description="bits of the gradient at a layer's output; 1 to 16, or 32: all")
     threshold: Number = Field(1e-7, ge=0.0, description="entries of the predicted gradient below it are not used")
@@ -129,8 +128,8 @@ class PeekABoo(PruneAtInit):
         hide(model, source=source, rule=rule, exclude=lambda name, _: name in dense)
         learn(model)
         for name, layer in hidden_layers(model).items():
-            if name in given and layer.weight is not None:
-                _copy_signs(layer.weight, given[name])
+            if name in given and layer.stored is not None:
+                _copy_signs(layer.stored, given[name])
         if section.psg is not None:
             signed = paper.signed if section.psg.signed is None else section.psg.signed
             psg(model, section.psg.config, signed=signed, include=self.learned)
@@ -144,7 +143,7 @@ class PeekABoo(PruneAtInit):
             return super().optimizer(model, section)
 
         own = self.section
-        weights = [layer.weight for layer in self.flipped(model).values()]
+        weights = [layer.stored for layer in self.flipped(model).values()]
         self.bop = optim.Bop(weights, own.adaptivity_rate, own.flip_threshold, init=own.average_init)
         rest = optimizers.build(model, section, without=weights)
         return self.bop if rest is None else optim.Several(self.bop, rest)
@@ -170,7 +169,7 @@ class PeekABoo(PruneAtInit):
     def _total_flips(self, model: nn.Module) -> dict[str, int]:
         """Flips since the start of the run, by layer."""
         totals = self.bop.total_flips()
-        return {name: int(totals.get(layer.weight, 0)) for name, layer in self.flipped(model).items()}
+        return {name: int(totals.get(layer.stored, 0)) for name, layer in self.flipped(model).items()}
 
     def on_epoch_end(self, model: nn.Module, epoch: int) -> dict[str, float]:
         if self.bop is None:

@@ -63,12 +63,12 @@ class Set(RandomMask):
         """What weights that are not kept are ranked by to be grown: float32, not negative."""
         number = step // self.section.period
         return ops.generate_weight(
-            tuple(layer.weight_shape),
+            tuple(layer.stored_shape),
             "uniform",
             seed=self.seed,
             layer=layer.source.layer,
             redraw=number,
-            device=layer.weight.device,
+            device=layer.stored.device,
         ).add_(1.0)
 
     @torch.no_grad()
@@ -85,16 +85,16 @@ class Set(RandomMask):
         kept = layer.mask()
         count = self.kept_counts[layer.source.layer]
         moved = min(int(fraction * count), kept.numel() - count)
-        largest = torch.where(kept, layer.weight.abs(), -1.0)
+        largest = torch.where(kept, layer.stored.abs(), -1.0)
         stays = ops.topk_mask(largest, count - moved)
         candidates = torch.where(stays, -1.0, self.growth(layer, step))
         grown = ops.topk_mask(candidates, moved)
         layer.mask_bits.copy_(ops.pack_mask(stays | grown))
         new = grown & ~kept
-        layer.weight.masked_fill_(new, 0.0)
-        state = {} if self._optimizer is None else self._optimizer.state.get(layer.weight, {})
+        layer.stored.masked_fill_(new, 0.0)
+        state = {} if self._optimizer is None else self._optimizer.state.get(layer.stored, {})
         for value in state.values():
-            if torch.is_tensor(value) and value.shape == layer.weight.shape:
+            if torch.is_tensor(value) and value.shape == layer.stored.shape:
                 value.masked_fill_(new, 0.0)
         self._moved += moved
 
@@ -129,7 +129,7 @@ class RigL(Set):
             self._gradients(model, "through")
 
     def growth(self, layer: HiddenMixin, step: int) -> Tensor:
-        return layer.weight.grad.abs()
+        return layer.stored.grad.abs()
 
     def before_update(self, model: nn.Module, step: int) -> None:
         super().before_update(model, step)

@@ -19,7 +19,6 @@ from hiddennet.settings.recipe import Recipe, TrainStage
 class FineTuneRecipe(Recipe):
     """Keys of the fine-tuning after a search: the mask stays, the weights learn."""
 
-    title: ClassVar[str] = "method.fine_tune"
     sanity: Check | None = Field(None, description=f"alter the sub-network first; {MEANING}")
     train_batch_norm: bool = Field(True, description="batch norm's scale and shift learn, where the model has them")
 

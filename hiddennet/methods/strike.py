@@ -126,7 +126,7 @@ def strike_layers(
         The names of layers in which nothing is left.
     """
     planes = [layer.rule.prunable(layer) for layer in layers.values()]
-    ranked = [layer.scores if layer.scores is not None else layer.weight for layer in layers.values()]
+    ranked = [layer.scores if layer.scores is not None else layer.stored for layer in layers.values()]
     if scope == "threshold":
         for plane, scores in zip(planes, ranked, strict=True):
             plane.bitwise_and_(ops.pack_mask(scores > at))

@@ -1,19 +1,22 @@
 """Layers, sources and rules: a hidden layer's effective weight is its source's weights where its rule keeps them."""
 
 from hiddennet.nn.activated import Activated
+from hiddennet.nn.fixed import All, Fixed, Threshold
 from hiddennet.nn.flipped import Flipped
 from hiddennet.nn.grouped import Grouped, PerChannel
 from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.hide import hide
 from hiddennet.nn.layers import HiddenConv2d, HiddenLinear
-from hiddennet.nn.network import density, hidden_layers, hides, masks, refresh, select
+from hiddennet.nn.network import hidden_layers, hides, refresh, select
 from hiddennet.nn.psg import PSGConv2d, PSGLinear, psg
 from hiddennet.nn.redraw import Redrawn, redraw
 from hiddennet.nn.rounded import Rounded
 from hiddennet.nn.rule import Rule, Selecting
-from hiddennet.nn.rules import All, Fixed, KthValue, Sampled, Threshold, TopK
-from hiddennet.nn.source import Source
+from hiddennet.nn.rules import KthValue, TopK
+from hiddennet.nn.sampled import Sampled
+from hiddennet.nn.source import Source, without_weight
 from hiddennet.nn.sources import Generated, Stored
+from hiddennet.nn.summary import density, masks, summary
 from hiddennet.nn.targeted import TargetedDropout
 from hiddennet.nn.wiring import Wiring, wirings
 
@@ -51,5 +54,7 @@ __all__ = [
     "redraw",
     "refresh",
     "select",
+    "summary",
     "wirings",
+    "without_weight",
 ]

@@ -88,6 +88,9 @@ class Activated(SignsShipped):
             layer.high = nn.Parameter(torch.full((1,), BOUND, device=device))
         layer.register_buffer("drawn", self.first_weights(layer), persistent=False)
 
+    def remake(self, layer: nn.Module) -> None:
+        layer.drawn = self.first_weights(layer)
+
     def signed(self, layer: nn.Module) -> Tensor:
         """The weights: float32, differentiable in the latent scores."""
         bounds = (layer.low, layer.high) if self.activation == "ternary" else None

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from hiddennet.nn.attention import close_attention
 from hiddennet.nn.hidden import HiddenMixin
-from hiddennet.nn.layers import PLAIN
 from hiddennet.nn.network import hidden_layers
 
 
@@ -25,6 +25,7 @@ def expose(model: nn.Module) -> None:
     """Turn all hidden layers into plain ones of undefined weights, in place."""
     for layer in hidden_layers(model).values():
         _expose(layer)
+    close_attention(model)
 
 
 def _expose(layer: HiddenMixin) -> None:
@@ -32,7 +33,8 @@ def _expose(layer: HiddenMixin) -> None:
     for name in [*layer._buffers, *layer._parameters]:
         if name != "bias":
             delattr(layer, name)
+    plain = layer.plain
     for name in ("source", "rule", "scaled", "weight_shape", "psg", "input_signed", "plan"):
         layer.__dict__.pop(name, None)
+    layer.__class__ = plain
     layer.weight = nn.Parameter(torch.empty(shape, device=device))
-    layer.__class__ = PLAIN[type(layer)]

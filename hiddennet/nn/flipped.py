@@ -61,7 +61,7 @@ class Flipped(SignsShipped):
         layer.weight = nn.Parameter(self.first_weights(layer), requires_grad=self.trainable)
 
     def state(self, layer: nn.Module) -> ops.WeightSource:
-        return stored_state(layer, layer.weight, through=self.gradient == "through")
+        return stored_state(layer, layer.stored, through=self.gradient == "through")
 
     def save(self, layer: nn.Module, state: dict[str, Any], prefix: str) -> None:
         del state[f"{prefix}weight"]
@@ -78,15 +78,15 @@ class Flipped(SignsShipped):
 
         Raises RuntimeError when they no longer are: what trained the weights did more than flip them.
         """
-        first = self.first_weights(layer, layer.weight.device)
+        first = self.first_weights(layer, layer.stored.device)
         # normals differ by a last bit between a CPU, where the layer may have been made, and a GPU
-        if not torch.allclose(layer.weight.abs(), first.abs(), rtol=1e-6, atol=0.0):
+        if not torch.allclose(layer.stored.abs(), first.abs(), rtol=1e-6, atol=0.0):
             raise RuntimeError(
                 f"{type(layer).__name__}: expected Flipped weights to keep the magnitudes that their seed gives, got "
                 "others; train their signs with hiddennet.optim.Bop, or use Stored(trainable=True) for weights that "
                 "any optimiser may change"
             )
-        return layer.weight.detach()
+        return layer.stored.detach()
 
     def spec(self) -> dict:
         found = super().spec()

@@ -69,6 +69,7 @@ class Grouped(Selecting):
     by: str = "magnitude"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not (0 <= self.n <= self.m and self.m >= 1):
             raise ValueError(f"Grouped: expected 0 <= n <= m and m of at least 1, got n={self.n}, m={self.m}")
         check_choice("Grouped", "by", self.by, ORDERS)
@@ -105,6 +106,7 @@ class PerChannel(Selecting):
     by: str = "magnitude"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_fraction("PerChannel", "a density", self.density, "the kept fraction")
         check_choice("PerChannel", "by", self.by, ORDERS)
 

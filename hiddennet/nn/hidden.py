@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hiddennet import ops
-from hiddennet.nn.memo import Memo
+from hiddennet.nn.effective import EffectiveWeight
+from hiddennet.nn.hidden_state import HiddenState
+from hiddennet.nn.memo import Memo, check_no_transform
 from hiddennet.nn.rule import Rule
 from hiddennet.nn.source import Source
 from hiddennet.ops.checks import check_choice
@@ -20,26 +21,32 @@ from hiddennet.ops.masked_weight import MaskedWeight, effective_weight
 ScoreInit = str | float | Callable[[Tensor], object]
 
 
-class HiddenMixin:
+class HiddenMixin(HiddenState):
     """A layer whose weight is what its source gives where its rule keeps it. It asks both and knows no kinds of them.
 
     Attributes:
         scores: float32 Parameter of the weight's shape, or None for rules without scores.
-        weight: Parameter when the source stores its weights, else None.
+        weight: the effective weight, float32, made anew whenever it is read; differentiable, and not to be written to.
+        stored: the Parameter `weight` of the state dict when the source stores its weights, else None.
         weight_shape: of the weight, [out, in, *kernel].
         source, rule: what the layer asks; what they keep is in its parameters and buffers.
         scaled: kind and scale of generated weights.
         plan: name of a plan of hiddennet.ops.PLANS, or None for the fastest known (convolutions).
         psg: in training, the weight's gradient is PSG's, whatever the plan (hiddennet.psg sets it); of no state dict.
         input_signed: whether PSG's codes of the input are signed.
+
+    Scores and stored weights stay float32 when the model is converted to another type, as layers compute in that of
+    their input.
     """
 
+    plain: type[nn.Module]
     scores: nn.Parameter | None
-    weight: nn.Parameter | None
     scaled: InitScale
     plan: str | None = None
     psg: ops.PSGConfig | None = None
     input_signed: bool = False
+    _sealed: bool = False  # whether source and rule have all they need
+    _forward_dtype: torch.dtype | None = None  # of the weight that the layer's own forward reads; None: others read it
 
     def become_hidden(self, source: Source, rule: Rule, score_init: ScoreInit, *, fresh: bool) -> None:
         """Take source and rule in place of the plain layer's weight, whose values are undefined where it is `fresh`."""
@@ -49,24 +56,37 @@ class HiddenMixin:
                     f"{type(self).__name__}: expected {role} to be a hiddennet.nn.{kind.__name__}, such as "
                     f"{'Generated() or Stored()' if kind is Source else 'TopK(0.5)'}, got {type(part).__name__}"
                 )
-        self.weight_shape = self.weight.shape
-        device = self.weight.device
-        self.register_buffer("selection", torch.zeros(4, dtype=torch.int32, device=device), persistent=False)
+        own = self._parameters["weight"]
+        self.weight_shape = own.shape
+        self.register_buffer("selection", torch.zeros(4, dtype=torch.int32, device=own.device), persistent=False)
+        self._selected = Memo()
+        self._rule_selected: Rule | None = None
+        self._in_pass = False  # within a forward of the whole network, which has selected for all layers
+        self.passes: dict[int, Tensor | int] = {}  # the steps that forwards drew by, for their recomputation
+        self._read = False  # whether the weight was read in a forward, without a forward of the layer
         self.rule = rule
         self.rule = rule.attach(self)
         self.source = source
         self.source = source.attach(self, fresh)
-        self._selected = Memo()
-        self._in_pass = False  # within a forward of the whole network, which has selected for all layers
         self.register_parameter("scores", None)
         if rule.has_scores:
-            self.scores = nn.Parameter(torch.empty(self.weight_shape, dtype=torch.float32, device=device))
+            self.scores = nn.Parameter(torch.empty(self.weight_shape, dtype=torch.float32, device=own.device))
             self.reset_scores(score_init)
         elif rule.selects and rule.ranked(self) is None:
             raise ValueError(
                 f"{type(self).__name__}: expected a source that stores its weights, such as Stored(), for {rule}, "
                 f"got {source}"
             )
+        self._sealed = True
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """As torch's; a weight is taken where the source stores weights."""
+        if name == "weight" and self._sealed and param is not None and self.stored is None:
+            raise RuntimeError(
+                f"{type(self).__name__}: expected no weight to be set, since {self.source.kind} weights are made by "
+                "their source, got one; put a plain layer in its place"
+            )
+        super().register_parameter(name, param)
 
     def reset_parameters(self) -> None:
         """Called by torch's constructor; the weight is made later, from the source."""
@@ -134,9 +154,25 @@ class HiddenMixin:
 
     # the weight
 
+    @property
+    def stored(self) -> nn.Parameter | None:
+        """The weights that a source stores."""
+        return self._parameters["weight"]
+
+    @property
+    def weight(self) -> Tensor:
+        """The effective weight, for whoever reads it: other modules' fast paths, fusions, attention."""
+        if not self._sealed:  # torch's own constructor is at work: its parameter
+            raise AttributeError("weight")
+        if self._forward_dtype is not None:
+            return effective_weight(self.masked_weight(), self._forward_dtype)
+        self._read = True
+        return self.effective_weight().as_subclass(EffectiveWeight)
+
     def masked_weight(self) -> MaskedWeight:
         """The weight of a forward as the ops take it."""
         rule, training = self.rule, self.training
+        check_no_transform(self)
         return MaskedWeight.of(rule.scores(self, training), rule.state(self, training), self.source.state(self))
 
     def effective_weight(self) -> Tensor:
@@ -147,9 +183,14 @@ class HiddenMixin:
         """effective_weight() in place of the layer's forward, for a model that multiplies by it several times in one
         pass: it counts as a forward, after which a sampled layer draws anew."""
         weight = self.effective_weight()
+        self.end_forward()
+        return weight
+
+    def end_forward(self) -> None:
+        """Tell the rule that a forward is over, in training."""
+        self._read = False
         if self.training:
             self.rule.after_forward(self)
-        return weight
 
     @torch.no_grad()
     def source_weight(self) -> Tensor:
@@ -174,34 +215,6 @@ class HiddenMixin:
     def density(self) -> float:
         """The kept fraction of the weights."""
         return self.kept() / max(1, self.weight_shape.numel())
-
-    # what is saved
-
-    def spec(self) -> dict:
-        """Source and rule as a plain dict."""
-        return {"source": self.source.spec(), "rule": self.rule.spec()}
-
-    def get_extra_state(self) -> dict:
-        return self.spec()
-
-    def set_extra_state(self, state: dict) -> None:
-        mine = self.spec()
-        for part in ("source", "rule"):
-            for name, value in state[part].items():
-                if mine[part].get(name) != value:
-                    raise ValueError(
-                        f"{type(self).__name__}: expected a state dict with {part} {name}={mine[part].get(name)!r}, "
-                        f"got {value!r}; hide() the model with the source and rule it was saved with"
-                    )
-        self.forget()
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args, **kwargs) -> None:
-        self.source.load(self, state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        self.source.save(self, destination, prefix)
 
     def _describe(self) -> str:
         source = getattr(self.source, "init", self.source.kind)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import copy
 import dataclasses
 import fnmatch
+import warnings
 from collections.abc import Callable, Iterable
 
 from torch import nn
+from torch.nn.utils import parametrize
 
+from hiddennet.nn.attention import close_attention, open_attention
 from hiddennet.nn.hidden import HiddenMixin, ScoreInit
-from hiddennet.nn.layers import HIDDEN
-from hiddennet.nn.network import begin_pass, end_pass
+from hiddennet.nn.layers import LAYERS, hidden_class, hideable
+from hiddennet.nn.network import begin_pass, end_pass, hidden_layers
 from hiddennet.nn.rule import Rule
 from hiddennet.nn.rules import TopK
 from hiddennet.nn.source import Source
 from hiddennet.nn.sources import Generated
+from hiddennet.nn.summary import dense_weights
 
 Filter = Iterable[str] | str | Callable[[str, nn.Module], bool] | None
 
@@ -39,14 +43,19 @@ def _check_patterns(which: Filter, role: str, names: list[str]) -> None:
             )
 
 
-def _convert(chosen: dict[str, nn.Module], parts: list[tuple[Source, Rule]], score_init: ScoreInit) -> None:
+def _convert(
+    model: nn.Module, chosen: dict[str, nn.Module], parts: list[tuple[Source, Rule]], score_init: ScoreInit
+) -> None:
     """Turn plain layers into hidden ones of these sources and rules, in place: all of them, or on an error none."""
     before = [(m, type(m), {k: copy.copy(v) for k, v in m.__dict__.items()}) for m in chosen.values()]
     learned = [(p, p.requires_grad) for m in chosen.values() for p in m.parameters(recurse=False)]
     try:
+        ties = [_tied(model, module) for module in chosen.values()]
         for module, (source, rule) in zip(chosen.values(), parts, strict=True):
-            module.__class__ = HIDDEN[type(module)]
+            module.__class__ = hidden_class(type(module))
             module.become_hidden(source, rule, score_init, fresh=False)
+        for layer, (weight, others) in zip(chosen.values(), ties, strict=True):
+            _check_tie(layer, weight, others)
     except BaseException:
         for module, plain, state in before:
             module.__class__, module.__dict__ = plain, state
@@ -64,11 +73,13 @@ def hide(
     exclude: Filter = None,
     score_init: ScoreInit = "kaiming_uniform",
 ) -> nn.Module:
-    """Turn the model's Conv2d and Linear layers into hidden ones, in place, and return the model.
+    """Turn the model's convolutions and linear layers into hidden ones, in place, and return the model.
 
-    A layer stays the object it is, wherever it stands, with its bias and its hooks; on an error the model is as it was.
-    Subclasses of the two are left alone, since their own forward would be lost. Layers are numbered in module order;
-    a source without a layer number gets its layer's.
+    Hidden are convolutions of 1, 2 and 3 dimensions, transposed ones, linear layers and the projections of
+    nn.MultiheadAttention; subclasses of them too, whose own forward runs with the effective weight. A layer stays the
+    object it is, wherever it stands, with its bias and its hooks; on an error the model is as it was. Layers of other
+    kinds stay dense: a warning names them, unless `exclude` does or `include` chooses. Layers are numbered in module
+    order; a source without a layer number gets its layer's.
 
     Args:
         model: any nn.Module; a single Conv2d or Linear has no parent to be replaced in and is refused.
@@ -79,28 +90,47 @@ def hide(
             fills a layer's scores.
 
     Raises:
-        ValueError: nothing to hide, or a pattern that meets no layer. TypeError: model is no such module.
+        ValueError: nothing to hide; a pattern that meets no layer; a weight that is tied to another module's, or made
+            of other tensors. TypeError: model is no such module.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"hide: expected model to be an nn.Module, got {type(model).__name__}")
-    if type(model) in HIDDEN:
+    if hideable(model) or isinstance(model, HiddenMixin):
         raise TypeError(
             f"hide: expected a model that holds layers, got a single {type(model).__name__}; "
             "use HiddenConv2d or HiddenLinear"
         )
     source = source if source is not None else Generated()
     rule = rule if rule is not None else TopK(0.5)
-    found = {name: m for name, m in model.named_modules() if type(m) in HIDDEN}
+    open_attention(model)
+    try:
+        _hide(model, source, rule, include, exclude, score_init)
+    finally:
+        close_attention(model)
+    if begin_pass not in model._forward_pre_hooks.values():
+        model.register_forward_pre_hook(begin_pass)
+        model.register_forward_hook(end_pass)
+    if include is None:
+        _say_what_stays(model, exclude)
+    return model
+
+
+def _hide(model: nn.Module, source, rule, include: Filter, exclude: Filter, score_init: ScoreInit) -> None:
+    found = {name: m for name, m in model.named_modules() if hideable(m)}
     _check_patterns(include, "include", list(found))
-    _check_patterns(exclude, "exclude", list(found))
+    others = [name for name, module in model.named_modules() if isinstance(module, LAYERS) and name not in found]
+    _check_patterns(exclude, "exclude", [*found, *others, *(dense_weights(model).keys() - found.keys())])
     chosen = {
         name: module
         for name, module in found.items()
         if (include is None or _matches(include, name, module))
         and not (exclude is not None and _matches(exclude, name, module))
     }
+    _check_own(model, include, exclude)
     if not chosen:
-        raise ValueError(f"hide: expected layers to hide, got none of {len(found)} Conv2d and Linear layers")
+        hidden = sum(isinstance(m, HiddenMixin) for m in model.modules())
+        already = f"; {hidden} are hidden already" if hidden else ""
+        raise ValueError(f"hide: expected layers to hide, got none of {len(found)} that can be{already}")
     parts = []
     first = sum(isinstance(m, HiddenMixin) for m in model.modules())
     for number, (name, module) in enumerate(chosen.items(), start=first):
@@ -108,8 +138,60 @@ def hide(
         if getattr(here, "layer", 0) is None:
             here = dataclasses.replace(here, layer=number)
         parts.append((here, rule(name, module) if callable(rule) else rule))
-    _convert(chosen, parts, score_init)
-    if begin_pass not in model._forward_pre_hooks.values():
-        model.register_forward_pre_hook(begin_pass)
-        model.register_forward_hook(end_pass)
-    return model
+    _convert(model, chosen, parts, score_init)
+
+
+def _tied(model: nn.Module, layer: nn.Module) -> tuple[nn.Parameter, dict[str, nn.Module]]:
+    """The layer's weight, and the other modules that have it too, by the parameter's name there."""
+    weight = layer.weight
+    return weight, {
+        f"{name}.{leaf}".lstrip("."): module
+        for name, module in model.named_modules()
+        for leaf, parameter in module._parameters.items()
+        if parameter is weight and module is not layer
+    }
+
+
+def _check_tie(layer: HiddenMixin, weight: nn.Parameter, others: dict[str, nn.Module]) -> None:
+    """Refuse a weight that other modules have, too, where hiding the layer parts them or hides it in one alone."""
+    if others and (layer.stored is not weight or any(hideable(module) for module in others.values())):
+        raise ValueError(
+            f"hide: expected weights of layers' own, got one of {type(layer).__name__} that is {' and '.join(others)}, "
+            f"too, which {layer.source.kind} weights would part; hide both with Stored(), or exclude them"
+        )
+
+
+def _check_own(model: nn.Module, include: Filter, exclude: Filter) -> None:
+    """Refuse layers whose weight torch makes of other tensors: they would lose it, or keep it unsaid."""
+    for name, module in model.named_modules():
+        if not isinstance(module, LAYERS) or isinstance(module, HiddenMixin) or hideable(module):
+            continue
+        wanted = (include is None or _matches(include, name, module)) and not (
+            exclude is not None and _matches(exclude, name, module)
+        )
+        made = "weight" not in module._parameters or parametrize.is_parametrized(module)
+        if wanted and made and not hasattr(module, "psg"):
+            raise ValueError(
+                f"hide: expected the weight of {name} to be a parameter of its own, got one that is made of others "
+                "(pruned, weight-normed or parametrized); make it permanent (torch.nn.utils.prune.remove, "
+                "torch.nn.utils.parametrize.remove_parametrizations) or exclude the layer"
+            )
+
+
+def _say_what_stays(model: nn.Module, exclude: Filter) -> None:
+    """Name, once, what hide() could not hide, with its share of all weights."""
+    dense = dense_weights(model)
+    kept = {n: m for n, m in dense.items() if not (exclude is not None and _matches(exclude, n, m[0]))}
+    kept = {n: m for n, m in kept.items() if not hideable(m[0]) and not getattr(m[0], "never_hidden", False)}
+    if not kept:
+        return
+    weights = sum(size for _, size in kept.values())
+    total = sum(layer.weight_shape.numel() for layer in hidden_layers(model).values())
+    total += sum(size for _, size in dense.values())
+    names = [f"{name or 'the model'} ({type(module).__name__})" for name, (module, _) in kept.items()]
+    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+    warnings.warn(
+        f"hide: {weights / total:.1%} of the weights stay dense, in layers of other kinds: "
+        f"{', '.join(names[:6])}{more}; hiddennet.summary(model) lists all, exclude= says that it is meant",
+        stacklevel=3,
+    )

@@ -1,17 +1,19 @@
-"""HiddenConv2d and HiddenLinear: torch's layers, whose weight is made of a source and a rule at each forward."""
+"""Hidden layers: torch's layers, whose weight is made of a source and a rule at each forward."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parameter import UninitializedParameter
+from torch.nn.utils import parametrize
 
 from hiddennet.nn.hidden import HiddenMixin, ScoreInit
 from hiddennet.nn.rule import Rule
 from hiddennet.nn.rules import TopK
 from hiddennet.nn.source import Source
 from hiddennet.nn.sources import Generated
-from hiddennet.ops.masked_conv import conv2d, linear
+from hiddennet.ops.masked_conv import compute_dtype, conv2d, linear
 from hiddennet.ops.psg import hidden_conv2d, hidden_linear
 
 
@@ -57,8 +59,7 @@ class HiddenConv2d(HiddenMixin, nn.Conv2d):
             y = hidden_conv2d(x, weight, self.bias, numbers, self.psg, self.input_signed)
         else:
             y = conv2d(x, weight, self.bias, *numbers, self.plan)
-        if self.training:
-            self.rule.after_forward(self)
+        self.end_forward()
         return y
 
     def extra_repr(self) -> str:
@@ -89,13 +90,67 @@ class HiddenLinear(HiddenMixin, nn.Linear):
             y = hidden_linear(x, weight, self.bias, self.psg, self.input_signed)
         else:
             y = linear(x, weight, self.bias)
-        if self.training:
-            self.rule.after_forward(self)
+        self.end_forward()
         return y
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self._describe()}"
 
 
-HIDDEN: dict[type[nn.Module], type[HiddenMixin]] = {nn.Conv2d: HiddenConv2d, nn.Linear: HiddenLinear}
-PLAIN = {hidden: plain for plain, hidden in HIDDEN.items()}
+class HiddenOther(HiddenMixin):
+    """A layer of torch, or a subclass of one, whose own forward runs with the effective weight in place of its own:
+    convolutions of other dimensions, transposed ones, those that pad or standardise (timm's). See hidden_class."""
+
+    def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
+        self._forward_dtype = compute_dtype(type(self).__name__, x)
+        try:
+            y = super().forward(x, *args, **kwargs)
+        finally:
+            self._forward_dtype = None
+        self.end_forward()
+        return y
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, {self._describe()}"
+
+    def __reduce_ex__(self, _):
+        return _rebuilt, (self.plain,), self.__getstate__()
+
+
+def _rebuilt(plain: type[nn.Module]) -> HiddenOther:
+    made = hidden_class(plain)
+    return made.__new__(made)
+
+
+HiddenConv2d.plain, HiddenLinear.plain = nn.Conv2d, nn.Linear
+_CLASSES: dict[type[nn.Module], type[HiddenMixin]] = {nn.Conv2d: HiddenConv2d, nn.Linear: HiddenLinear}
+LAYERS = (
+    nn.Linear,
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+
+
+def hidden_class(plain: type[nn.Module]) -> type[HiddenMixin]:
+    """The hidden form of a layer's class: of LAYERS, or a subclass of one."""
+    if plain not in _CLASSES:
+        _CLASSES[plain] = type(f"Hidden{plain.__name__}", (HiddenOther, plain), {"plain": plain})
+    return _CLASSES[plain]
+
+
+def hideable(module: nn.Module) -> bool:
+    """Whether hide() can turn the module into a hidden layer: a plain one of LAYERS with a weight of its own.
+
+    Not: hidden layers, layers that PSG trains, those that are still lazy, whose weight is made of other tensors
+    (parametrized, weight-normed, pruned by torch) or is no tensor of real numbers (quantised), and those that say
+    `never_hidden`.
+    """
+    if not isinstance(module, LAYERS) or isinstance(module, HiddenMixin) or hasattr(module, "psg"):
+        return False
+    weight = module._parameters.get("weight")
+    own = weight is not None and not isinstance(weight, UninitializedParameter) and weight.is_floating_point()
+    return own and not getattr(module, "never_hidden", False) and not parametrize.is_parametrized(module)

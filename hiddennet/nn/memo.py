@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 _steps = 0  # of all optimisers: fused ones write parameters without raising the version that says so
@@ -30,6 +31,16 @@ def _key(tensors: tuple[Tensor, ...]) -> tuple | None:
             return None
         key += (id(t), t.data_ptr(), t._version, t.device, t.dtype)
     return tuple(key)
+
+
+def check_no_transform(module: nn.Module) -> None:
+    """Refuse parameters that torch.func (grad, vmap, jvp) traces: selections are no function it can see through."""
+    for parameter in module._parameters.values():
+        if parameter is not None and not torch.compiler.is_compiling() and is_functorch_wrapped_tensor(parameter):
+            raise RuntimeError(
+                f"hiddennet: expected no transform of torch.func over the parameters of a {type(module).__name__}, got "
+                "one; differentiate by backward() or torch.autograd.grad"
+            )
 
 
 class Memo:

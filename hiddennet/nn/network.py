@@ -7,10 +7,11 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hiddennet.nn.hidden import HiddenMixin
-from hiddennet.nn.wiring import Wiring, wirings
+from hiddennet.nn.memo import check_no_transform
+from hiddennet.nn.wiring import Wiring
 
 
 def hidden_layers(model: nn.Module) -> dict[str, HiddenMixin]:
@@ -35,6 +36,7 @@ def _selecting(model: nn.Module) -> list[HiddenMixin]:
 def _select(layers: list[HiddenMixin]) -> None:
     groups: dict[Hashable, list[HiddenMixin]] = defaultdict(list)
     for layer in layers:
+        check_no_transform(layer)
         device = layer.selection.device
         if device.type != "meta":
             groups[device, layer.rule.group(layer)].append(layer)
@@ -70,36 +72,18 @@ def begin_pass(model: nn.Module, _inputs: object = None) -> None:
 
 def end_pass(model: nn.Module, _inputs: object = None, _output: object = None) -> None:
     """Forward hook of hide(): what comes after, such as a call of a part alone, selects for itself."""
-    for layer in _selecting(model):
-        layer._in_pass = False
+    for module in model.modules():
+        if isinstance(module, HiddenMixin):
+            module._in_pass = False
+            if module._read:  # its weight was read, by attention for one, in place of a forward of its own
+                module.end_forward()
 
 
 HOOKS = (begin_pass, end_pass)  # what hide() registers on a model
 
 
-def density(model: nn.Module) -> float:
-    """The kept fraction of all hidden layers' weights (for sampled layers the expected one) and of all positions
-    of wirings, usable or not."""
-    layers, graphs = hidden_layers(model).values(), wirings(model).values()
-    total = sum(layer.weight_shape.numel() for layer in layers) + sum(graph.weight.numel() for graph in graphs)
-    if total == 0:
-        raise ValueError(
-            f"density: expected a model with hidden layers or wirings, got {type(model).__name__} without any; hide() "
-            "it first, or ask for that of the network it was made from (a compact one has neither)"
-        )
-    with _in_pass(model):
-        return (sum(layer.kept() for layer in layers) + sum(graph.edges for graph in graphs)) / total
-
-
-def masks(model: nn.Module) -> dict[str, Tensor]:
-    """What each hidden layer and each wiring keeps: name -> bool of the weight's shape."""
-    with _in_pass(model):
-        found = {name: layer.mask() for name, layer in hidden_layers(model).items()}
-    return found | {name: wiring.mask() for name, wiring in wirings(model).items()}
-
-
 @contextmanager
-def _in_pass(model: nn.Module) -> Iterator[None]:
+def in_pass(model: nn.Module) -> Iterator[None]:
     begin_pass(model)
     try:
         yield

@@ -42,6 +42,11 @@ class Redrawn(Generated):
         layer.register_buffer("drawn", self.first_weights(layer) if copied else None, persistent=self.decayed)
         layer._copy_is_stale = False
 
+    def remake(self, layer: nn.Module) -> None:
+        super().remake(layer)
+        if layer.drawn is not None and not self.decayed:
+            layer.drawn, layer._copy_is_stale = torch.empty(layer.weight_shape, device=layer.selection.device), True
+
     def state(self, layer: nn.Module) -> ops.WeightSource:
         return super().state(layer) if layer.drawn is None else stored_state(layer, self.copied(layer))
 

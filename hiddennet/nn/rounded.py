@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet import ops
-from hiddennet.nn.rules import Drawn
+from hiddennet.nn.sampled import Drawn, in_backward, recalled
 from hiddennet.ops.checks import check_choice, check_seed
 from hiddennet.ops.generate_weight import fill
 from hiddennet.ops.inits import InitScale
@@ -58,6 +58,7 @@ class Rounded(Drawn):
     threshold_gradient: int = -1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("Rounded", "rounding", self.rounding, ROUNDINGS)
         check_seed("Rounded", "seed", self.seed, 63)
         if not self.noise >= 0.0:
@@ -73,8 +74,11 @@ class Rounded(Drawn):
             super().attach(layer)
         if self.learn_threshold:
             layer.threshold = nn.Parameter(torch.tensor(self.threshold, device=device))
-        layer.selection.copy_(ops.Mask.rounded(self.threshold, layer.flags).selection)
+        self.remake(layer)
         return self
+
+    def remake(self, layer: nn.Module) -> None:
+        layer.selection.copy_(ops.Mask.rounded(self.threshold, layer.flags).selection)
 
     def state(self, layer: nn.Module, training: bool) -> ops.Mask:
         # its parts fit: the checks of Mask's class methods would cost as much as the op on a small layer
@@ -83,7 +87,7 @@ class Rounded(Drawn):
         if self.rounding == "all_ones" and not training:
             return ops.Mask("bits", layer.selection, bits=layer.flags)
         if self.rounding == "probabilistic":
-            step = layer.draw.clone() if training else torch.zeros_like(layer.draw)
+            step = recalled(layer, layer.draw) if training else torch.zeros_like(layer.draw)
             return ops.Mask("rounded", layer.selection, bits=layer.flags, step=step, seed=self.seed)
         row = _row_of(layer.threshold) if self.learn_threshold else layer.selection
         return ops.Mask("rounded", row, bits=layer.flags)
@@ -93,7 +97,7 @@ class Rounded(Drawn):
         if self.learn_threshold:
             return _AtThreshold.apply(layer.scores, layer.threshold, self.threshold_gradient)
         if self.noise and (self.quantized or not training) and self.rounding == "naive":
-            return layer.scores + self._noise(layer, layer.rounding_step + 1 if training else 0)
+            return layer.scores + self._noise(layer, recalled(layer, layer.rounding_step + 1) if training else 0)
         return layer.scores
 
     @torch.no_grad()
@@ -105,7 +109,7 @@ class Rounded(Drawn):
     def after_forward(self, layer: nn.Module) -> None:
         if self.rounding == "probabilistic":
             super().after_forward(layer)
-        if self.noise:
+        if self.noise and not in_backward():
             layer.rounding_step += 1
 
     def prunable(self, layer: nn.Module) -> Tensor:

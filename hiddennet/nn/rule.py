@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet import ops
+from hiddennet.nn.values import plain_fields
 
 
 class Rule:
@@ -30,6 +31,12 @@ class Rule:
     def attach(self, layer: nn.Module) -> Rule:
         """Register what the layer must keep for the rule, beside scores; return the rule that it holds."""
         return self
+
+    def __post_init__(self) -> None:
+        plain_fields(self)
+
+    def remake(self, layer: nn.Module) -> None:
+        """Make again what `attach` registered that no state dict holds, on the layer's device."""
 
     def scores(self, layer: nn.Module, training: bool) -> Tensor | None:
         """The scores that the mask of `state` reads: float32 of the weight's shape, differentiable."""

@@ -1,4 +1,4 @@
-"""The rules that compare scores with each other, with a number, or with nothing. Rounded, Grouped and others beside."""
+"""TopK and KthValue: the highest scores of a layer or of a network."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet import ops
-from hiddennet.nn.rule import Rule, Selecting
-from hiddennet.ops.checks import ORDERS, check_choice, check_seed
+from hiddennet.nn.rule import Selecting
+from hiddennet.ops.checks import ORDERS, check_choice
 from hiddennet.ops.topk_mask import select_rows as topk_select_
 from hiddennet.registry import register
 
 SCOPES = ("layer", "global")
-EVALUATIONS = ("expectation", "draw")
 ROUNDINGS = ("floor", "ceil", "decimal")
 
 
@@ -73,6 +72,7 @@ class TopK(Selecting):
     rounding: str = "floor"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         name = type(self).__name__
         check_fraction(name, "a density", self.density, "the kept fraction")
         check_choice(name, "by", self.by, ORDERS)
@@ -93,10 +93,10 @@ class TopK(Selecting):
         return self.scope == "layer"
 
     def ranked(self, layer: nn.Module) -> Tensor:
-        return layer.weight if layer.scores is None else layer.scores
+        return layer.stored if layer.scores is None else layer.scores
 
     def scores(self, layer: nn.Module, training: bool) -> Tensor:
-        return layer.weight.detach() if layer.scores is None else layer.scores
+        return layer.stored.detach() if layer.scores is None else layer.scores
 
     def group(self, layer: nn.Module) -> Hashable:
         return type(self), self.by, None if self.alone else self
@@ -152,122 +152,3 @@ def pruned_below_kth(n: int, density: float) -> int:
     """kth - 1 = round(p (n - 1)) of IteRand, p = 1 - density taken as the decimal that was written."""
     p = round(1 - density, 12)
     return round(0.01 * (p * 100) * (n - 1))
-
-
-@register("rule", "threshold")
-@dataclass(frozen=True)
-class Threshold(Rule):
-    """Scores (or magnitudes) at or above t; ties at t are kept."""
-
-    t: float
-    by: str = "value"
-
-    def __post_init__(self) -> None:
-        check_choice("Threshold", "by", self.by, ORDERS)
-
-    def attach(self, layer: nn.Module) -> Threshold:
-        layer.selection.copy_(ops.Mask.threshold(self.t, self.by).selection)
-        return self
-
-    def state(self, layer: nn.Module, training: bool) -> ops.Mask:
-        return ops.Mask(self.by, layer.selection)
-
-
-class Drawn(Rule):
-    """A rule whose layer counts its forwards in training, which number the draws: `draw`, int64, from 1."""
-
-    def attach(self, layer: nn.Module) -> Rule:
-        # step 0 is the fixed draw of evaluation
-        layer.register_buffer("draw", torch.ones(1, dtype=torch.int64, device=layer.selection.device))
-        return self
-
-    @torch.no_grad()
-    def after_forward(self, layer: nn.Module) -> None:
-        layer.draw.add_(1)
-
-
-@register("rule", "sampled")
-@dataclass(frozen=True)
-class Sampled(Drawn):
-    """Bernoulli(sigmoid(score)), drawn anew at each training forward. Zhou et al. 2019, section 4.1 ("supermasks").
-
-    Args:
-        seed: of the draws; a draw is a function of (seed, layer, index, training step).
-        evaluation: "expectation" multiplies weights by sigmoid(score); "draw" uses one fixed draw.
-    """
-
-    seed: int = 0
-    evaluation: str = "expectation"
-
-    def __post_init__(self) -> None:
-        check_seed("Sampled", "seed", self.seed, 63)
-        check_choice("Sampled", "evaluation", self.evaluation, EVALUATIONS)
-
-    @property
-    def ships(self) -> str:
-        return "expectation" if self.evaluation == "expectation" else "mask"
-
-    def state(self, layer: nn.Module, training: bool) -> ops.Mask:
-        if training:
-            return ops.Mask("sampled", layer.selection, step=layer.draw.clone(), seed=self.seed)
-        return ops.Mask("expectation", layer.selection) if self.evaluation == "expectation" else self._fixed(layer)
-
-    def _fixed(self, layer: nn.Module) -> ops.Mask:
-        return ops.Mask("sampled", layer.selection, step=torch.zeros_like(layer.draw), seed=self.seed)
-
-    @torch.no_grad()
-    def mask(self, layer: nn.Module) -> Tensor:
-        return ops.rule_mask(layer.scores, self._fixed(layer), layer.weight_shape, layer=layer.source.layer)
-
-    def kept(self, layer: nn.Module) -> float:
-        return float(torch.sigmoid(layer.scores.detach().double()).sum())
-
-
-@register("rule", "fixed")
-@dataclass(frozen=True, init=False)
-class Fixed(Rule):
-    """A mask that does not change: bool of the layer's weight shape. A layer keeps its bits; its rule holds None."""
-
-    has_scores: ClassVar[bool] = False
-    given: Tensor | None = field(compare=False, repr=False)
-
-    def __init__(self, mask: Tensor | None = None) -> None:
-        object.__setattr__(self, "given", mask)
-
-    def attach(self, layer: nn.Module) -> Fixed:
-        given, device = self.given, layer.selection.device
-        if given is None or given.shape != layer.weight_shape:
-            got = None if given is None else tuple(given.shape)
-            raise ValueError(f"{type(layer).__name__}: expected a mask of shape {tuple(layer.weight_shape)}, got {got}")
-        layer.register_buffer("mask_bits", ops.pack_mask(given.bool()).to(device))
-        known = not (given.is_meta or device.type == "meta")
-        layer._kept_at_first = int(given.count_nonzero()) if known else None
-        return Fixed(None)
-
-    def state(self, layer: nn.Module, training: bool) -> ops.Mask:
-        return ops.Mask("bits", layer.selection, bits=layer.mask_bits)
-
-    def density_of(self, layer: nn.Module) -> float | None:
-        kept = layer._kept_at_first
-        return None if kept is None else kept / max(1, layer.weight_shape.numel())
-
-    def prunable(self, layer: nn.Module) -> Tensor:
-        return layer.mask_bits
-
-    def spec(self) -> dict:
-        return {"kind": self.kind}
-
-
-@register("rule", "all")
-@dataclass(frozen=True)
-class All(Rule):
-    """Every weight."""
-
-    has_scores: ClassVar[bool] = False
-    ships: ClassVar[str] = "all"
-
-    def state(self, layer: nn.Module, training: bool) -> ops.Mask:
-        return ops.Mask("all", layer.selection)
-
-    def density_of(self, layer: nn.Module) -> float:
-        return 1.0

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet import ops
+from hiddennet.nn.values import plain_fields
 
 Put = Callable[[str, Tensor], None]  # append numbers to a stream of an artifact
 Take = Callable[[str, int], Tensor]  # the next so many numbers of a stream
@@ -40,10 +41,16 @@ class Source:
     def attach(self, layer: nn.Module, fresh: bool) -> Source:
         """Make or take the weights, with what the layer must keep of them; return the source that it holds.
 
-        layer.weight is the plain layer's parameter, of undefined values where the layer is `fresh`; it stays as a
+        layer.stored is the plain layer's parameter, of undefined values where the layer is `fresh`; it stays as a
         parameter, or becomes None (`without_weight`).
         """
         return self
+
+    def __post_init__(self) -> None:
+        plain_fields(self)
+
+    def remake(self, layer: nn.Module) -> None:
+        """Make again what `attach` registered that no state dict holds, on the layer's device."""
 
     def state(self, layer: nn.Module) -> ops.WeightSource:
         """The weights as the ops take them; differentiable where something of them learns."""
@@ -86,8 +93,7 @@ class Source:
 
 def without_weight(layer: nn.Module) -> None:
     """Let the layer have no weight parameter: its source makes the weights."""
-    del layer.weight
-    layer.register_parameter("weight", None)
+    layer._parameters["weight"] = None
 
 
 def stored_state(layer: nn.Module, weight: Tensor, *, through: bool = False) -> ops.WeightSource:

@@ -44,6 +44,7 @@ class Generated(Source):
     scale: float | None = field(default=None, kw_only=True, compare=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         name = type(self).__name__
         check_choice(name, "init", self.init, tuple(INITS))
         check_choice(name, "mode", self.mode, MODES)
@@ -76,6 +77,10 @@ class Generated(Source):
         """Register what the layer keeps of the drawn weights; its `scaled` says what they are."""
         without_weight(layer)
         layer.register_buffer("sign_plane", self.first_signs(layer), persistent=False)
+
+    def remake(self, layer: nn.Module) -> None:
+        if "sign_plane" in layer._buffers and layer._buffers["sign_plane"] is None:
+            layer.sign_plane = self.first_signs(layer)
 
     def first_signs(self, layer: nn.Module) -> Tensor | None:
         """The packed signs as drawn; None where weights have other numbers than plus or minus a constant."""
@@ -131,6 +136,7 @@ class Stored(Source):
     layer: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("Stored", "gradient", self.gradient, GRADIENTS)
 
     @property
@@ -138,7 +144,7 @@ class Stored(Source):
         return "weights" if self.trainable else "nothing"
 
     def attach(self, layer: nn.Module, fresh: bool) -> Stored:
-        own, given = layer.weight, self.weight
+        own, given = layer.stored, self.weight
         if given is None and fresh:
             nn.init.kaiming_uniform_(own, a=math.sqrt(5))
         if given is not None and given.shape != own.shape:
@@ -154,11 +160,11 @@ class Stored(Source):
         return replace(self, weight=None, layer=self.layer or 0)
 
     def state(self, layer: nn.Module) -> ops.WeightSource:
-        return stored_state(layer, layer.weight, through=self.gradient == "through")
+        return stored_state(layer, layer.stored, through=self.gradient == "through")
 
     def shipped(self, layer: nn.Module, mask: Tensor, put: Put) -> dict[str, Any]:
-        weight = layer.weight.detach().cpu().contiguous()
-        return {"weights": put_values(weight[mask], put), "trainable": layer.weight.requires_grad}
+        weight = layer.stored.detach().cpu().contiguous()
+        return {"weights": put_values(weight[mask], put), "trainable": layer.stored.requires_grad}
 
     def spec(self) -> dict:
         """A plain dict that tells this source from another; the weights themselves are in the state dict."""

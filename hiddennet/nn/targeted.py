@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet import ops
-from hiddennet.nn.rules import Drawn, TopK, check_fraction
+from hiddennet.nn.rules import TopK, check_fraction
+from hiddennet.nn.sampled import Drawn, recalled
 from hiddennet.ops.checks import check_seed
 from hiddennet.registry import register
 
@@ -61,7 +62,8 @@ class TargetedDropout(TopK):
         largest = layer.selected()
         if not training:
             return largest
-        weight, number = layer.weight.detach(), layer.source.layer
+        weight, number = layer.stored.detach(), layer.source.layer
         kept = ops.rule_mask(weight, largest, layer.weight_shape, layer=number)
-        running = not_dropped(weight, kept, self.drop, seed=self.seed, layer=number, step=layer.draw)
-        return ops.Mask("bits", layer.selection, bits=ops.pack_mask(running))
+        step = recalled(layer, layer.draw)
+        running = not_dropped(weight, kept, self.drop, seed=self.seed, layer=number, step=step)
+        return ops.Mask("bits", largest.selection, bits=ops.pack_mask(running))

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from hiddennet.nn.block_sums import Blocks, EdgeLists, edge_lists
 from hiddennet.nn.edge_rules import KINDS, RULES, WITH_EDGES, EdgeRule, drop_rate, taking_part
 from hiddennet.nn.edges import original_random_edges, prefixes, random_edges, reveal
-from hiddennet.nn.memo import Memo
+from hiddennet.nn.memo import Memo, check_no_transform
+from hiddennet.nn.sampled import in_backward, recalled
 from hiddennet.nn.targeted import not_dropped
 from hiddennet.ops.checks import check_choice, check_counts, check_seed
 
@@ -91,6 +92,7 @@ class Wiring(nn.Module):
             _check_shape("usable", usable, shape)
         self.asked = density
         self.hint: Tensor | None = None  # the selection made last, where the next search begins
+        self.passes: dict[int, Tensor | int] = {}  # the steps that forwards drew by, for their recomputation
         self._memo = Memo()  # the effective weight and the factor of its gradient
         if chosen is not None and kind not in WITH_EDGES:
             raise ValueError(f"Wiring: expected no chosen edges for kind {kind!r}, got some; they are for {WITH_EDGES}")
@@ -226,6 +228,7 @@ class Wiring(nn.Module):
 
     @torch.no_grad()
     def _current(self, dropped: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        check_no_transform(self)
         if self.rule.drops and self.training:
             return self._dropped_out(dropped)
         if dropped is not None:
@@ -247,9 +250,10 @@ class Wiring(nn.Module):
     def _dropped_out(self, dropped: Tensor | None) -> tuple[Tensor, Tensor]:
         kept = self.mask()
         if dropped is None:
-            step = self.draw.clone()
+            step = recalled(self, self.draw)
             left = not_dropped(self.weight.detach(), kept, self.drop, seed=self.seed, layer=self.layer, step=step)
-            self.draw.add_(1)
+            if torch.compiler.is_compiling() or not in_backward():
+                self.draw.add_(1)
         else:
             _check_shape("dropped", dropped, tuple(self.weight.shape))
             left = kept | ~dropped.bool()

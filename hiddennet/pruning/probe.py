@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from hiddennet.nn.hidden import HiddenMixin
-from hiddennet.nn.network import HOOKS, masks
+from hiddennet.nn.network import HOOKS
+from hiddennet.nn.summary import masks
 from hiddennet.pruning.targets import Target
 
 

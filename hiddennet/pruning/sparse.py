@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from hiddennet import nn as hidden
+from hiddennet.nn.layers import hideable
 
 
 def hide(model: nn.Module, masks: Mapping[str, Tensor], *, trainable: bool = True) -> nn.Module:
@@ -28,10 +29,10 @@ def hide(model: nn.Module, masks: Mapping[str, Tensor], *, trainable: bool = Tru
     for name, mask in masks.items():
         layer_name, _, kind = name.rpartition(".")
         module = dict(model.named_modules()).get(layer_name)
-        if kind != "weight" or type(module) not in (nn.Conv2d, nn.Linear):
+        if kind != "weight" or module is None or not hideable(module):
             got = "none" if module is None else f"{kind} of {type(module).__name__}"
             raise ValueError(
-                f"pruning.hide: expected {name} to be the weight of a plain Conv2d or Linear layer, got {got}; "
+                f"pruning.hide: expected {name} to be the weight of a plain layer that hide() takes, got {got}; "
                 "exclude the layer from the pruning"
             )
         layers[layer_name] = mask

@@ -10,6 +10,7 @@ import webbrowser
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hiddennet import plugins
 from hiddennet.files import csv_text, write_atomic, write_text
 from hiddennet.run import main_of
 from hiddennet.tables import aligned
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", metavar="DIR", help="folder of the data sets; default: the run's")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N; from A to B")
     parser.add_argument("--open", action="store_true", help="show the page")
+    plugins.add_argument(parser)
 
 
 class _Report:
@@ -170,6 +172,7 @@ def execute(arguments: argparse.Namespace) -> int:
     """Make the report that the arguments ask for; return the exit status."""
     if not arguments.runs and not arguments.connect:
         raise ValueError("report: expected at least one RUN, or --connect A B, got neither")
+    plugins.load_named(arguments)
     path = report(
         arguments.runs,
         _output(arguments),

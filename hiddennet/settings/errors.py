@@ -114,7 +114,7 @@ def _allowed(mistake: Mapping[str, Any], field: FieldInfo | None) -> str:
     kind = mistake["type"]
     if kind == "literal_error":
         return one_of(_choices(mistake)) + _or_null(field)
-    bounds = _range(field) or _bound_of(mistake)
+    bounds = range_of(field.metadata if field is not None else ()) or _bound_of(mistake)
     if bounds and kind.startswith(("greater_than", "less_than", "int", "float", "finite")):
         noun = "a whole number" if kind.startswith("int") or field.annotation is int else "a number"
         return f"{noun}, {bounds}{_or_null(field)}"
@@ -137,11 +137,11 @@ def _or_null(field: FieldInfo | None) -> str:
     return " or null" if allows else ""
 
 
-def _range(field: FieldInfo | None) -> str:
-    """Return the whole range of a number, `above 0 and at most 1`, from the field's bounds."""
+def range_of(metadata: Iterable[Any]) -> str:
+    """The whole range of a number, `above 0 and at most 1`, from the bounds in a type's metadata."""
     return " and ".join(
         f"{word} {getattr(bound, name):g}"
-        for bound in _flat(field.metadata if field is not None else ())
+        for bound in _flat(metadata)
         for name, word in _BOUNDS.items()
         if getattr(bound, name, None) is not None
     )

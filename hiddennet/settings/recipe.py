@@ -248,7 +248,6 @@ class PlateauSection(ScheduleSection):
 class Recipe(Section):
     """Keys of a stage that trains with an optimiser and a schedule of its own."""
 
-    title: ClassVar[str] = "recipe"
     sections: ClassVar[dict[str, Any]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
     epochs: Count | None = Field(None, description="passes over the training set; null: as many as train.epochs")
     optimizer: OPTIMIZERS.type = Field(SgdSection(lr=0.01), description="as the section optimizer")

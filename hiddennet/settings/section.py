@@ -31,7 +31,6 @@ class Section(BaseModel):
 
     # What keys hold sections themselves: a class, or Sections for one of several by its `name`.
     sections: ClassVar[dict[str, Any]] = {}
-    title: ClassVar[str] = ""  # what mistakes call it; a registered section is called by its kind and name
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, validate_default=False)
 
 
@@ -43,16 +42,19 @@ class Sections(Mapping[str, type[Section]]):
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
+        REGISTRIES[kind].check = self._check
 
     def __getitem__(self, name: str) -> type[Section]:
         thing = REGISTRIES[self.kind][name]
+        return getattr(thing, "Section", thing)
+
+    def _check(self, name: str, thing: Any) -> None:
         section = getattr(thing, "Section", thing)
         if not (isinstance(section, type) and issubclass(section, Section)):
             raise ValueError(
-                f"{self.title(name)}: expected a section of hiddennet.settings, or a class with one as Section, got "
-                f"{thing!r}"
+                f"register: expected {self.title(name)} to be a section of hiddennet.settings, or a class with one as "
+                f"Section, got {thing!r}"
             )
-        return section
 
     def __iter__(self) -> Iterator[str]:
         return iter(REGISTRIES[self.kind])
@@ -83,6 +85,9 @@ def _whole_as_float(value: object) -> object:
 class Values(Sections):
     """The sections of registered dataclasses whose fields are plain values, such as rules: made from the fields."""
 
+    def _check(self, name: str, thing: Any) -> None:
+        """Others may register: they have no section, and no config names them."""
+
     def __getitem__(self, name: str) -> type[Section]:
         thing = REGISTRIES[self.kind][name]
         if _plain_fields(thing) is None:
@@ -94,6 +99,9 @@ class Values(Sections):
 
     def __len__(self) -> int:
         return len(list(iter(self)))
+
+    def _check(self, name: str, thing: Any) -> None:
+        """A rule or source that no config can name is one all the same."""
 
 
 _PLAIN = {int: int, float: Annotated[float, BeforeValidator(_whole_as_float)], str: str, bool: bool}
@@ -150,7 +158,7 @@ class NameOf:
 
     def _known(self, value: object) -> object:
         if not isinstance(value, str) or value not in self.names:
-            raise PydanticKnownError("literal_error", {"expected": ", ".join(map(repr, self.names))})
+            raise PydanticKnownError("literal_error", {"expected": ", ".join(map(repr, sorted(self.names)))})
         return value
 
 

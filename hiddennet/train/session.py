@@ -180,7 +180,7 @@ class Session:
 
     def _begin_stage(self, start: float | None) -> None:
         stage = self.progress.stage
-        learn = [p for m in hidden_layers(self.model).values() if (p := m.weight) is not None and p.requires_grad]
+        learn = [p for m in hidden_layers(self.model).values() if (p := m.stored) is not None and p.requires_grad]
         entry = {**self.plan.entry(stage), "weights_learn": bool(learn)}
         self.progress.stages[stage:] = [{**entry, "density": self.density, "start_test_top1": start}]
 

@@ -81,8 +81,8 @@ def test_same_logits(tmp_path, name, layout):
     for layer_name, layer in hn.hidden_layers(again).items():
         assert isinstance(layer.rule, hn.Fixed | hn.All | hn.Sampled)
         assert layer.source == layers[layer_name].source
-        if layer.weight is not None:
-            assert layer.weight.requires_grad == layers[layer_name].weight.requires_grad
+        if layer.stored is not None and layers[layer_name].stored is not None:
+            assert layer.stored.requires_grad == layers[layer_name].stored.requires_grad
 
 
 @pytest.mark.parametrize("name", NETWORKS)

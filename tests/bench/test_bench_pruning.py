@@ -10,7 +10,7 @@ from torch import nn
 
 from bench.originals_peek_a_boo import Synflow, masked_twin
 from hiddennet.pruning import densities
-from hiddennet.reference import pruning as oracle
+from tests.reference import pruning as oracle
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

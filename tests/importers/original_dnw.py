@@ -18,9 +18,9 @@ def to_original(model) -> dict[str, torch.Tensor]:
     """The model's state dict with the original's names and shapes, but for its `zeros` buffer."""
     found = {}
     for name, value in model.state_dict().items():
+        if name.endswith(".draw"):  # which the original draws from torch's generator
+            continue
         if name.rpartition(".")[0] in wirings(model):
-            if value.dim() < 2:
-                continue  # the number of a draw
             value = value[:, :, None, None]
             value = value.to(torch.float32) if value.dtype == torch.bool else value
         found[dnw.original_name(model, name)] = value

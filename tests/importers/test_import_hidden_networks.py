@@ -115,7 +115,7 @@ def test_fixed_subnets(tmp_path, arch, kind):
     model = hn.load(tmp_path / "out")
     same(model, arch, state, effective(state, None))
     assert artifact.read_header(tmp_path / "out")["method"] == "fine_tune"
-    assert all(layer.weight.requires_grad for layer in hn.hidden_layers(model).values())
+    assert all(layer.stored.requires_grad for layer in hn.hidden_layers(model).values())
 
 
 @pytest.mark.parametrize("evaluation", ["expectation", "draw"])

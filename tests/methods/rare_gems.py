@@ -69,5 +69,5 @@ def method_of(tmp_path: Path, document: dict[str, Any]) -> tuple[nn.Module, Meth
     settings = config.parse(
         {"name": "tiny", "model": {"name": "conv4"}, "data": {"name": "digits"}, "runs": str(tmp_path), **document}
     )
-    method = methods.create(settings.setting(lambda where, key: None))  # no run stands at a path of weights
+    method = methods.create(settings.setting())
     return method.build(Tiny()), method

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 import hiddennet as hn
 from hiddennet.methods.weights import load_weights, read_weights
-from hiddennet.train import experiment
+from hiddennet.train import evaluate, experiment
 from hiddennet.train.build import build_model, build_plain
 from hiddennet.train.folder import RunFolder
 from hiddennet.train.opened import open_run
@@ -29,9 +31,9 @@ def test_edge_popup_on_the_weights_of_a_run(make, trained):
         losses = run.steps()
         assert losses[-1] < losses[0]
         for name, layer in hn.hidden_layers(run.model).items():
-            assert torch.equal(layer.weight, before[f"{name}.weight"]), name
-            assert not layer.weight.requires_grad
-            want = torch.where(layer.mask(), layer.weight, 0.0)
+            assert torch.equal(layer.stored, before[f"{name}.weight"]), name
+            assert not layer.stored.requires_grad
+            want = torch.where(layer.mask(), layer.stored, 0.0)
             assert torch.equal(layer.effective_weight(), want), name
     assert torch.equal(trained("edge_popup", weights=folder).model.bn1.running_var, dense.bn1.running_var)
 
@@ -45,8 +47,8 @@ def test_edge_popup_after_dense_epochs(make):
     model.load_state_dict(learned, strict=False)
     method.enter_stage(model, 1)
     for name, layer in hn.hidden_layers(model).items():
-        assert torch.equal(layer.weight, learned[f"{name}.weight"])
-        assert not layer.weight.requires_grad
+        assert torch.equal(layer.stored, learned[f"{name}.weight"])
+        assert not layer.stored.requires_grad
         assert layer.scores.requires_grad
     assert method.density(model) == pytest.approx(0.3, abs=0.01)
 
@@ -62,7 +64,7 @@ def test_fine_tuning_a_subnet(make, trained, batch_norm, source):
     for name, layer in hn.hidden_layers(run.model).items():
         assert torch.equal(new[name], old[name]), name
         revealed = subnet.get_submodule(name).source_weight()[old[name]]
-        assert torch.equal(layer.weight[new[name]], revealed), name
+        assert torch.equal(layer.stored[new[name]], revealed), name
     assert torch.equal(run.model.bn1.running_mean, subnet.bn1.running_mean)
     if source == "edge_popup":
         run.model.eval(), subnet.eval()
@@ -160,7 +162,7 @@ def test_torchvisions_weights(make, monkeypatch):
     model, method = build_model(settings, 1000, 3, 32)
     assert method.notes == ["fc.bias of torchvision:resnet18 is left out: the model has no biases"]
     layer = hn.hidden_layers(model)["layer4.1.conv2"]
-    assert torch.equal(layer.weight, theirs.layer4[1].conv2.weight)
+    assert torch.equal(layer.stored, theirs.layer4[1].conv2.weight)
     assert torch.equal(model.bn1.weight, theirs.bn1.weight)
 
 
@@ -176,3 +178,41 @@ def test_torchvision_without_a_network_says_where_the_file_goes(monkeypatch):
         read_weights("torchvision:resnet18", "method.weights", open_run)
     with pytest.raises(ValueError, match="expected a classification model of torchvision, got 'x'"):
         read_weights("torchvision:x", "method.weights", open_run)
+
+
+def test_a_stage_of_a_run_is_opened_by_its_name(make, trained, tmp_path):
+    """Of dense, search and fine_tune: weights after the first, a sub-network after the second, all three evaluated."""
+    settings = make("edge_popup", dense_epochs=1, fine_tune={"epochs": 1, "optimizer": {"lr": 0.01}})
+    record = experiment.run(settings)
+    folder = str(RunFolder.of(settings).path)
+    dense, search = (open_run(f"{folder}@{stage}") for stage in ("dense", "search"))
+    assert (dense.stage, search.stage, open_run(f"{folder}@stage_1").stage) == ("dense", "search", "search")
+    assert not hn.hidden_layers(dense.model) and hn.hidden_layers(search.model)
+
+    frozen = trained("edge_popup", weights=f"{folder}@dense")
+    for name, layer in hn.hidden_layers(frozen.model).items():
+        assert torch.equal(layer.stored, dense.model.get_submodule(name).weight), name
+    tuned = trained("fine_tune", subnet=f"{folder}@search", lr=0.01)
+    for name, mask in hn.masks(tuned.model).items():
+        assert torch.equal(mask, hn.masks(search.model)[name]), name
+
+    tops = [evaluate.evaluate(f"{folder}@{stage['name']}")["scores"].top1 for stage in record["stages"]]
+    assert tops == pytest.approx([stage["test_top1"] for stage in record["stages"]])
+    path = evaluate.export(f"{folder}@search", str(tmp_path / "search.safetensors"))
+    assert evaluate.evaluate(str(path))["scores"].top1 == pytest.approx(tops[1])
+    with pytest.raises(ValueError, match="export: expected a file to write the end of a stage to"):
+        evaluate.export(f"{folder}@search")
+    with pytest.raises(
+        ValueError, match=r"method.weights: expected a stage of the run after '@' \(dense, search, fine"
+    ):
+        build_model(make("edge_popup", weights=f"{folder}@serch"), 10, 1, 8)
+    assert open_run(str(tmp_path / "nowhere")) is None
+
+
+def test_a_run_that_is_not_finished_is_no_subnet_yet(make):
+    folder, _ = run_of(make, "edge_popup")
+    record = RunFolder(Path(folder)).record
+    record.write_text(record.read_text().replace('"finished"', '"begun"'))
+    with pytest.raises(FileNotFoundError, match="expected an artifact or the folder of a finished run"):
+        build_model(make("fine_tune", subnet=folder), 10, 1, 8)
+    assert not open_run(folder).finished

@@ -107,7 +107,7 @@ def test_fine_tuning_is_the_originals(tmp_path, unflag):
     want = kept & values[f"{prefix}_scores"].astype(bool)
     assert np.array_equal(mask, want)
     assert 100 * mask.mean() == pytest.approx(float(values[f"{prefix}_sparsity"]))
-    got = flat(layer.weight for layer in layers.values())
+    got = flat(layer.stored for layer in layers.values())
     np.testing.assert_allclose(got[mask], values[f"{prefix}_weight"][mask], **CLOSE)
 
 
@@ -133,7 +133,7 @@ def test_dropping_the_smaller_half_of_the_weights(tmp_path):
     with torch.no_grad():
         for layer in layers.values():
             n = layer.weight_shape.numel()
-            layer.weight.copy_(
+            layer.stored.copy_(
                 torch.from_numpy(values["D_dropbottom_weight"][start : start + n]).view(layer.weight_shape)
             )
             start += n

@@ -48,16 +48,16 @@ def moved(model: nn.Module) -> dict[str, torch.Tensor]:
     """Change all weights as training would; return copies."""
     with torch.no_grad():
         for name, layer in hn.hidden_layers(model).items():
-            layer.weight.add_(
-                0.01 * torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(len(name)))
+            layer.stored.add_(
+                0.01 * torch.randn(layer.stored.shape, generator=torch.Generator().manual_seed(len(name)))
             )
-    return {name: layer.weight.detach().clone() for name, layer in hn.hidden_layers(model).items()}
+    return {name: layer.stored.detach().clone() for name, layer in hn.hidden_layers(model).items()}
 
 
 @pytest.mark.parametrize("step", [0, 3])
 def test_weights_go_back_to_the_start_or_to_an_early_step(tmp_path, step):
     model, method = imp(tmp_path, rewind_step=step)
-    start = {name: layer.weight.detach().clone() for name, layer in hn.hidden_layers(model).items()}
+    start = {name: layer.stored.detach().clone() for name, layer in hn.hidden_layers(model).items()}
     states = {0: start}
     for at in (1, 2, 3, 4):
         states[at] = moved(model)
@@ -66,7 +66,7 @@ def test_weights_go_back_to_the_start_or_to_an_early_step(tmp_path, step):
     total = 0
     for name, layer in hn.hidden_layers(model).items():
         mask = layer.mask()
-        assert torch.equal(layer.weight, torch.where(mask, states[step][name], 0.0)), name
+        assert torch.equal(layer.stored, torch.where(mask, states[step][name], 0.0)), name
         total += int(mask.sum())
     assert total == 1344 - 336
     magnitudes = torch.cat([states[4][n].abs().flatten() for n in states[4]])
@@ -79,7 +79,7 @@ def test_renda_keeps_the_weights(tmp_path):
     after = moved(model)
     method.enter_stage(model, 1)
     for name, layer in hn.hidden_layers(model).items():
-        assert torch.equal(layer.weight, torch.where(layer.mask(), after[name], 0.0))
+        assert torch.equal(layer.stored, torch.where(layer.mask(), after[name], 0.0))
 
 
 def test_pruned_weights_stay_at_zero_while_the_others_learn(tmp_path):
@@ -91,8 +91,8 @@ def test_pruned_weights_stay_at_zero_while_the_others_learn(tmp_path):
         model(torch.randn(4, 3, 8, 8)).square().sum().backward()
         optimizer.step()
     for layer in hn.hidden_layers(model).values():
-        assert not layer.weight[~layer.mask()].any()
-        assert layer.weight[layer.mask()].all()
+        assert not layer.stored[~layer.mask()].any()
+        assert layer.stored[layer.mask()].all()
 
 
 def test_a_step_that_never_came_is_named(tmp_path):

@@ -69,7 +69,7 @@ def test_random_trains_revealed_weights_only(trained):
     assert losses[-1] < 0.7 * losses[0]
     for key, layer in layers.items():
         assert torch.equal(layer.mask(), old[key])
-        moved = layer.weight.detach() != before[f"{key}.weight"]
+        moved = layer.stored.detach() != before[f"{key}.weight"]
         assert moved[old[key]].any(), key
         assert torch.equal(layer.effective_weight() != 0, old[key]), key
 
@@ -92,7 +92,7 @@ def test_random_and_frozen_learns_nothing(trained):
     assert run.engine.optimizer is None
     losses = run.steps(3)
     assert losses == [losses[0]] * 3
-    assert all(layer.weight is None for layer in hn.hidden_layers(run.model).values())
+    assert all(layer.stored is None for layer in hn.hidden_layers(run.model).values())
 
 
 def test_dense_learns_everything(trained):
@@ -113,7 +113,7 @@ def test_magnitude_topk_learns_hidden_weights_too(trained):
     losses = run.steps()
     assert losses[-1] < 0.7 * losses[0]
     for key, layer in layers.items():
-        weight = layer.weight.detach()
+        weight = layer.stored.detach()
         want = hn.ops.topk_mask(weight, kept_count(weight.numel(), 0.3), by="magnitude")
         assert torch.equal(layer.mask(), want), key
         hidden = ~old[key] & ~want
@@ -125,12 +125,12 @@ def test_magnitude_topk_gradient_is_straight_through(trained):
     """dL/dw is the gradient of the effective weight, at hidden weights too. DNW eq. 4."""
     run = trained("magnitude_topk", density=0.3)
     layer = hn.hidden_layers(run.model)["conv1"]
-    weight = torch.where(layer.mask(), layer.weight.detach(), 0.0).requires_grad_()
+    weight = torch.where(layer.mask(), layer.stored.detach(), 0.0).requires_grad_()
     x = torch.randn(2, 1, 8, 8)
     upstream = torch.randn(2, weight.shape[0], 8, 8)
     (layer(x) * upstream).sum().backward()
     (torch.nn.functional.conv2d(x, weight, padding=1) * upstream).sum().backward()
-    torch.testing.assert_close(layer.weight.grad, weight.grad)
+    torch.testing.assert_close(layer.stored.grad, weight.grad)
 
 
 def test_targeted_dropout_learns_and_reveals_the_largest(trained):
@@ -140,10 +140,10 @@ def test_targeted_dropout_learns_and_reveals_the_largest(trained):
     assert losses[-1] < 0.7 * losses[0]
     assert run.method.density(run.model) == hn.density(run.model) == pytest.approx(0.3, abs=1e-3)
     for key, layer in layers.items():
-        weight = layer.weight.detach()
+        weight = layer.stored.detach()
         want = hn.ops.topk_mask(weight, kept_count(weight.numel(), 0.3), by="magnitude")
         assert torch.equal(masks(run.model)[key], want), key
-    learning = (layers["layer1.0.conv1"].weight.grad != 0).float().mean()  # the largest, and a draw of the others
+    learning = (layers["layer1.0.conv1"].stored.grad != 0).float().mean()  # the largest, and a draw of the others
     assert float(learning) == pytest.approx(0.3 + 0.7 * 0.2, abs=0.05)
     run.model.eval()
     for key, layer in layers.items():

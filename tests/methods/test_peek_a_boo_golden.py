@@ -12,8 +12,8 @@ from torch.nn import functional as F
 import hiddennet as hn
 from hiddennet import optim
 from hiddennet.ops import PSGConfig
-from hiddennet.reference import psg as oracle
 from tests.golden import Golden
+from tests.reference import psg as oracle
 
 RATE, THRESHOLD, DECAY_AFTER, DECAY, LR, MOMENTUM, WEIGHT_DECAY = 1e-2, 1e-4, 6, 0.15, 0.1, 0.9, 5e-4
 STEPS = 12

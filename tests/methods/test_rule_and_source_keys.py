@@ -56,8 +56,7 @@ def own():
 
         def attach(self, layer, fresh):
             drawn = torch.randn(layer.weight_shape, generator=torch.Generator().manual_seed(self.seed + self.layer))
-            del layer.weight
-            layer.register_parameter("weight", None)
+            hn.nn.without_weight(layer)
             layer.register_buffer("base", drawn * 0.1)
             layer.factor = nn.Parameter(torch.ones(()))
             return self

@@ -81,16 +81,16 @@ def test_fine_tuning_after_a_search(trained, name, check):
     assert layers.keys() == masks.keys()
     for key, layer in layers.items():
         assert int(layer.mask().sum()) == int(masks[key].sum()), key
-        assert layer.weight.requires_grad and layer.scores is None
+        assert layer.stored.requires_grad and layer.scores is None
         if check in (None, "shuffle_mask", "invert"):
-            assert torch.equal(layer.weight, weights[key])
+            assert torch.equal(layer.stored, weights[key])
         if check in (None, "reinitialize", "shuffle_weights"):
             assert torch.equal(layer.mask(), masks[key])
     run.engine.begin_stage(run.method.stages[1].optimizer)
     before = run.state()
     run.steps(2)
     for key, layer in layers.items():
-        changed = layer.weight != before[f"{key}.weight"]
+        changed = layer.stored != before[f"{key}.weight"]
         assert changed.any() and not changed[~layer.mask()].any(), key
 
 
@@ -108,7 +108,7 @@ def test_a_run_s_stage_is_fine_tuned_and_checked_by_name(make, trained):
         drawn = hn.ops.generate_weight(
             tuple(layer.weight_shape), "signed_constant", seed=0, layer=layer.source.layer, device="cpu"
         )
-        assert torch.equal(layer.weight[layer.mask()].abs(), drawn[layer.mask()].abs())
+        assert torch.equal(layer.stored[layer.mask()].abs(), drawn[layer.mask()].abs())
         assert not torch.equal(after.weight[after.mask()].abs(), drawn[after.mask()].abs())
     with pytest.raises(ValueError, match=r"expected a stage of the run after '@' \(search, fine_tune\), got 'end'"):
         trained("fine_tune", subnet=f"{folder}@end", **small)

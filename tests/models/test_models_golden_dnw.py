@@ -137,7 +137,10 @@ def test_continuous_with_a_small_tolerance(golden):
     loss.backward()
     for name in ("fc.weight", "fc.bias"):
         torch.testing.assert_close(
-            model.get_parameter(name).grad.flatten(), array(golden, f"{prefix}/grad/{name}").flatten(), rtol=0, atol=1e-5
+            model.get_parameter(name).grad.flatten(),
+            array(golden, f"{prefix}/grad/{name}").flatten(),
+            rtol=0,
+            atol=1e-5,
         )
     assert model.evaluations == pytest.approx(int(array(golden, f"{prefix}/nfe")), rel=0.25)
 

@@ -21,7 +21,7 @@ def network(init: str = "kaiming_normal", seed: int = 3) -> nn.Module:
 def flip_some(model: nn.Module) -> None:
     with torch.no_grad():
         for layer in hn.hidden_layers(model).values():
-            layer.weight[1::2] *= -1
+            layer.stored[1::2] *= -1
 
 
 @pytest.mark.parametrize("init", ["kaiming_normal", "signed_constant", "standard"])
@@ -34,14 +34,14 @@ def test_they_start_as_the_generated_ones(init):
     )
     for a, b in zip(hn.hidden_layers(flipped).values(), hn.hidden_layers(plain).values(), strict=True):
         assert torch.equal(a.source_weight(), b.source_weight())
-        assert a.weight.requires_grad
+        assert a.stored.requires_grad
 
 
 def test_only_revealed_weights_get_gradients():
     model = network()
     model(torch.randn(2, 3, 4, 4)).square().sum().backward()
     for layer in hn.hidden_layers(model).values():
-        assert not layer.weight.grad[~layer.mask()].any() and layer.weight.grad[layer.mask()].any()
+        assert not layer.stored.grad[~layer.mask()].any() and layer.stored.grad[layer.mask()].any()
 
 
 @pytest.mark.parametrize("init", ["kaiming_normal", "signed_constant"])
@@ -59,7 +59,7 @@ def test_a_state_dict_holds_one_bit_a_weight(init, channels_last):
     other.load_state_dict(state)
     assert state.keys() == kept.keys()
     for a, b in zip(hn.hidden_layers(model).values(), hn.hidden_layers(other).values(), strict=True):
-        assert torch.equal(a.weight, b.weight)
+        assert torch.equal(a.stored, b.stored)
 
 
 def test_a_missing_plane_is_said():
@@ -72,7 +72,7 @@ def test_a_missing_plane_is_said():
 def test_another_magnitude_is_refused():
     model = network()
     with torch.no_grad():
-        model[0].weight.mul_(1.01)
+        model[0].stored.mul_(1.01)
     with pytest.raises(RuntimeError, match="expected Flipped weights to keep the magnitudes that their seed gives"):
         model.state_dict()
 

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 import hiddennet as hn
-from hiddennet import reference
+from hiddennet.models.dnw.nodes import NodeConvs
 from hiddennet.nn import rules
+from tests import reference
 from tests.checks import assert_equal
 
 
@@ -30,7 +31,8 @@ def _small() -> nn.Module:
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_torchvision_models_become_hidden_networks(name, scope):
     model = _vision(name)
-    count = sum(type(m) in (nn.Conv2d, nn.Linear) for m in model.modules())
+    count = sum(isinstance(m, (nn.Conv2d, nn.Linear)) for m in model.modules())
+    count += sum(isinstance(m, nn.MultiheadAttention) for m in model.modules())  # their input projections
     assert hn.hide(model, hn.Generated(seed=1), hn.TopK(0.3, scope=scope)) is model
     layers = hn.hidden_layers(model)
     assert len(layers) == count
@@ -111,8 +113,8 @@ def test_stored_none_keeps_the_models_own_weights_and_bias():
     model = _small()
     weight, bias = model[0].weight.detach().clone(), model[0].bias
     hn.hide(model, hn.Stored(), hn.TopK(0.5))
-    assert_equal(model[0].weight, weight)
-    assert not model[0].weight.requires_grad
+    assert_equal(model[0].stored, weight)
+    assert not model[0].stored.requires_grad
     assert model[0].bias is bias
 
 
@@ -124,8 +126,8 @@ def test_a_module_used_twice_stays_one_module():
     assert isinstance(model["a"][0], hn.HiddenLinear)
 
 
-def test_subclasses_are_left_alone():
-    model = nn.Sequential(nn.MultiheadAttention(8, 2), nn.Linear(8, 8))
+def test_layers_that_say_so_and_those_of_psg_are_left_alone():
+    model = nn.Sequential(NodeConvs(4), nn.Linear(8, 8), hn.nn.PSGLinear(8, 8))
     hn.hide(model)
     assert list(hn.hidden_layers(model)) == ["1"]
 

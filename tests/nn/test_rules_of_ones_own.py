@@ -39,8 +39,7 @@ class Scaled(hn.nn.Source):
 
     def attach(self, layer, fresh):
         weight = torch.randn(layer.weight_shape, generator=torch.Generator().manual_seed(self.layer or 0))
-        del layer.weight
-        layer.register_parameter("weight", None)
+        hn.nn.without_weight(layer)
         layer.register_buffer("base", weight)
         layer.factor = nn.Parameter(torch.ones(()))
         return self

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import hiddennet as hn
-from hiddennet import reference
+from tests import reference
 from tests.checks import assert_equal
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import hiddennet as hn
-from hiddennet.reference import random as reference
 from tests.golden import Golden
+from tests.reference import random as reference
 
 
 def linear(weight: torch.Tensor, rule, layer: int = 0) -> hn.HiddenLinear:
@@ -35,16 +35,16 @@ def test_training_is_the_largest_and_a_draw_of_the_others(device):
     for step in (1, 2, 3):
         want = largest(weight.cpu(), 63) | drawn(210, 0.6, seed=11, layer=4, step=step).view(7, 30)
         want = want.to(device)
-        layer.weight.grad = None
+        layer.stored.grad = None
         inputs = x.clone().requires_grad_()
         out = layer(inputs)
         out.backward(up)
         effective = torch.where(want, weight, 0.0)
         torch.testing.assert_close(out, x @ effective.T)
         torch.testing.assert_close(inputs.grad, up @ effective)
-        torch.testing.assert_close(layer.weight.grad, torch.where(want, up.T @ x, 0.0))
+        torch.testing.assert_close(layer.stored.grad, torch.where(want, up.T @ x, 0.0))
         assert 63 < int(want.sum()) < 210
-        assert torch.equal(layer.weight, weight)
+        assert torch.equal(layer.stored, weight)
     assert layer.draw.item() == 4
 
 
@@ -98,7 +98,7 @@ def test_the_original_but_for_the_sign_that_it_loses():
     (effective * torch.from_numpy(values["F/cot"]).float()).sum().backward()
     torch.testing.assert_close(effective.abs().detach(), torch.from_numpy(values["F/td_eval_out"]).float())
     want = torch.from_numpy(values["F/td_eval_grad"]).float()
-    torch.testing.assert_close(layer.weight.grad * weight.sign(), want)
+    torch.testing.assert_close(layer.stored.grad * weight.sign(), want)
     assert (effective < 0).any()
 
 
@@ -126,7 +126,7 @@ def test_one_ranking_over_all_layers():
     model = network("global")
     layers = hn.hidden_layers(model)
     assert hn.density(model) == pytest.approx(0.25, abs=1e-3)
-    together = torch.cat([layer.weight.flatten() for layer in layers.values()])
+    together = torch.cat([layer.stored.flatten() for layer in layers.values()])
     want = largest(together, 214)
     found = torch.cat([mask.flatten() for mask in hn.masks(model).values()])
     assert torch.equal(found, want)

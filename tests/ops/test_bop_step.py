@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
-from hiddennet import ops, reference
+from hiddennet import ops
 from hiddennet.ops.bop_step import bop_step_
+from tests import reference
 from tests.checks import assert_equal
 
 SHAPES = ((43, 3), (1,), (33, 17, 3, 3), (16, 8, 1, 1), (300, 7), (8, 3, 5, 5), (0, 4))

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hiddennet import reference
 from hiddennet.ops import code_weight_gradient
+from tests import reference
 from tests.checks import assert_equal
 
 RANGES = {torch.uint8: (0, 255), torch.int8: (-128, 127), torch.int16: (-(2**15), 2**15 - 1), torch.int32: (0, 65535)}

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hiddennet import reference
 from hiddennet.ops import filter_nodes_
+from tests import reference
 from tests.checks import assert_equal, assert_no_worse_than
 
 SHAPES = {  # images, nodes, height, width, stride

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from hiddennet import ops, reference
+from hiddennet import ops
+from tests import reference
 from tests.checks import assert_equal
 from tests.golden import Golden
 

@@ -9,7 +9,8 @@ import sys
 import pytest
 import torch
 
-from hiddennet import ops, reference
+from hiddennet import ops
+from tests import reference
 from tests.checks import assert_equal
 
 # channels, filters, (height, width), (kernel), stride, padding, dilation

@@ -7,7 +7,8 @@ import itertools
 import pytest
 import torch
 
-from hiddennet import ops, reference
+from hiddennet import ops
+from tests import reference
 from tests.checks import assert_equal, assert_no_worse_than
 from tests.golden import Golden
 

@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from hiddennet import ops, reference
+from hiddennet import ops
 from hiddennet.ops import PSGConfig
-from hiddennet.reference import psg as oracle
+from tests import reference
 from tests.checks import assert_equal
+from tests.reference import psg as oracle
 
 SPARSE = PSGConfig(threshold=0.1)
 GEOMETRIES = [

@@ -11,8 +11,8 @@ from torch.testing import assert_close
 from hiddennet import ops
 from hiddennet.nn.activated import BOUND, activated
 from hiddennet.ops import PSGConfig
-from hiddennet.reference import psg as oracle
 from tests.golden import Golden
+from tests.reference import psg as oracle
 
 TIGHT = {"rtol": 1e-10, "atol": 1e-13}
 BITS = (1, 2, 4, 8, 16)

@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
-from hiddennet import ops, reference
+from hiddennet import ops
 from hiddennet.ops.quantize import _code_range, _quantize_codes, _threshold_gradient, code_dtype
+from tests import reference
 from tests.checks import assert_equal
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hiddennet import ops, reference
+from hiddennet import ops
 from hiddennet.ops import inits
 from hiddennet.ops.generate_weight import fill
+from tests import reference
 from tests.checks import assert_equal
 
 SHAPES = ((1, 1), (43, 3), (33, 17, 3, 3), (8, 3, 3, 3), (16, 8, 1, 1), (7,), (3, 5, 2, 1, 2))

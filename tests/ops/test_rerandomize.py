@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 
-from hiddennet import ops, reference
+from hiddennet import ops
 from hiddennet.ops import inits
 from hiddennet.ops.generate_weight import fill, sign_plane
+from tests import reference
 from tests.checks import assert_equal
 
 SHAPES = ((1, 1), (43, 3), (300, 7), (33, 17, 3, 3), (8, 3, 3, 3), (16, 8, 1, 1), (2, 4, 7, 7), (257, 16))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hiddennet import ops, reference
+from hiddennet import ops
+from tests import reference
 from tests.checks import assert_equal
 
 INF, NAN = float("inf"), float("nan")

@@ -10,8 +10,9 @@ import sys
 import pytest
 import torch
 
-from hiddennet import ops, reference
+from hiddennet import ops
 from hiddennet.ops.strike_out import SCOPES
+from tests import reference
 from tests.checks import assert_equal
 
 SHAPES = ((1, 1), (5, 7), (3, 50, 3, 3), (8, 3, 3, 3), (16, 8, 1, 1), (33, 17, 3, 3), (64, 300))

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hiddennet import reference
 from hiddennet.ops import WIRED_PLANS, default_wired_plan, pack_edges, wired_sum, wired_sum_
 from hiddennet.ops.wired_sum import SPARSE_UP_TO
+from tests import reference
 from tests.checks import assert_equal, assert_no_worse_than
 
 SHAPES = {  # images, sources, destinations, height, width, density

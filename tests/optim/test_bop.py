@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import hiddennet as hn
-from hiddennet import ops, optim, reference
+from hiddennet import ops, optim
+from tests import reference
 from tests.checks import assert_equal
 from tests.golden import Golden
 

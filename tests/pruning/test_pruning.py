@@ -15,8 +15,8 @@ from torch import nn
 import hiddennet as hn
 from hiddennet import models
 from hiddennet.pruning import densities, prune, steps, synflow
-from hiddennet.reference import pruning as oracle
 from tests.pruning.net import Net
+from tests.reference import pruning as oracle
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

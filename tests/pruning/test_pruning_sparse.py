@@ -31,15 +31,18 @@ def test_two_lines_from_pruning_to_training():
     assert losses[-1] < losses[0]
     kept = masks["c1.weight"]
     assert torch.equal(hn.masks(model)["c1"], kept)
-    assert torch.equal(model.c1.weight[~kept], first[~kept]) and not torch.equal(model.c1.weight[kept], first[kept])
+    weight = model.c1.stored
+    assert torch.equal(weight[~kept], first[~kept]) and not torch.equal(weight[kept], first[kept])
     frozen = pruning.hide(Net(), masks, trainable=False)
-    assert not frozen.c1.weight.requires_grad and frozen.b1.weight.requires_grad
+    assert not frozen.c1.stored.requires_grad and frozen.b1.weight.requires_grad
 
 
 def test_hide_refuses_what_it_cannot_hide():
     net = nn.Sequential(nn.Conv1d(2, 3, 3), nn.Linear(4, 4))
-    with pytest.raises(ValueError, match="expected 0.weight to be .* got weight of Conv1d; exclude the layer"):
-        pruning.hide(net, pruning.prune(net, "magnitude", 0.5))
+    hidden = pruning.hide(net, pruning.prune(net, "magnitude", 0.5, exclude="1"))
+    with pytest.raises(ValueError, match="expected 0.weight to be .* got weight of HiddenConv1d; exclude the layer"):
+        pruning.hide(hidden, {"0.weight": torch.ones(3, 2, 3, dtype=torch.bool)})
+    net = nn.Sequential(nn.Conv1d(2, 3, 3), nn.Linear(4, 4))
     with pytest.raises(ValueError, match="expected 1.bias to be .* got bias of Linear"):
         pruning.hide(net, pruning.prune(net, "magnitude", 0.5, biases=True, exclude="0"))
 

@@ -27,7 +27,7 @@ MISTAKES = [
     ("method=edge_popup", "method: expected a map of keys, got 'edge_popup'"),
     ("model.name=conv44", "got 'conv44'; did you mean 'conv4'?"),
     ("model.width=-1", "model.width: expected a number, above 0, got -1"),
-    ("data.name=cifar", "data.name: expected one of big_cifar10, cifar10"),
+    ("data.name=cifar", "data.name: expected one of digits, mnist"),
     ("data.batch_size=32.5", "data.batch_size: expected a whole number, at least 1, got 32.5"),
     ("data.validation=1.0", "data.validation: expected a number, at least 0 and below 1, got 1.0"),
     ("data.augment=yes", "data.augment: expected true or false, got 'yes'"),
@@ -226,7 +226,7 @@ def test_a_config_does_not_change(make):
 def test_the_reference_has_every_key():
     text = reference()
     for name, section in Config.sections.items():
-        for _, variant in variants(section):
+        for title, variant in variants(name, section):
             for key, field in variant.model_fields.items():
                 assert f"{name}.{key} (" in text
-                assert field.description or key == "name", f"{variant.title}.{key}"
+                assert field.description or key == "name", f"{title}.{key}"

@@ -33,8 +33,8 @@ def from_original(model: Graph, state: Mapping[str, Tensor]) -> dict[str, Tensor
     """
     theirs = {name.removeprefix("module."): value for name, value in state.items()}
     theirs = {name: value for name, value in theirs.items() if name.rsplit(".", 1)[-1] != "zeros" and value is not None}
-    drawn = {f"{prefix}.draw" for prefix in wirings(model)}  # a dropout's number of the next draw, which theirs lack
-    ours = {original_name(model, name): name for name in model.state_dict() if name not in drawn}
+    own = [name for name in model.state_dict() if not name.endswith(".draw")]  # which it draws from torch's generator
+    ours = {original_name(model, name): name for name in own}
     shapes = {name: value.shape for name, value in model.state_dict().items()}
     graphs = wirings(model)
     for prefix, graph in graphs.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hiddennet.reference.topk import unpack_mask
+from tests.reference.topk import unpack_mask
 
 
 def score_step(

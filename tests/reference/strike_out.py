@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hiddennet.reference.topk import score_key
+from tests.reference.topk import score_key
 
 
 def strike_out(

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hiddennet.reference.random import bernoulli_logits, bernoulli_units
-from hiddennet.reference.topk import selection_mask, unpack_mask
+from tests.reference.random import bernoulli_logits, bernoulli_units
+from tests.reference.topk import selection_mask, unpack_mask
 
 
 def rule_mask(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hiddennet.reference.random import REDRAW, _words, generate
-from hiddennet.reference.topk import pack_mask, selection_mask, unpack_mask
+from tests.reference.random import REDRAW, _words, generate
+from tests.reference.topk import pack_mask, selection_mask, unpack_mask
 
 
 def redraw_limit(rate: float) -> int:

@@ -1,0 +1,75 @@
+"""HiddenState: what a hidden layer saves and loads, and what it does where it moves to another device or type."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hiddennet.nn.rule import Rule
+from hiddennet.nn.source import Source
+
+
+class HiddenState:
+    """The part of a hidden layer that no step runs through."""
+
+    source: Source
+    rule: Rule
+    selection: Tensor
+
+    def spec(self) -> dict:
+        """Source and rule as a plain dict."""
+        return {"source": self.source.spec(), "rule": self.rule.spec()}
+
+    def get_extra_state(self) -> Tensor:
+        """spec() as JSON, in uint8: a tensor, as whoever saves, averages or ships state dicts expects."""
+        return torch.tensor(list(json.dumps(self.spec()).encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor | dict) -> None:
+        """Raises ValueError for the state of another source or rule. state: older files have a dict."""
+        if isinstance(state, Tensor):
+            state = json.loads(bytes(state.to(torch.uint8).cpu().tolist()))
+        mine = self.spec()
+        for part in ("source", "rule"):
+            for name, value in state[part].items():
+                if mine[part].get(name) != value:
+                    raise ValueError(
+                        f"{type(self).__name__}: expected a state dict with {part} {name}={mine[part].get(name)!r}, "
+                        f"got {value!r}; hide() the model with the source and rule it was saved with"
+                    )
+        self.forget()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args, **kwargs) -> None:
+        self.source.load(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        held = next((t for t in (*self._parameters.values(), *self._buffers.values()) if t is not None), None)
+        if self.selection.is_meta and held is not None and not held.is_meta:  # assigned to a model on meta
+            self._remake(held.device)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        self.source.save(self, destination, prefix)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True):
+        """As torch's, but that own numbers stay float32; what a model on meta had no memory for is made."""
+        bias, was_meta = self._parameters.get("bias"), self.selection.is_meta
+        theirs = () if bias is None else (bias, bias.grad)
+
+        def applied(t: Tensor) -> Tensor:
+            out = fn(t)
+            return out if out.dtype == t.dtype or any(t is other for other in theirs) else t.to(out.device)
+
+        super()._apply(applied, recurse)
+        if was_meta and not self.selection.is_meta:
+            self._remake(self.selection.device)
+        return self
+
+    def _remake(self, device: torch.device) -> None:
+        """Make what no state dict holds, on a device, for the first time."""
+        self.selection = torch.zeros(4, dtype=torch.int32, device=device)
+        self.forget()
+        self.rule.remake(self)
+        self.source.remake(self)
