@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
-
-SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 
 def pytest_collection_modifyitems(items) -> None:
@@ -45,12 +42,3 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def golden() -> Path:
-    """The folder of values computed by the original systems."""
-    folder = SHARED / "golden"
-    if not folder.is_dir():
-        pytest.skip(f"the original systems' values are not at {folder}")
-    return folder

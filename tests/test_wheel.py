@@ -63,15 +63,44 @@ def test_no_library_needs_a_cpp_symbol_of_torch(wheel, tmp_path):
     assert checked
 
 
-def test_it_runs_under_another_torch(wheel, tmp_path):
-    environment = tmp_path / "venv"
+@pytest.fixture(scope="module")
+def python(tmp_path_factory) -> Path:
+    """Of an environment with the other torch and what a build asks for, and nothing else."""
+    environment = tmp_path_factory.mktemp("venv")
     venv.create(environment, with_pip=True)
-    python = environment / "bin" / "python"
-    install = [python, "-m", "pip", "install", "-q"]
-    subprocess.run([*install, f"torch=={OTHER}", "numpy"], check=True)
-    subprocess.run([*install, "--no-deps", wheel], check=True)
+    found = environment / "bin" / "python"
+    install = [found, "-m", "pip", "install", "-q", f"torch=={OTHER}", "numpy", "setuptools>=77", "wheel", "ninja"]
+    subprocess.run(install, check=True)
+    return found
+
+
+def runs(python: Path, wheel: Path, folder: Path) -> None:
+    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", wheel], check=True)
     run = subprocess.run(
-        [python, "-c", TRY.format(version=OTHER)], cwd=tmp_path, capture_output=True, text=True, check=False
+        [python, "-c", TRY.format(version=OTHER)], cwd=folder, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == ["0.5", "123"]
+
+
+def test_it_runs_under_another_torch(wheel, python, tmp_path):
+    runs(python, wheel, tmp_path)
+
+
+def test_an_sdist_builds_a_wheel_in_an_empty_environment(python, tmp_path):
+    """Of the tree's own files alone: headers, build_tools and configs are in it."""
+    made = subprocess.run(
+        [sys.executable, "setup.py", "-q", "sdist", "-d", tmp_path, "egg_info", "-e", tmp_path],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    environment = {**os.environ, "HIDDENNET_CUDA": "0", "PATH": f"{python.parent}:{os.environ['PATH']}"}
+    build = [python, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path, sdist]
+    built = subprocess.run(build, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    shipped = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".yml")}
+    assert "hiddennet/configs/digits.yml" in shipped
+    assert len(shipped) == len(list(ROOT.glob("configs/**/*.yml"))) + len(list(ROOT.glob("hiddennet/**/*.yml")))
+    runs(python, wheel, tmp_path)

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 import hiddennet.loggers  # noqa: F401  (which registers ours)
 from hiddennet import data, methods, models
 from hiddennet.config.graph import GraphSection
+from hiddennet.data.request import check_normalization
 from hiddennet.methods import Setting
 from hiddennet.registry import one_of
 from hiddennet.settings.recipe import OPTIMIZERS, SCHEDULES, ConstantSection, SgdSection, recipe_mistakes
@@ -22,6 +23,13 @@ def _device(name: str) -> str:
     if kind not in ("auto", "cpu", "cuda") or (":" in name and not (kind == "cuda" and index.isdigit())):
         raise ValueError(f"expected one of auto, cpu, cuda, cuda:N, got {name!r}")
     return name
+
+
+def _normalization(value: str | list[list[float]]) -> str | list[list[float]]:
+    try:
+        return check_normalization(value)
+    except ValueError as error:
+        raise ValueError(str(error).partition(": ")[2]) from None
 
 
 def _folder_name(name: str) -> str:
@@ -74,14 +82,17 @@ class DataSection(Section):
     augmentation: Literal["standard", "pad_resized_crop"] = Field(
         "standard", description="the data set's own, or a random resized crop from 4 pixels of padding and a flip"
     )
-    normalization: Literal["own", "imagenet"] = Field(
-        "own", description="mean and standard deviation of the data set's own images, or of ImageNet's"
+    normalization: Annotated[str | list[list[Number]], AfterValidator(_normalization)] = Field(
+        "own",
+        description="mean and standard deviation of each channel: the data set's own, imagenet, peek_a_boo_cifar10 or "
+        "_cifar100, or two lists of numbers",
     )
     validation: Number = Field(
         0.1,
         ge=0.0,
         lt=1.0,
-        description="fraction of the training set that is held out to choose the best epoch",
+        description="fraction of the training set that is held out to choose the best epoch; 0 where it is not given "
+        "and train.selection is test",
     )
     split: Literal["stratified", "permutation"] = Field(
         "stratified", description="held out: of each class in proportion, or the last of a random order"
@@ -120,7 +131,8 @@ class TrainSection(Section):
     accumulate: Positive = Field(1, description="parts that a batch is split into; same gradient, memory of one part")
     selection: Literal["validation", "test"] = Field(
         "validation",
-        description="the split whose accuracy chooses the best epoch; papers often choose on test",
+        description="the split whose accuracy chooses the best epoch; test: as most papers did, and all training "
+        "images are trained on unless data.validation says otherwise",
     )
     deterministic: bool = Field(False, description="only algorithms with reproducible bits; slower on a GPU")
     save_every: Count = place(0, description="keep a checkpoint every n epochs; 0: none")
@@ -168,6 +180,16 @@ class Config(Section):
     plugins: list[str] = place(
         [], description="modules, and .py files beside this one, that register what else may be named here"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hold_nothing_out(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Who chooses on the test images trains on all others, unless the config says otherwise."""
+        data, train = values.get("data"), values.get("train")
+        if not isinstance(data, DataSection) or not isinstance(train, TrainSection) or train.selection != "test":
+            return values
+        given = "validation" in data.model_fields_set
+        return values if given else {**values, "data": data.model_copy(update={"validation": 0.0})}
 
     @model_validator(mode="after")
     def _check(self) -> Config:

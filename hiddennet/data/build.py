@@ -15,7 +15,7 @@ import torch
 from hiddennet.registry import register
 
 from .augment import Augmentation
-from .choices import moments, of_training, parts
+from .choices import given_moments, moments, of_training, parts
 from .own import own_set
 from .request import DATA, LISTED, Request
 from .resident import ResidentLoader
@@ -131,7 +131,7 @@ def _listed(request: Request) -> Data:
     else:
         held_images = own
     size = request.image_size or LISTED_SIZE
-    mean, std = IMAGENET
+    mean, std = given_moments(request, 3) or IMAGENET
 
     def loader(images, shuffle: bool, augmented: bool) -> Loader:
         return StreamingLoader(

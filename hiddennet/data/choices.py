@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from .augment import Augmentation
-from .request import Request
-from .sets import IMAGENET, PAD_RESIZED_CROP_FLIP, Moments, SmallSet
+from .request import NORMALIZATIONS, Moments, Request
+from .sets import PAD_RESIZED_CROP_FLIP, SmallSet
 from .split import permutation, stratified, validation_count
 
 
@@ -21,17 +21,27 @@ def of_training(request: Request, entry: SmallSet) -> Augmentation:
 def moments(request: Request, entry: SmallSet, images: torch.Tensor) -> tuple[Moments, Moments]:
     """Mean and standard deviation of each channel, in [0, 1]; images: uint8 (n, C, H, W), the training images.
 
-    Raises ValueError where ImageNet's do not fit.
+    Raises ValueError where those that were asked for are of another number of channels.
     """
     channels = images.shape[1]
-    if request.normalization == "imagenet":
-        if channels != len(IMAGENET[0]):
-            raise ValueError(f"normalization: expected own for {request.name}, of {channels} channels, got 'imagenet'")
-        return IMAGENET
+    given = given_moments(request, channels)
+    if given is not None:
+        return given
     if entry.mean is None or entry.std is None:
         return measured(images)
     mean, std = (m * channels if len(m) == 1 else m for m in (entry.mean, entry.std))
     return mean, std
+
+
+def given_moments(request: Request, channels: int) -> tuple[Moments, Moments] | None:
+    """Those that were asked for by name or as numbers; None for the set's own."""
+    asked = request.normalization
+    found = NORMALIZATIONS[asked] if isinstance(asked, str) else tuple(tuple(map(float, part)) for part in asked)
+    if found is not None and len(found[0]) != channels:
+        raise ValueError(
+            f"normalization: expected own, or numbers of {channels} channel(s), for {request.name}, got {asked!r}"
+        )
+    return found
 
 
 def measured(images: torch.Tensor) -> tuple[Moments, Moments]:

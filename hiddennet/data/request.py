@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,7 +18,14 @@ from .text import TEXT
 
 DATA = REGISTRIES["data"]
 AUGMENTATIONS = ("standard", "pad_resized_crop")
-NORMALIZATIONS = ("own", "imagenet")
+Moments = tuple[float, ...]
+# mean and standard deviation of each channel, by name; own: the set's
+NORMALIZATIONS: dict[str, tuple[Moments, Moments] | None] = {
+    "own": None,
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "peek_a_boo_cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),  # of Chen et al., ICLR 2022
+    "peek_a_boo_cifar100": ((0.507, 0.487, 0.441), (0.267, 0.256, 0.276)),
+}
 LISTED = ("imagenet", "image_folder")
 _OF_A_TEXT = {"split": "stratified", "split_seed": None, "augmentation": "standard", "normalization": "own"}
 
@@ -41,7 +51,8 @@ class Request:
     imagenet, image_folder); none for digits, mnist, synthetic and a user's own. Or ``pad_resized_crop``: a random
     resized crop from 4 pixels of padding and flip (arXiv 2106.09269), not for imagenet and image_folder.
 
-    normalization: by the set's ``own`` mean and standard deviation, or by those of ``imagenet``, for 3 channels.
+    normalization: by the set's ``own`` mean and standard deviation, by those of another name of NORMALIZATIONS, or by
+    two lists of a number for each channel, as of values in [0, 1].
 
     workers: processes that read image files (threads, for tiny_imagenet's one reading). image_size: side of the images
     given; None: their own (128 for big_cifar10, 224 for imagenet and image_folder). limit: at most so many training
@@ -63,7 +74,7 @@ class Request:
     split_seed: int | None = None
     augment: bool = True
     augmentation: str = "standard"
-    normalization: str = "own"
+    normalization: str | Sequence[Sequence[float]] = "own"
     workers: int = 4
     image_size: int | None = None
     limit: int | None = None
@@ -94,7 +105,8 @@ class Request:
                 raise ValueError(f"{key}: expected it with data.name=synthetic only, got {name}")
         if self.workers < 0:
             raise ValueError(f"workers: expected 0 or more, got {self.workers}")
-        for key, known in (("split", SPLITS), ("augmentation", AUGMENTATIONS), ("normalization", NORMALIZATIONS)):
+        check_normalization(self.normalization)
+        for key, known in (("split", SPLITS), ("augmentation", AUGMENTATIONS)):
             value = getattr(self, key)
             if value not in known:
                 raise ValueError(f"{key}: expected one of {', '.join(known)}, got {value!r}")
@@ -107,3 +119,19 @@ class Request:
             raise ValueError(f"bptt: expected at least 1, got {self.bptt}")
         if self.split_seed is not None and not 0 <= self.split_seed < 2**63:
             raise ValueError(f"split_seed: expected a whole number from 0 or None, got {self.split_seed!r}")
+
+
+def check_normalization(value: Any) -> Any:
+    """Return what Request.normalization may be; raises ValueError."""
+    if isinstance(value, str) and value in NORMALIZATIONS:
+        return value
+    lists = isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2
+    if lists and all(isinstance(part, Sequence) and not isinstance(part, str) and len(part) for part in value):
+        numbers = all(type(x) in (int, float) and math.isfinite(x) for part in value for x in part)
+        if numbers and len(value[0]) == len(value[1]) and min(value[1]) > 0:
+            return value
+    known = ", ".join(NORMALIZATIONS)
+    raise ValueError(
+        f"normalization: expected one of {known}, or two lists of a number for each channel (mean, standard deviation "
+        f"above 0), got {value!r}"
+    )

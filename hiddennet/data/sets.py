@@ -17,11 +17,10 @@ from .builtin import make_synthetic, read_digits
 from .cifar import read_cifar10, read_cifar100
 from .folders import ImageList
 from .idx import read_mnist
-from .request import Request
+from .request import NORMALIZATIONS, Moments, Request
 from .roots import locate
 
-Moments = tuple[float, ...]
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET = NORMALIZATIONS["imagenet"]
 CIFAR10 = ((0.491, 0.482, 0.447), (0.247, 0.243, 0.262))
 CIFAR100 = ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
 TINY_IMAGENET = ((0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821))

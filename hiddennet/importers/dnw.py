@@ -45,8 +45,9 @@ def _read(
         density: what is kept, which the checkpoint does not hold: of MobileNet-like graphs the width (1 - prune_rate),
             of sparse ResNets the fraction of each layer (1 - prune_rate), of small graphs the fraction of all positions
             (None: 0.05, as published). Not needed where the checkpoint fixes the edges.
-        kind: one of hiddennet.nn.wiring.KINDS. "auto": edges are fixed where the checkpoint has masks, unless they
-            hold all edges (dnw_no_update), else "dnw". Sparse ResNets are "dnw", "targeted_dropout" or "complete".
+        kind: one of hiddennet.nn.wiring.KINDS. "auto": edges are fixed where the checkpoint has masks, unless these
+            hold all edges but for one in 65,536, which is what the original's dnw_no_update draws; else "dnw". Sparse
+            ResNets are "dnw", "targeted_dropout" or "complete".
         image_size: the side of the images; None: 224 with 1000 classes or of a ResNet, else 32.
         dense_first: of sparse ResNets: the first convolution keeps all weights.
 
@@ -84,19 +85,27 @@ read, convert = fit.importer(_read)
 def _graph(name: str, state: dict[str, Tensor], density: float | None, kind: str, size: int | None) -> nn.Module:
     """A network of wirings, its sizes read off the tensors."""
     masks = {key: value for key, value in state.items() if key.endswith("graph.mask")}
-    whole = all(bool((mask != 0).all()) for mask in masks.values())
-    if masks and kind == "auto":
-        kind = "dnw_no_update" if whole else "fine_tune"
-    kind = "dnw" if kind == "auto" else kind
-    if masks and kind == "random":
+    whole = bool(masks) and all(_whole(mask) for mask in masks.values())
+    if kind == "auto":
+        kind = "dnw" if not masks else "dnw_no_update" if whole else "fine_tune"
+    if kind == "random":
+        if not masks:
+            fit.refuse(name, "the masks of a random graph", "none")
         kind = "fine_tune"  # of the same fixed edges, none drawn
-    if not masks and kind == "random":
-        fit.refuse(name, "the masks of a random graph", "none")
     fixed = kind == "fine_tune" and bool(masks)
-    if masks and not fixed and not whole:
+    if masks and not fixed and not whole and kind != "dnw_no_update":
         fit.refuse(name, f"masks of all edges for kind {kind!r}", "others")
     if fixed and len(masks) < sum(key.endswith("graph.weight") for key in state):
         fit.refuse(name, "a mask of every graph", f"{len(masks)}")
+    if fixed and density is not None:
+        raise CheckpointError(
+            f"import: expected no density of {name} with fixed edges, got {density}; its masks say which are kept "
+            "(kind dnw_no_update takes the largest of them)"
+        )
+    if kind == "dnw_no_update" and masks:  # what the mask lacks is no edge, whatever its weight
+        for key, mask in masks.items():
+            weight = key.removesuffix("mask") + "weight"
+            state[weight] = state[weight] * (mask != 0)
     if name == "dnw_mobilenet":
         config = mobilenet_config(state, density, kind, size, masks if fixed else {})
     else:
@@ -109,6 +118,11 @@ def _graph(name: str, state: dict[str, Tensor], density: float | None, kind: str
         raise CheckpointError(f"import: {error}") from None
     model.architecture = _architecture(name, config, size)
     return model
+
+
+def _whole(mask: Tensor) -> bool:
+    """Whether it is the original's mask of all edges, `rand != 0`: a number in 2^24 that it draws is 0 after all."""
+    return int((mask == 0).sum()) <= mask.numel() >> 16
 
 
 def _architecture(name: str, config: Any, size: int | None) -> dict[str, Any]:

@@ -90,8 +90,12 @@ def _read(
         hide(
             model, Stored(trainable=True), lambda layer, _: Fixed(masks[layer].bool()), include=lambda n, _: n in masks
         )
-    method = "peek_a_boo" if masks else "dense"
-    return model.eval(), {"method": method, "imported": fit.facts("peek-a-boo", path, said, checkpoint, _FACTS)}
+    found = {
+        "method": "peek_a_boo" if masks else "dense",
+        "imported": fit.facts("peek-a-boo", path, said, checkpoint, _FACTS),
+        "data_options": {"normalization": _normalization(name, model)},
+    }
+    return model.eval(), found
 
 
 read, convert = fit.importer(_read)
@@ -100,6 +104,13 @@ read, convert = fit.importer(_read)
 def _without_prefix(full: str) -> str | None:
     name = full[_PREFIXES.match(full).end() :]
     return name if name in ARCHITECTURES else None
+
+
+def _normalization(name: str, model: nn.Module) -> str:
+    """Of the images that it was trained on, which are told by the script that knows the network, and its classes."""
+    if name[0].islower() or model.architecture["in_channels"] != 3:
+        return "own"
+    return {10: "peek_a_boo_cifar10", 100: "peek_a_boo_cifar100"}.get(model.architecture["num_classes"], "own")
 
 
 def _plain(state: Mapping[str, Tensor], name: str, hidden_act: str) -> dict[str, Tensor]:

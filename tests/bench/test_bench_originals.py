@@ -9,6 +9,7 @@ from torch import nn
 
 from bench import originals
 from bench.originals import KthvalueMask, SortConv2d, SortedMask
+from tests.golden import Golden
 
 CASES = ("A10", "B12ties", "C10const", "D7", "E4x3x3x3")
 # of the seeded networks: cross-entropy for labels 0..3, sum |W|, sum |S|, sum |dL/dS|, kept weights
@@ -18,7 +19,7 @@ SEEDED = {
 }
 
 
-class Golden(dict):
+class Tensors(dict):
     """The arrays of the original system; a test that asks for one that is not there is skipped."""
 
     def __missing__(self, name: str):
@@ -26,9 +27,9 @@ class Golden(dict):
 
 
 @pytest.fixture
-def values(golden):
-    with np.load(golden / "hidden_networks.npz") as file:
-        return Golden((name, torch.from_numpy(file[name])) for name in file)
+def values():
+    file = Golden("hidden_networks")
+    return Tensors((name, torch.from_numpy(file[name])) for name in file)
 
 
 def _order_matters(magnitudes: torch.Tensor) -> bool:
@@ -151,9 +152,9 @@ def test_kthvalue_layer_is_the_sort_layer_without_ties():
 
 
 @pytest.mark.parametrize("case", ["bottomk", "ties"])
-def test_sorted_strike(golden, case):
-    with np.load(golden / "rare_gems.npz") as file:
-        values = {name: torch.from_numpy(file[name]) for name in file if name.startswith(("T_", "C_"))}
+def test_sorted_strike(case):
+    file = Golden("rare_gems")
+    values = {name: torch.from_numpy(file[name]) for name in file if name.startswith(("T_", "C_"))}
     scores = values.get(f"C_{case}_scores", values["T_scores0"])
     sizes = values["T_layer_sizes"].tolist()
     flags = [torch.ones(n, dtype=torch.int32) for n in sizes]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
 from bench.originals_peek_a_boo import OriginalBop
+from tests.golden import Golden
 
 
 @pytest.mark.parametrize("name", ["readme", "fast", "tau0"])
-def test_bop(golden, name):
+def test_bop(name):
     """Weights, averages and flips of every step, in float64 as they were computed."""
-    with np.load(golden / "peekaboo.npz") as file:
-        values = {k.split("/")[2]: torch.from_numpy(file[k]) for k in file.files if k.startswith(f"bop/{name}/")}
+    file = Golden("peekaboo")
+    values = {k.split("/")[2]: torch.from_numpy(file[k]) for k in file if k.startswith(f"bop/{name}/")}
     params = [values[f"w0_{x}"].double() for x in "ab"]
     bop = OriginalBop(params, *values["hyper"].tolist())
     for step, flips in enumerate(values["flips"]):

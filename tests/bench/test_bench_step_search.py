@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,15 +10,16 @@ import hiddennet as hn
 from bench import nets, originals, originals_gem_miner, step_search
 from bench.harness import Unequal
 from bench.originals_gem_miner import GemMinerConv2d, OriginalTrainee
+from tests.golden import Golden
 
 CPU = torch.device("cpu")
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 
 
 @pytest.fixture
-def values(golden):
-    with np.load(golden / "rare_gems.npz") as file:
-        return {name: torch.from_numpy(file[name]) for name in file if name[:2] in ("A_", "G_", "L_", "T_")}
+def values():
+    file = Golden("rare_gems")
+    return {name: torch.from_numpy(file[name]) for name in file if name[:2] in ("A_", "G_", "L_", "T_")}
 
 
 def sine(shape, frequency: float, phase: float, amplitude: float = 1.0) -> torch.Tensor:

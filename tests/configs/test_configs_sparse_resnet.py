@@ -13,6 +13,7 @@ from hiddennet.analysis import layer_report, total
 from hiddennet.optim.optimizers import groups
 from hiddennet.train.build import build_model
 from tests.configs.shipped import configs, points_of
+from tests.golden import Golden
 
 SINGLES = configs("papers/dnw/sparse_resnet/")
 IMAGENET = (1000, 3, 224)
@@ -27,17 +28,8 @@ def on_meta(resolved) -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def values(golden):
-    return np.load(golden / "dnw.npz")
-
-
-@pytest.fixture(scope="module")
-def golden():
-    from tests.conftest import SHARED
-
-    if not (SHARED / "golden" / "dnw.npz").is_file():
-        pytest.skip(f"no golden values at {SHARED / 'golden' / 'dnw.npz'}")
-    return SHARED / "golden"
+def values():
+    return Golden("dnw")
 
 
 @pytest.fixture(scope="module")

@@ -141,13 +141,26 @@ def test_imagenets_normalisation(cifar10):
     torch.testing.assert_close(image.double(), (pixels - mean) / std, rtol=1e-5, atol=1e-5)
 
 
+def test_other_numbers_to_normalise_by(cifar10):
+    moments = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+    named, given = cifar10(normalization="peek_a_boo_cifar10"), cifar10(normalization=[*map(list, moments)])
+    assert (named.mean, named.std) == (given.mean, given.std) == moments
+    assert torch.equal(next(iter(named.test))[0], next(iter(given.test))[0])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"split": "random"}, "split: expected one of stratified, permutation, got 'random'"),
         ({"augmentation": "autoaugment"}, "augmentation: expected one of standard, pad_resized_crop"),
         ({"normalization": "none"}, "normalization: expected one of own, imagenet"),
-        ({"normalization": "imagenet", "in_channels": 1}, "expected own for synthetic, of 1 channels, got 'imagenet'"),
+        (
+            {"normalization": "imagenet", "in_channels": 1},
+            r"expected own, or numbers of 1 channel\(s\), for synthetic, got 'imagenet'",
+        ),
+        ({"normalization": [[0.5], [0.0]], "in_channels": 1}, "standard deviation above 0"),
+        ({"normalization": [[0.5, 0.5], [1.0]]}, "two lists of a number for each channel"),
+        ({"normalization": [[0.5], [0.5]]}, r"numbers of 3 channel\(s\), for synthetic, got \[\[0.5\], \[0.5\]\]"),
         ({"split_seed": -1}, "split_seed: expected a whole number from 0 or None, got -1"),
         ({"name": "imagenet", "augmentation": "pad_resized_crop"}, "augmentation: expected standard for imagenet"),
     ],

@@ -62,7 +62,7 @@ def test_what_it_is_told_and_what_it_says(own):
     assert (str(told["root"]), told["seed"], told["image_size"]) == ("somewhere", 3, 5)
     assert (found.mean, found.std, found.num_classes, found.image_size) == ((0.5,), (0.25,), 9, 5)
     assert found.augmentation.pad == 1 and not own(read, augment=False).augmentation
-    with pytest.raises(ValueError, match="normalization: expected own for mine, of 1 channels"):
+    with pytest.raises(ValueError, match=r"normalization: expected own, or numbers of 1 channel\(s\), for mine"):
         own(read, normalization="imagenet")
 
 

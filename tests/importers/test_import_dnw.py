@@ -6,9 +6,7 @@ import os
 import sys
 import types
 from collections import OrderedDict
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -18,10 +16,9 @@ from hiddennet.importers.checkpoint import CheckpointError, Inert, read_checkpoi
 from hiddennet.importers.dnw import read
 from hiddennet.models import dnw
 from hiddennet.nn.wiring import wirings
+from tests.golden import Golden
 from tests.importers.original_dnw import same_logits, save, small, theirs
 from tests.importers.test_import_checkpoint import Payload
-
-GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "dnw.npz"
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +86,29 @@ def test_kinds(tmp_path, name, kind):
     if fixed:
         with pytest.raises(CheckpointError, match="masks of all edges for kind 'dnw', got others"):
             read(tmp_path / "in.pt", kind="dnw", density=0.3)
+        with pytest.raises(CheckpointError, match=r"no density of dnw_\w+ with fixed edges, got 0.3"):
+            read(tmp_path / "in.pt", density=0.3)
+
+
+def test_a_mask_of_all_edges_that_drew_an_exact_zero(tmp_path):
+    """The original's `rand != 0` of 640 000 positions lacks one in four draws of a hundred."""
+    torch.manual_seed(0)
+    model = dnw.StaticGraph(dnw.StaticConfig(kind="dnw_no_update", density=0.05, nodes=800, compat=True))
+    state = theirs(model.eval())
+    weight = state["module.graph.weight"]
+    lost = int(weight.abs().argmax())
+    state["module.graph.mask"] = torch.ones_like(weight)
+    state["module.graph.mask"].view(-1)[lost] = 0
+    path = save(tmp_path / "in.pt", state)
+    for kind in ("auto", "dnw_no_update"):
+        found = read(path, kind=kind, density=0.05)
+        assert found.config.kind == "dnw_no_update" and found.graph.edges == 32_000
+        assert not bool(found.graph.mask().flatten()[lost]) and int(found.graph.mask().sum()) == 32_000
+    assert read(path, kind="fine_tune").graph.edges == 639_999
+    state["module.graph.mask"].view(-1)[:5000] = 0  # a mask that fixes edges, unless one says otherwise
+    path = save(tmp_path / "in.pt", state)
+    assert read(path).config.kind == "fine_tune"
+    assert read(path, kind="dnw_no_update", density=0.05).graph.edges == 32_000
 
 
 def test_the_published_size_of_small_graphs_is_the_default(tmp_path):
@@ -99,16 +119,12 @@ def test_the_published_size_of_small_graphs_is_the_default(tmp_path):
     same_logits(found, model.eval(), torch.randn(2, 3, 32, 32))
 
 
-@pytest.mark.skipif(not GOLDEN.exists(), reason="the golden values lie beside a development checkout alone")
 @pytest.mark.parametrize("prefix, density", [("B", 0.4), ("G/p0.3", 0.7), ("G/p0.6", 0.4), ("G/p0.65", 0.35)])
 def test_what_the_original_computed(tmp_path, prefix, density):
-    with np.load(GOLDEN) as golden:
-        start = f"{prefix}/param/"
-        state = {key.removeprefix(start): torch.as_tensor(golden[key]) for key in golden.files if key.startswith(start)}
-        if not state:
-            pytest.skip(f"{prefix} is kept aside, for acceptance checks")
-        batch, key = torch.as_tensor(golden[f"{prefix}/x"]), "logits_train" if prefix == "B" else "logits_eval"
-        want = torch.as_tensor(golden[f"{prefix}/{key}"])
+    golden = Golden("dnw")
+    state = {key: torch.as_tensor(value) for key, value in golden.below(f"{prefix}/param/").items()}
+    batch, key = torch.as_tensor(golden[f"{prefix}/x"]), "logits_train" if prefix == "B" else "logits_eval"
+    want = torch.as_tensor(golden[f"{prefix}/{key}"])
     model = read(save(tmp_path / "in.pt", state, layout="bare"), density=density, image_size=16).double()
     if prefix == "B":
         model.train()

@@ -9,6 +9,8 @@ import hiddennet as hn
 from hiddennet import artifact, cli
 from hiddennet.importers.checkpoint import CheckpointError
 from hiddennet.importers.peek_a_boo import ARCHITECTURES, convert, read
+from hiddennet.registry import REGISTRIES
+from hiddennet.train.evaluate import evaluate
 from tests.importers.original_peek_a_boo import Network, effective, save_cifar, save_imagenet, save_pruned, state_of
 
 
@@ -52,6 +54,7 @@ def test_cifar(tmp_path, arch, prefix, width, parallel):
         "epoch": 179,
         "acc": 92.5,
     }
+    assert header["metadata"]["data_options"] == {"normalization": "peek_a_boo_cifar10"}
 
 
 @pytest.mark.parametrize(("arch", "prefix"), [("resnet18", "psg_"), ("resnet50", "")])
@@ -193,6 +196,21 @@ def test_an_arch_that_the_file_contradicts(tmp_path):
         CheckpointError, match="expected a checkpoint of resnet18 in .*, got one that says psg_resnet50"
     ):
         read(path, "resnet18")
+
+
+def test_an_imported_network_is_evaluated_on_images_normalised_as_it_was_trained(tmp_path, monkeypatch):
+    """The original divides CIFAR-10's colours by smaller deviations than the set's own."""
+    draw = torch.Generator().manual_seed(0)
+    pixels, labels = torch.randint(256, (64, 3, 32, 32), generator=draw, dtype=torch.uint8), torch.arange(64) % 10
+    monkeypatch.setitem(REGISTRIES["data"]._things, "colours", lambda: ((pixels, labels), (pixels, labels)))
+    torch.manual_seed(0)
+    model = convert(save_cifar(tmp_path / "ckpt.pth", state_of("ResNet20")), "ResNet20", tmp_path / "out")
+    mean, deviation = (
+        torch.tensor(part).view(1, 3, 1, 1) for part in ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+    )
+    with torch.no_grad():
+        want = torch.nn.functional.cross_entropy(model((pixels / 255 - mean) / deviation), labels)
+    assert evaluate(str(tmp_path / "out"), data_name="colours")["scores"].loss == pytest.approx(float(want), rel=1e-5)
 
 
 def test_from_the_command_line(tmp_path, capsys):

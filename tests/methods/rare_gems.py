@@ -6,22 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from torch import nn
 
 from hiddennet import config, methods
 from hiddennet.methods import Method
+from tests.golden import Golden
 
-GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "rare_gems.npz"
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 
 def golden() -> Any:
-    """The golden arrays; skips the test where there are none."""
-    if not GOLDEN.is_file():
-        pytest.skip(f"no golden values at {GOLDEN}")
-    return np.load(GOLDEN)
+    """The golden arrays."""
+    return Golden("rare_gems")
 
 
 def fill(shape: tuple[int, ...], f: float, p: float, amp: float = 1.0) -> torch.Tensor:

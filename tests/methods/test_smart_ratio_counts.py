@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +10,8 @@ import torch
 
 from hiddennet import models
 from hiddennet.methods.smart_ratio_counts import RESNET20_SIZES, keep_counts, keep_ratios
+from tests.golden import Golden
 
-GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden" / "rare_gems.npz"
 CASE = re.compile(r"(E_sr(\d)_(.+)_(0\.\d+)_)K")
 # the original's names: ours, classes
 NETWORKS = {
@@ -29,10 +28,8 @@ NETWORKS = {
 
 @pytest.fixture(scope="module")
 def golden():
-    if not GOLDEN.is_file():
-        pytest.skip(f"no stored values at {GOLDEN}")
-    with np.load(GOLDEN) as stored:
-        return {key: stored[key] for key in stored.files if key.startswith(("E_", "R_resnet20_layer_density_SR"))}
+    stored = Golden("rare_gems")
+    return {key: stored[key] for key in stored if key.startswith(("E_", "R_resnet20_layer_density_SR"))}
 
 
 def sizes(name, classes):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hiddennet.methods.strike import prune_rate, strike_out
+from tests.golden import Golden
 
 SHAPES = (  # of the network the original's values were computed on: convolutions, then 1x1 ones
     (4, 3, 3, 3),
@@ -28,9 +29,8 @@ HOW = {
 
 
 @pytest.fixture
-def values(golden):
-    with np.load(golden / "rare_gems.npz") as file:
-        return {name: file[name] for name in file}
+def values():
+    return Golden("rare_gems")
 
 
 def _layers(flat: np.ndarray) -> list[torch.Tensor]:

@@ -205,7 +205,8 @@ def test_the_workspace_is_used_again():
         assert again._space is None
         torch.testing.assert_close(again(x), compact(x), rtol=0, atol=0)
     assert compact(x[:0]).shape == (0, 5)
-    assert compact(x[:1])[0].tolist() == compact(x)[0].tolist()
+    # torch's classifier of one image may sum in another order than that of four
+    torch.testing.assert_close(compact(x[:1])[0], compact(x)[0], rtol=0, atol=1e-6)
 
 
 def test_all_images_at_once_as_on_a_gpu(monkeypatch):

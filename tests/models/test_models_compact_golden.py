@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
 import hiddennet as hn
 from hiddennet.models.dnw import MobileNetConfig, MobileNetGraph, from_original
+from tests.golden import Golden
 
-GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden" / "dnw.npz"
-pytestmark = pytest.mark.skipif(not GOLDEN.exists(), reason="the golden values lie beside a development checkout alone")
 RATES = ("0.3", "0.6", "0.65", "0.8")
 STAGES = ((4, 6, 1, 1), (6, 8, 2, 2), (8, 10, 2, 3))
 
 
 @pytest.fixture(scope="module")
 def golden():
-    with np.load(GOLDEN) as found:
-        return {key: found[key] for key in found.files}
+    return Golden("dnw")
 
 
 def array(golden, key):
-    if key not in golden:
-        pytest.skip(f"{key} is kept aside, for acceptance checks")
     return torch.as_tensor(golden[key])
 
 
 def tiny(golden, rate):
     prefix = f"G/p{rate}/param/"
-    if not any(key.startswith(prefix) for key in golden):
-        pytest.skip(f"{prefix}* is kept aside, for acceptance checks")
     config = MobileNetConfig(width=1 - float(rate), compat=True, stages=STAGES, num_classes=5, image_size=16)
     model = MobileNetGraph(config).double()
-    state = {key.removeprefix(prefix): torch.as_tensor(golden[key]) for key in golden if key.startswith(prefix)}
+    state = {key: torch.as_tensor(value) for key, value in golden.below(prefix).items()}
     model.load_state_dict(from_original(model, state))
     return model.eval()
 

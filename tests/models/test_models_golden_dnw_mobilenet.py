@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from hiddennet import models
 from hiddennet.models.dnw import MobileNetConfig, MobileNetGraph, from_original, original_name
+from tests.golden import Golden
 from tests.importers.original_dnw import to_original
 
-GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden" / "dnw.npz"
-pytestmark = pytest.mark.skipif(not GOLDEN.exists(), reason="the golden values lie beside a development checkout alone")
 TINY = {"num_classes": 5, "image_size": 16, "stages": ((4, 6, 1, 1), (6, 8, 2, 2), (8, 10, 2, 3)), "compat": True}
 APPS = {  # width, small, kind
     "mobilenetv1_dnw_small_x15": (0.15, True, "dnw"),
@@ -30,13 +27,10 @@ APPS = {  # width, small, kind
 
 @pytest.fixture(scope="module")
 def golden():
-    with np.load(GOLDEN) as found:
-        return {key: found[key] for key in found.files}
+    return Golden("dnw")
 
 
 def array(golden, key):
-    if key not in golden:
-        pytest.skip(f"{key} is kept aside, for acceptance checks")
     return torch.as_tensor(golden[key])
 
 
@@ -44,10 +38,7 @@ def array(golden, key):
 def net(request, golden):
     """The tiny network of a prune rate with its golden state, in float64, and where its values are."""
     prefix = f"G/p{request.param}"
-    state = {key.removeprefix(f"{prefix}/param/"): golden[key] for key in golden if key.startswith(f"{prefix}/param/")}
-    if not state:
-        pytest.skip(f"{prefix}/param/* is kept aside, for acceptance checks")
-    state = {name: torch.as_tensor(value) for name, value in state.items()}
+    state = {name: torch.as_tensor(value) for name, value in golden.below(f"{prefix}/param/").items()}
     model = MobileNetGraph(MobileNetConfig(width=float(1 - Decimal(request.param)), **TINY)).double()
     model.load_state_dict(from_original(model, {f"module.{name}": value for name, value in state.items()}))
     written = to_original(model)

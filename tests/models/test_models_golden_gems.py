@@ -6,7 +6,6 @@ The layers are filled by closed formulas in module order, so the architecture al
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from hiddennet import models
+from tests.golden import Golden
 
-GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden" / "rare_gems.npz"
 # the original's name: ours, classes, side of the images
 NETWORKS = {
     "resnet20": ("resnet20", 10, 32),
@@ -51,12 +50,8 @@ def filled(layer, number):
 
 @pytest.mark.parametrize("original", NETWORKS)
 def test_the_original(original):
-    if not GOLDEN.is_file():
-        pytest.skip(f"no stored values at {GOLDEN}")
-    with np.load(GOLDEN) as stored:
-        golden = {part: stored[f"L_{original}_{part}"] for part in PARTS if f"L_{original}_{part}" in stored}
-    if len(golden) < len(PARTS):
-        pytest.skip(f"no values of {original} in {GOLDEN}")
+    stored = Golden("rare_gems")
+    golden = {part: stored[f"L_{original}_{part}"] for part in PARTS}
     name, classes, side = NETWORKS[original]
     model = models.build(name, num_classes=classes, image_size=side, batch_norm="non_affine")
     layers = list(models.prunable(model).values())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -11,15 +9,12 @@ from torch import nn
 
 import hiddennet as hn
 from hiddennet import ops
-
-GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "rare_gems.npz"
+from tests.golden import Golden
 
 
 @pytest.fixture(scope="module")
 def golden():
-    if not GOLDEN.is_file():
-        pytest.skip(f"no golden values at {GOLDEN}")
-    return np.load(GOLDEN)
+    return Golden("rare_gems")
 
 
 def layer_of(golden, rule) -> nn.Module:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import hiddennet as hn
+from tests.golden import Golden
 from tests.reference import random as reference
-
-GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "dnw.npz"
 
 
 def linear(weight: torch.Tensor, rule, layer: int = 0) -> hn.HiddenLinear:
@@ -95,9 +91,7 @@ def test_as_many_are_dropped_as_asked_and_others_each_time(drop):
 
 def test_the_original_but_for_the_sign_that_it_loses():
     """The original computes with |w|: its values are ours without their sign, its gradients ours times the sign."""
-    if not GOLDEN.is_file():
-        pytest.skip(f"no golden values at {GOLDEN}")
-    values = np.load(GOLDEN)
+    values = Golden("dnw")
     weight = torch.from_numpy(values["F/weight"]).float()
     layer = linear(weight, hn.TargetedDropout(0.5, 0.5)).eval()
     effective = layer.effective_weight()

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
 import hiddennet as hn
 from hiddennet.nn.edges import original_random_edges
+from tests.golden import Golden
 
-GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "dnw.npz"
-pytestmark = pytest.mark.skipif(not GOLDEN.exists(), reason="the golden values lie beside a development checkout alone")
 DTYPES = [torch.float64, torch.float32]
 
 
 @pytest.fixture(scope="module")
 def golden():
-    with np.load(GOLDEN) as found:
-        return {key: found[key] for key in found.files}
+    return Golden("dnw")
 
 
 def array(golden, key, dtype=None):
-    if key not in golden:
-        pytest.skip(f"{key} is kept aside, for acceptance checks")
     return torch.as_tensor(golden[key], dtype=dtype)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 
-import numpy as np
 import pytest
 import torch
 
 from hiddennet import ops
 from tests import reference
 from tests.checks import assert_equal, assert_no_worse_than
+from tests.golden import Golden
 
 SHAPES = ((1, 1), (5, 7), (43, 3), (8, 3, 3, 3), (16, 8, 1, 1), (33, 17, 3, 3), (130, 300))
 RULES = ("all", "magnitude", "value", "bits", "sampled", "expectation")
@@ -279,8 +279,8 @@ def test_sampled_draws_follow_their_probability(device):
         assert abs(rate - p) < 5 * (p * (1 - p) / scores.numel()) ** 0.5
 
 
-def test_original_values(golden):
-    values = np.load(golden / "hidden_networks.npz")
+def test_original_values():
+    values = Golden("hidden_networks")
     tensor = lambda name: torch.from_numpy(values[name])  # noqa: E731
     for case in ("conv3x3", "conv1x1"):
         _, _, _, stride, padding, density = values[f"{case}_hyper"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch.testing import assert_close
 from hiddennet import ops
 from hiddennet.nn.activated import BOUND, activated
 from hiddennet.ops import PSGConfig
+from tests.golden import Golden
 from tests.reference import psg as oracle
 
 TIGHT = {"rtol": 1e-10, "atol": 1e-13}
@@ -19,23 +19,21 @@ BITS = (1, 2, 4, 8, 16)
 
 
 class Values:
-    """Arrays of one file, as float64; one that is not there skips the test by its name."""
+    """The original's arrays as float64."""
 
-    def __init__(self, path) -> None:
-        self.arrays = np.load(path)
+    def __init__(self) -> None:
+        self.arrays = Golden("peekaboo")
 
     def __contains__(self, name: str) -> bool:
-        return name in self.arrays.files
+        return name in self.arrays
 
     def __call__(self, name: str) -> Tensor:
-        if name not in self.arrays.files:
-            pytest.skip(f"{name} is kept aside")
         return torch.from_numpy(self.arrays[name]).double()
 
 
 @pytest.fixture
-def values(golden) -> Values:
-    return Values(golden / "peekaboo.npz")
+def values() -> Values:
+    return Values()
 
 
 @pytest.mark.parametrize("bits", BITS)

@@ -7,7 +7,6 @@ import io
 import math
 import pickle
 
-import numpy as np
 import pytest
 import torch
 
@@ -15,16 +14,17 @@ import hiddennet as hn
 from hiddennet import ops, optim
 from tests import reference
 from tests.checks import assert_equal
+from tests.golden import Golden
 
 SHAPES = ((40, 7), (12, 5, 3, 3), (9,))
 TRACES = ("readme", "fast", "mid", "tau0")
 
 
 @pytest.mark.parametrize("name", TRACES)
-def test_the_originals_trace(device, golden, name):
+def test_the_originals_trace(device, name):
     """Flips of every step and signs exactly, averages to float32's precision; the rate decays where theirs did."""
-    with np.load(golden / "peekaboo.npz") as file:
-        arrays = {k.split("/")[2]: file[k] for k in file.files if k.startswith(f"bop/{name}/")}
+    file = Golden("peekaboo")
+    arrays = {k.split("/")[2]: file[k] for k in file if k.startswith(f"bop/{name}/")}
     wanted = ["hyper", "decay_after_steps", "decay_ratio", "flips", "ar_used"]
     wanted += [f"{what}_{x}" for what in ("w0", "g", "w", "m", "weight_flips") for x in "ab"]
     missing = [key for key in wanted if key not in arrays]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet.pruning import densities, prune, steps
+from tests.golden import Golden
 from tests.pruning.net import golden_net
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -38,7 +39,7 @@ RUNS = {
 }
 
 
-class Golden(dict):
+class Tensors(dict):
     """The original's arrays; a test that asks for one that is not there is skipped."""
 
     def __missing__(self, name: str) -> Tensor:
@@ -46,16 +47,16 @@ class Golden(dict):
 
 
 @pytest.fixture
-def values(golden) -> Golden:
-    with np.load(golden / "peekaboo.npz") as file:
-        return Golden((name, torch.from_numpy(file[name])) for name in file if name.startswith(("prune/", "rn20/")))
+def values() -> Tensors:
+    file = Golden("peekaboo")
+    return Tensors((name, torch.from_numpy(file[name])) for name in file if name.startswith(("prune/", "rn20/")))
 
 
-def _batches(values: Golden, size: int) -> list[tuple[Tensor, Tensor]]:
+def _batches(values: Tensors, size: int) -> list[tuple[Tensor, Tensor]]:
     return list(zip(values["prune/x"].split(size), values["prune/t"].split(size), strict=True))
 
 
-def _unbatched(values: Golden, name: str) -> list[tuple[Tensor, Tensor]]:
+def _unbatched(values: Tensors, name: str) -> list[tuple[Tensor, Tensor]]:
     return _batches(values, 4 if name.endswith("bs4") else 8)
 
 

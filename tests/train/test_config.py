@@ -11,6 +11,8 @@ from hiddennet.config import ConfigError
 from hiddennet.config.load import variants
 from hiddennet.config.reference import reference
 from hiddennet.config.schema import Config
+from hiddennet.data.order import Order
+from hiddennet.data.split import validation_count
 from hiddennet.settings import yaml
 
 MISTAKES = [
@@ -27,7 +29,7 @@ MISTAKES = [
     ("method=edge_popup", "method: expected a map of keys, got 'edge_popup'"),
     ("model.name=conv44", "got 'conv44'; did you mean 'conv4'?"),
     ("model.width=-1", "model.width: expected a number, above 0, got -1"),
-    ("data.name=cifar", "data.name: expected one of digits, mnist"),
+    ("data.name=cifar", "data.name: expected one of big_cifar10, cifar10"),
     ("data.batch_size=32.5", "data.batch_size: expected a whole number, at least 1, got 32.5"),
     ("data.validation=1.0", "data.validation: expected a number, at least 0 and below 1, got 1.0"),
     ("data.augment=yes", "data.augment: expected true or false, got 'yes'"),
@@ -48,6 +50,16 @@ MISTAKES = [
     ("seed=-1", "seed: expected a whole number, at least 0"),
     ("name=a/b", "name: expected a file name without '/', got 'a/b'"),
 ]
+
+
+def test_choosing_on_the_test_images_leaves_all_others_to_train_on():
+    """As the papers did: 391 steps of CIFAR-10's 50 000 images, and not 352 of 45 000."""
+    papers = config.load("cifar10-conv4", ["train.selection=test"])
+    assert papers.data.validation == 0.0
+    held = validation_count(papers.data.validation, 50_000)
+    assert Order(50_000 - held, papers.data.batch_size, True, 0).num_batches == 391
+    assert config.load("cifar10-conv4", ["train.selection=test", "data.validation=0.1"]).data.validation == 0.1
+    assert config.load("cifar10-conv4").data.validation == 0.1
 
 
 @pytest.mark.parametrize("override, words", MISTAKES)

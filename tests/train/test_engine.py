@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,6 +17,7 @@ from hiddennet.train.folder import RunError, RunFolder
 from hiddennet.train.machine import autocast_dtype, choose_device, use_channels_last
 from hiddennet.train.ranks import Ranks
 from hiddennet.train.scores import Meter
+from tests.golden import Golden
 
 CPU = torch.device("cpu")
 
@@ -54,8 +54,8 @@ def test_a_short_last_batch_is_a_mean_over_its_own_images(make):
         torch.testing.assert_close(got.grad, want.grad)
 
 
-def test_label_smoothing_is_the_originals(make, golden):
-    values = np.load(golden / "hidden_networks.npz")
+def test_label_smoothing_is_the_originals(make):
+    values = Golden("hidden_networks")
     logits = torch.from_numpy(values["ls_logits"])
     labels = torch.from_numpy(values["ls_targets"])
     for smoothing, want in zip(values["ls_smoothing"], values["ls_loss"], strict=True):

@@ -14,6 +14,7 @@ from hiddennet.train.engine import Engine
 from hiddennet.train.mixup import Mixed, Mixup
 from hiddennet.train.ranks import Ranks
 from hiddennet.train.scores import Meter
+from tests.golden import Golden
 from tests.train.test_engine import engine_and_batch
 
 CPU = torch.device("cpu")
@@ -26,8 +27,8 @@ def loss_of(make, smoothing: float, logits: np.ndarray, targets: np.ndarray) -> 
     return float(engine._loss_sum(torch.from_numpy(logits), torch.from_numpy(targets))) / len(logits)
 
 
-def test_losses_are_the_originals(make, golden):
-    values = np.load(golden / "dnw.npz")
+def test_losses_are_the_originals(make):
+    values = Golden("dnw")
     logits, labels = values["J/ls_logits"], values["J/ls_target"]
     assert loss_of(make, 0.1, logits, labels) == pytest.approx(float(values["J/label_smoothing_0.1"]), rel=1e-6)
     assert loss_of(make, 0.0, logits, labels) == pytest.approx(float(values["J/ce"]), rel=1e-6)

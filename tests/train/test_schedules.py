@@ -12,6 +12,7 @@ from hiddennet.settings.recipe import SCHEDULES, Clock, ScheduleSection
 from hiddennet.train import experiment
 from hiddennet.train.engine import Engine
 from hiddennet.train.folder import RunFolder
+from tests.golden import Golden
 
 
 def section(name: str, warmup_epochs: int = 0, **more) -> ScheduleSection:
@@ -30,16 +31,16 @@ def learning_rate(schedule, lr, epoch, epochs, history=(), *, iteration=0, itera
         ("lr_const_warm3", section("constant", 3), None),
     ],
 )
-def test_the_originals_tables(golden, array, schedule, lr):
-    want = np.load(golden / "hidden_networks.npz")[array]
+def test_the_originals_tables(array, schedule, lr):
+    want = Golden("hidden_networks")[array]
     top = lr if lr is not None else float(want[-1])
     got = [learning_rate(schedule, top, epoch, len(want)) for epoch in range(len(want))]
     np.testing.assert_allclose(got, want, rtol=1e-12)
 
 
 @pytest.mark.parametrize("epochs, milestones", [(100, [50, 80]), (150, [80, 120]), (200, [100, 150]), (88, [44, 58])])
-def test_the_rare_gems_tables(golden, epochs, milestones):
-    values = np.load(golden / "rare_gems.npz")
+def test_the_rare_gems_tables(epochs, milestones):
+    values = Golden("rare_gems")
     schedules = {
         "cosine": section("cosine"),
         "constant": section("constant"),
@@ -50,8 +51,8 @@ def test_the_rare_gems_tables(golden, epochs, milestones):
         np.testing.assert_allclose(got, values[f"J_{name}_lr_{epochs}"], rtol=1e-5, atol=1e-8)
 
 
-def test_the_tables_of_neural_wirings(golden):
-    values = np.load(golden / "dnw.npz")
+def test_the_tables_of_neural_wirings():
+    values = Golden("dnw")
     by_epoch = {
         "J/cosine_warm_lr_0.256_w5_e100": (section("cosine", 5), 0.256, range(100), 100),
         "I/multistep_80_120": (
@@ -83,7 +84,7 @@ def test_warm_up_alone_by_iteration():
     assert got == [0.25, 0.5, 0.75, 1.0]
 
 
-def test_a_run_by_iteration_steps_with_the_tables_rates(make, golden, monkeypatch):
+def test_a_run_by_iteration_steps_with_the_tables_rates(make, monkeypatch):
     """Four steps an epoch, three epochs: the rate each step is taken with; the row of an epoch has its first."""
     used, step = [], Engine.step
 
@@ -95,7 +96,7 @@ def test_a_run_by_iteration_steps_with_the_tables_rates(make, golden, monkeypatc
     changes = ("schedule.name=cosine", "schedule.by=iteration", "train.epochs=3", "data.batch_size=45")
     config = make(*changes, "optimizer.lr=0.1")
     experiment.run(config)
-    want = np.load(golden / "dnw.npz")["I/cosine_epochs3_len4_lr_used"]
+    want = Golden("dnw")["I/cosine_epochs3_len4_lr_used"]
     np.testing.assert_allclose(used, want, rtol=1e-12, atol=1e-17)
     with open(RunFolder.of(config).metrics, newline="") as file:
         rates = [float(row["lr"]) for row in csv.DictReader(file)]
