@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from pydantic import Field
 from torch import nn
 
@@ -74,6 +75,19 @@ class GemMiner(Hc):
 
     def before_evaluation(self, model: nn.Module, epoch: int) -> list[str]:
         return self._strike(model) if self._due_at_the_end(epoch) else []
+
+    def on_epoch_end(self, model: nn.Module, epoch: int) -> dict[str, float]:
+        """As the original counts: densities of an epoch that ends in striking out are those after it."""
+        if self.section.strike_at == "start" or not self._due(epoch + 1):
+            return super().on_epoch_end(model, epoch)
+        layers = self.rounded(model).values()
+        flags = [layer.flags.clone() for layer in layers]  # struck out when the next epoch starts
+        self._strike(model)
+        found = {**super().on_epoch_end(model, epoch), "density": self.density(model)}
+        with torch.no_grad():
+            for layer, before in zip(layers, flags, strict=True):
+                layer.flags.copy_(before)
+        return found
 
     def _strike(self, model: nn.Module) -> list[str]:
         layers = {name: layer for name, layer in self.rounded(model).items() if name in self.counted}
