@@ -46,7 +46,7 @@ class Agreement(Method):
         hn.hide(
             model,
             source=lambda name, _: hn.Stored(trainable=True, layer=number[name]),
-            rule=lambda _, layer: hn.Fixed(torch.ones_like(layer.stored, dtype=torch.bool)),
+            rule=lambda _, layer: hn.Fixed(torch.ones_like(layer.weight, dtype=torch.bool)),
             exclude=lambda name, _: name in dense,
         )
         learn(model)

@@ -56,7 +56,7 @@ class GradualMagnitude(Method):
             exclude=lambda name, _: name in dense,
         )
         learn(model)
-        shapes = {name: tuple(layer.stored_shape) for name, layer in hidden_layers(model).items()}
+        shapes = {name: tuple(layer.weight_shape) for name, layer in hidden_layers(model).items()}
         self.targets = layer_densities(section.densities, shapes, section.density)
         return model
 
@@ -80,7 +80,7 @@ class GradualMagnitude(Method):
             return
         share = self.pruned_share(step)
         for name, layer in hidden_layers(model).items():
-            kept = kept_count(layer.stored_shape.numel(), 1.0 - share * (1.0 - self.targets[name]))
+            kept = kept_count(layer.weight_shape.numel(), 1.0 - share * (1.0 - self.targets[name]))
             largest = torch.where(layer.mask(), layer.stored.abs(), -1.0)
             layer.mask_bits.copy_(ops.pack_mask(ops.topk_mask(largest, kept)))
 

@@ -63,7 +63,7 @@ class Set(RandomMask):
         """What weights that are not kept are ranked by to be grown: float32, not negative."""
         number = step // self.section.period
         return ops.generate_weight(
-            tuple(layer.stored_shape),
+            tuple(layer.weight_shape),
             "uniform",
             seed=self.seed,
             layer=layer.source.layer,

@@ -47,7 +47,7 @@ def ours(state: dict[str, Tensor], masks: dict[str, Tensor], x: Tensor, labels: 
         include=["c1", "c2"],
     )
     hn.psg(model, PSGConfig(8, 16, 1e-7), signed=["c1"], include=["c1", "c2"])
-    signs = [model.c1.weight, model.c2.weight]
+    signs = [model.c1.stored, model.c2.stored]
     bop = optim.Bop(signs, RATE, THRESHOLD)
     own = {id(p) for p in signs}
     rest = [p for p in model.parameters() if id(p) not in own]

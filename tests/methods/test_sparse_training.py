@@ -75,10 +75,10 @@ class Watched:
         def before_update(method, model, step):
             due = method.fraction(step)
             layers = hn.hidden_layers(model)
-            old = {n: (m.mask(), m.weight.detach().clone(), m.weight.grad.clone()) for n, m in layers.items()}
+            old = {n: (m.mask(), m.stored.detach().clone(), m.stored.grad.clone()) for n, m in layers.items()}
             original(method, model, step)
             if due:
-                new = {n: (m.mask(), m.weight.detach().clone()) for n, m in layers.items()}
+                new = {n: (m.mask(), m.stored.detach().clone()) for n, m in layers.items()}
                 assert all(p.grad is None for p in model.parameters())
                 self.changes.append((step, due, old, new))
             else:
