@@ -89,7 +89,7 @@ class Product(Frozen):
 
     @property
     def edges(self) -> Edges:
-        return Edges(self.starts, sources_of(self.sources), self.values, self.n_sources)
+        return Edges(self.starts, sources_of(self.sources), self.values, self.n_sources, _packed=True)
 
     @property
     def n_edges(self) -> int:

@@ -51,12 +51,20 @@ def _pool(name: str, part: Any) -> Pool:
         if len(images) != len(labels) or not len(images):
             raise ValueError(f"data {name!r}: expected a label for each image, got {len(labels)} for {len(images)}")
         _check(name, images[0])
-        return Pool(labels.long().numpy(), lambda indices: images[torch.from_numpy(indices)])
+        return Pool(_labels(name, labels), lambda indices: images[torch.from_numpy(indices)])
     labels = getattr(part, "targets", None)
     labels = [part[i][1] for i in range(len(part))] if labels is None else labels
     if not len(labels):
         raise ValueError(f"data {name!r}: expected images in each part, got none")
-    return Pool(np.asarray(labels, dtype=np.int64), lambda indices: _stacked(name, part, indices))
+    return Pool(_labels(name, labels), lambda indices: _stacked(name, part, indices))
+
+
+def _labels(name: str, labels: Any) -> np.ndarray:
+    """int64 (n,), of whole numbers alone: 0.9 is no class 0."""
+    found = np.asarray(labels)
+    if found.dtype.kind not in "iu" or found.ndim != 1 or (found.dtype.kind == "u" and found.max() > 2**62):
+        raise ValueError(f"data {name!r}: expected a whole number for each label, got {found.dtype} {found.shape}")
+    return found.astype(np.int64)
 
 
 def _stacked(name: str, dataset: Any, indices: np.ndarray) -> torch.Tensor:

@@ -74,7 +74,7 @@ class EdgeLists:
         for a, b, c, d in blocks.spans:
             found = pack_edges(weight[a:b, c:d])
             sources = (found.sources.int() + c).to(found.sources.dtype) if c else found.sources
-            self.received.append(Edges(found.starts, sources, found.values, n_sources))
+            self.received.append(Edges(found.starts, sources, found.values, n_sources, _packed=True))
 
     @property
     def density(self) -> float:
@@ -90,7 +90,7 @@ class EdgeLists:
             before += edges.n_edges
         sources = torch.cat([edges.sources for edges in self.received])
         values = torch.cat([edges.values for edges in self.received])
-        turned = Edges(torch.cat(starts), sources, values, self.received[0].n_sources).transposed
+        turned = Edges(torch.cat(starts), sources, values, self.received[0].n_sources, _packed=True).transposed
         return [turned.destinations(a, b) for a, b in self.blocks.columns]
 
 

@@ -263,6 +263,9 @@ class Wiring(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Run all edges at once: z [batch, n_sources] or [batch, n_sources, H, W] to n_destinations channels."""
+        if not isinstance(z, Tensor) or not z.is_floating_point() or z.is_nested:
+            got = f"one of {z.dtype}" if isinstance(z, Tensor) else type(z).__name__
+            raise TypeError(f"Wiring: expected a dense tensor of floating point, got {got}")
         if z.dim() not in (2, 4) or z.shape[1] != self.n_sources:
             raise ValueError(
                 f"Wiring: expected [batch, {self.n_sources}] or [batch, {self.n_sources}, H, W], got {tuple(z.shape)}"

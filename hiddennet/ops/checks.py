@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 MAX_ELEMENTS = 2**31 - 4096  # csrc/base/tensor.h: 32-bit indices
+MAX_GEOMETRY = 2**29  # csrc/base/conv_args.h: sums of a few fit 32 bits
 ORDERS = ("magnitude", "value")
 
 
@@ -19,8 +20,9 @@ def check_tensor(op: str, name: str, value: object, *, dtypes: Sequence[torch.dt
         allowed = " or ".join(str(d).removeprefix("torch.") for d in dtypes)
         got = str(value.dtype).removeprefix("torch.")
         raise TypeError(f"{op}: expected {name} of dtype {allowed}, got {got}; convert it with .to(...)")
-    if value.layout is not torch.strided:
-        raise TypeError(f"{op}: expected a dense {name}, got layout {value.layout}; use .to_dense()")
+    if value.layout is not torch.strided or value.is_nested:
+        got = "a nested one" if value.is_nested else f"layout {value.layout}"
+        raise TypeError(f"{op}: expected a dense {name}, got {got}; use .to_dense() or .to_padded_tensor(0)")
     if value.device.type not in ("cpu", "cuda", "meta"):
         raise ValueError(f"{op}: expected {name} on cpu or cuda, got {value.device}")
     if value.numel() > MAX_ELEMENTS:
@@ -48,6 +50,15 @@ def check_choice(op: str, name: str, value: object, allowed: Sequence[str]) -> s
     if value not in allowed:
         raise ValueError(f"{op}: expected {name} to be {' or '.join(map(repr, allowed))}, got {value!r}")
     return value
+
+
+def check_geometry(op: str, stride: object, padding: object, dilation: object) -> None:
+    """Numbers of a convolution, each a pair or the name of a padding, small enough for every library below."""
+    for name, pair, least in (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)):
+        if isinstance(pair, str):
+            continue
+        if len(pair) != 2 or not all(isinstance(n, int) and least <= n <= MAX_GEOMETRY for n in pair):
+            raise ValueError(f"{op}: expected {name} to be two ints in [{least}, 2^29], got {tuple(pair)}")
 
 
 def check_counts(owner: str, counts: Mapping[str, int]) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
-from hiddennet.ops.checks import check_plane, check_same_device, check_tensor
+from hiddennet.ops.checks import check_geometry, check_plane, check_same_device, check_tensor
 
 _forward = torch.ops.hiddennet.magnitude_conv.default
 _backward = torch.ops.hiddennet.magnitude_conv_backward_.default
@@ -51,9 +51,7 @@ def _check(op: str, x: Tensor, shape: Sequence[int], stride: Pair, padding: Pair
         )
     if x.numel() == 0 or min(shape) < 1:
         raise ValueError(f"{op}: expected x and weight that are not empty, got {tuple(x.shape)} and {tuple(shape)}")
-    for name, pair, least in (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)):
-        if len(pair) != 2 or not all(isinstance(n, int) and n >= least for n in pair):
-            raise ValueError(f"{op}: expected {name} to be two ints >= {least}, got {pair!r}")
+    check_geometry(op, stride, padding, dilation)
     if min(_output_size(x, shape, stride, padding, dilation)) < 1:
         raise ValueError(f"{op}: expected an image at least as large as the kernel, got {tuple(x.shape)}")
 

@@ -143,6 +143,23 @@ class Mask:
         check_tensor("Mask.scored", "flags", flags, dtypes=(torch.uint8,))
         return cls("scored", torch.zeros(4, dtype=torch.int32, device=flags.device), bits=flags)
 
+    def check(self, op: str, n: int) -> None:
+        """Refuse parts that do not fit each other or n weights: TypeError, ValueError in the name of `op`."""
+        check_choice(op, "the mask's kind", self.kind, tuple(CODES))
+        size = (n + 7) // 8
+        wanted = [("selection", self.selection, torch.int32, (4,))]
+        if self.kind in ("bits", "rounded", "scored"):
+            wanted.append(("bits", self.bits, torch.uint8, (size,)))
+        if self.kind == "sampled" or self.step is not None:
+            wanted.append(("step", self.step, torch.int64, (1,)))
+        for name, t, dtype, shape in wanted:
+            check_tensor(op, f"the mask's {name}", t, dtypes=(dtype,))
+            check_same_device(op, f"the mask's {name}", t, "its selection", self.selection)
+            if t.numel() != shape[0] or not t.is_contiguous():
+                raise ValueError(
+                    f"{op}: expected the mask's {name} of shape {shape} for {n} weights, got {tuple(t.shape)}"
+                )
+
     @property
     def reads_scores(self) -> bool:
         """Whether the effective weight depends on scores, or they get a gradient."""

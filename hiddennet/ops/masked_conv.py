@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
-from hiddennet.ops.checks import check_choice
+from hiddennet.ops.checks import check_choice, check_geometry
 from hiddennet.ops.mask import Mask
 from hiddennet.ops.masked_weight import (
     DTYPE_CODES,
@@ -111,6 +111,8 @@ def compute_dtype(op: str | None, x: Tensor) -> torch.dtype:
 
     op: raises TypeError in its name where the ops do not have the dtype.
     """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{op or 'autocast'}: expected an input that is a Tensor, got {type(x).__name__}")
     dtype, device = x.dtype, x.device.type
     if device != "meta" and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
@@ -133,13 +135,17 @@ def _check_plan(op: str, plan: str, x: Tensor, shape: Sequence[int], stride, pad
 def conv2d(x: Tensor, weight: MaskedWeight, bias, stride, padding, dilation, groups: int, plan: str | None) -> Tensor:
     """masked_conv2d without the checks of its parts: for layers. stride, padding, dilation: pairs, or a name."""
     op, shape = "masked_conv2d", weight.shape
+    dtype = compute_dtype(op, x)
+    if x.layout is not torch.strided or x.is_nested:
+        raise TypeError(f"{op}: expected a dense input, got a nested one or layout {x.layout}; use .to_dense()")
+    check_geometry(op, stride, padding, dilation)
     if plan is None:
         plan = default_plan(x, shape, stride, padding, dilation, groups)
     else:
         _check_plan(op, plan, x, shape, stride, padding, groups)
     if plan == "implicit_gemm":
         return _implicit_gemm(x, weight, bias, (stride, padding, dilation))
-    made = effective_weight(weight, compute_dtype(op, x))
+    made = effective_weight(weight, dtype)
     if plan == "matmul":
         return F.linear(x.flatten(1), made.flatten(1), bias)[:, :, None, None]
     return F.conv2d(x, made, bias, stride, padding, dilation, groups)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hiddennet.ops.checks import check_same_device, check_tensor
+from hiddennet.ops.checks import check_geometry, check_same_device, check_tensor
 from hiddennet.ops.code_gradient import LINEAR, Geometry
 from hiddennet.ops.masked_conv import _pair, compute_dtype, is_matmul
 from hiddennet.ops.masked_weight import MaskedWeight
@@ -35,6 +35,7 @@ def _geometry(x: Tensor, shape, stride, padding, dilation, groups: int) -> tuple
             x = F.pad(x, (0, total[1] % 2, 0, total[0] % 2))
         padding = [t // 2 for t in total]
     padding = _pair(padding)
+    check_geometry("psg_conv2d", stride, padding, dilation)
     if is_matmul(x, shape, stride, padding, groups):
         return x.flatten(1), LINEAR
     return x, (stride, padding, dilation, groups)
@@ -107,6 +108,7 @@ def psg_conv2d(
     op = "psg_conv2d"
     _check(op, x, weight, bias, config, input_signed, 4)
     if not _learns(x, weight, bias):
+        check_geometry(op, _pair(stride), padding if isinstance(padding, str) else _pair(padding), _pair(dilation))
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     if x.dim() == 3:
         numbers = (stride, padding, dilation, groups)

@@ -54,7 +54,7 @@ def check_bits(op: str, name: str, bits: object) -> int:
 def range_of(x: Tensor, over: str) -> Tensor:
     """The range M without checks: one element ("sample_mean", "tensor"), or [O, 1, ..., 1] ("channel")."""
     if over == "channel":
-        return x.abs().flatten(1).amax(1).view(-1, *(1,) * (x.dim() - 1)) if x.numel() else x.new_zeros(())
+        return x.abs().reshape(len(x), -1).amax(1).view(-1, *(1,) * (x.dim() - 1)) if x.numel() else x.new_zeros(())
     if x.dtype in FUSED:
         return _code_range(dense(x), over == "sample_mean" and x.dim() > 1)
     if x.numel() == 0:
@@ -146,6 +146,8 @@ def quantize(
     op = "quantize"
     check_tensor(op, "x", x, dtypes=(*FUSED, torch.float64))
     check_bits(op, "bits", bits)
+    if not isinstance(signed, bool) or not isinstance(dequantize, bool):
+        raise TypeError(f"{op}: expected signed and dequantize to be bools, got {signed!r} and {dequantize!r}")
     if maximum is None:
         if bits == EXACT_BITS:
             return x

@@ -21,7 +21,7 @@ from hiddennet.ops.checks import (
     dense,
     is_channels_last,
 )
-from hiddennet.ops.mask import Mask
+from hiddennet.ops.mask import SCORELESS, Mask
 
 _topk_select = torch.ops.hiddennet.topk_select.default
 _rule_mask = torch.ops.hiddennet.rule_mask.default
@@ -72,8 +72,8 @@ def topk_select(
         TypeError, ValueError: wrong dtype, empty or too large tensors, k out of range, mixed devices.
     """
     op = "topk_select"
-    if not scores:
-        raise ValueError(f"{op}: expected at least one tensor of scores, got none")
+    if isinstance(scores, Tensor) or not scores:
+        raise ValueError(f"{op}: expected a non-empty list of tensors, got {type(scores).__name__}")
     checked = [_check_scores(op, s) for s in scores]
     for s in checked[1:]:
         check_same_device(op, "scores", s, "the first layer's", checked[0])
@@ -84,6 +84,16 @@ def topk_select(
     for amount, n in zip(k, sizes, strict=True):
         check_k(op, amount, n)
     check_choice(op, "by", by, ORDERS)
+    if checked[0].is_cuda and max(sizes) >= 2**32:
+        raise ValueError(f"{op}: expected fewer than 2^32 scores in one ranking on a GPU, got {max(sizes)}")
+    if hint is not None:
+        check_tensor(op, "hint", hint, dtypes=(torch.int32,))
+        check_same_device(op, "hint", hint, "the scores", checked[0])
+        if hint.shape != (len(checked), 4) or not hint.is_contiguous():
+            raise ValueError(
+                f"{op}: expected a hint of shape ({len(checked)}, 4), contiguous, as an earlier call returned it, got "
+                f"{tuple(hint.shape)}"
+            )
     return select_rows(checked, list(k), by == "value", network_wide, hint)
 
 
@@ -94,10 +104,23 @@ def rule_mask(scores: Tensor | None, mask: Mask, shape: torch.Size, *, layer: in
         scores: float32 of `shape`, or None for masks that read none (all, bits).
         mask: see hiddennet.ops.Mask.
         layer: the layer's number in the counter of sampled masks.
+
+    Raises:
+        TypeError, ValueError: parts of the mask or scores that do not fit the shape.
     """
-    channels_last = False
+    op, channels_last = "rule_mask", False
+    if not isinstance(mask, Mask):
+        raise TypeError(f"{op}: expected mask to be a Mask, got {type(mask).__name__}")
+    mask.check(op, torch.Size(shape).numel())
+    if scores is None and mask.kind not in SCORELESS:
+        raise ValueError(f"{op}: expected scores for a mask of kind {mask.kind!r}, got None")
     if scores is not None:
-        scores = dense(check_tensor("rule_mask", "scores", scores, dtypes=(torch.float32,)).detach())
+        check_same_device(
+            op, "scores", check_tensor(op, "scores", scores, dtypes=(torch.float32,)), "the mask", mask.selection
+        )
+        if scores.shape != torch.Size(shape):
+            raise ValueError(f"{op}: expected scores of shape {tuple(shape)}, got {tuple(scores.shape)}")
+        scores = dense(scores.detach())
         channels_last = is_channels_last(scores)
     return _rule_mask(scores, mask.selection, list(shape), channels_last, *mask.arguments(), layer)
 

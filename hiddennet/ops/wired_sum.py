@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
-from hiddennet.ops.checks import check_choice, check_same_device, check_tensor
+from hiddennet.ops.checks import check_choice, check_counts, check_same_device, check_tensor
 
 _wired_sum = torch.ops.hiddennet.wired_sum.default
 _wired_sum_into = torch.ops.hiddennet.wired_sum_.default
@@ -56,6 +56,7 @@ class Edges:
     """The edges of a wiring by destination: those of v are [starts[v], starts[v + 1]) of sources and values.
 
     Made by `pack_edges` once for a weight (an optimiser's step, an evaluation) and good for any number of sums.
+    Of lists made by hand kinds and sizes are checked, on a CPU what is in them, too: TypeError, ValueError.
     """
 
     starts: Tensor  # int32 [n_destinations + 1]
@@ -63,6 +64,11 @@ class Edges:
     values: Tensor  # float32 [n_edges]
     n_sources: int
     _kept: dict[str, Edges] = field(default_factory=dict, repr=False)
+    _packed: bool = field(default=False, repr=False)  # made here, of a weight
+
+    def __post_init__(self) -> None:
+        if not self._packed:
+            _check_lists(self)
 
     @property
     def n_destinations(self) -> int:
@@ -100,7 +106,32 @@ class Edges:
         if starts.device.type == "cpu":  # else the host would wait for the device: the whole lists stay
             first, last = int(starts[0]), int(starts[-1])
             starts, sources, values = starts - first, sources[first:last], values[first:last]
-        return Edges(starts, sources, values, self.n_sources)
+        return Edges(starts, sources, values, self.n_sources, _packed=True)
+
+
+def _check_lists(edges: Edges) -> None:
+    op, starts, sources = "Edges", edges.starts, edges.sources
+    check_counts(op, {"n_sources": edges.n_sources})
+    integers, floats = (torch.int32, torch.uint16), (torch.float32,)
+    lists = {"starts": (starts, integers[:1]), "sources": (sources, integers), "values": (edges.values, floats)}
+    for name, (t, dtypes) in lists.items():
+        check_tensor(op, name, t, dtypes=dtypes)
+        check_same_device(op, name, t, "starts", starts)
+        if t.dim() != 1 or not t.is_contiguous():
+            raise ValueError(f"{op}: expected {name} of one dimension, contiguous, got shape {tuple(t.shape)}")
+    if not len(starts) or len(sources) != len(edges.values):
+        raise ValueError(
+            f"{op}: expected starts of a number more than destinations and as many sources as values, got "
+            f"{len(starts)}, {len(sources)} and {len(edges.values)}"
+        )
+    if starts.device.type != "cpu":
+        return
+    if int(starts[0]) < 0 or int(starts[-1]) > len(sources) or bool((starts.diff() < 0).any()):
+        raise ValueError(f"{op}: expected starts that do not descend, in [0, {len(sources)}], got others")
+    if len(sources) and not 0 <= int(sources.int().min()) <= int(sources.int().max()) < edges.n_sources:
+        raise ValueError(
+            f"{op}: expected sources in [0, {edges.n_sources}), got others; the edges are of another wiring"
+        )
 
 
 def _transposed(edges: Edges) -> Edges:
@@ -112,7 +143,7 @@ def _transposed(edges: Edges) -> Edges:
     nodes = torch.arange(edges.n_sources + 1, dtype=torch.int32, device=source.device)
     starts = torch.searchsorted(ordered.int(), nodes, out_int32=True)
     destination = torch.where(outside, 0, destination)
-    return Edges(starts, destination[order].int(), edges.values[order], edges.n_destinations)
+    return Edges(starts, destination[order].int(), edges.values[order], edges.n_destinations, _packed=True)
 
 
 def pack_edges(weight: Tensor, n_edges: int | None = None) -> Edges:
@@ -143,9 +174,10 @@ def pack_edges(weight: Tensor, n_edges: int | None = None) -> Edges:
         found = int(starts[-1])
         if n_edges is not None and n_edges < found:
             raise ValueError(f"{op}: expected n_edges of at least {found}, got {n_edges}; None counts them")
-        return Edges(starts, *_pack_edges(matrix, starts, found), matrix.shape[1])
+        return Edges(starts, *_pack_edges(matrix, starts, found), matrix.shape[1], _packed=True)
     sources, values = _pack_edges(matrix, starts, n_edges)
-    return Edges(starts, sources, values.masked_fill(starts[-1] > n_edges, float("nan")), matrix.shape[1])
+    values = values.masked_fill(starts[-1] > n_edges, float("nan"))
+    return Edges(starts, sources, values, matrix.shape[1], _packed=True)
 
 
 def _matrix(op: str, weight: object) -> Tensor:

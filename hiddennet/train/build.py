@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hiddennet import data, models
 from hiddennet.config import Config
@@ -53,5 +53,28 @@ def build_plain(config: Config, num_classes: int, in_channels: int, image_size: 
 
 def build_model(config: Config, num_classes: int, in_channels: int, image_size: int) -> tuple[nn.Module, Method]:
     """Return the config's model, made its method's, on the CPU, and the method."""
-    method = create(config)
-    return method.build(build_plain(config, num_classes, in_channels, image_size)), method
+    method, plain = create(config), build_plain(config, num_classes, in_channels, image_size)
+    if config.data.name not in data.TEXT:
+        _check_takes(plain, config.model.name, num_classes, (in_channels, image_size, image_size))
+    return method.build(plain), method
+
+
+def _check_takes(model: nn.Module, name: str, num_classes: int, shape: tuple[int, int, int]) -> None:
+    """Refuse a network, perhaps a user's own, that does not make a logit a class of the data's images."""
+    got, training = "", model.training
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            logits = model.eval()(torch.zeros(2, *shape))
+        if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 2 or logits.shape[1] < num_classes:
+            got = f"logits of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+    except models.dnw.NotConverged:  # of weights as drawn; training may mend it
+        pass
+    except Exception as error:
+        got = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    finally:
+        model.train(training)
+    if got:
+        raise ValueError(
+            f"model {name!r}: expected at least {num_classes} logits of each image of shape {shape}, as the data has "
+            f"them, got {got}"
+        )

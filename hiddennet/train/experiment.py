@@ -15,6 +15,7 @@ import torch
 from hiddennet import artifact
 from hiddennet.config import Config, digest
 from hiddennet.files import append_row, put_aside
+from hiddennet.settings.errors import shown
 from hiddennet.tables import named
 from hiddennet.train import checkpoint, machine
 from hiddennet.train.build import build_data, build_model
@@ -116,10 +117,10 @@ def _start_or_resume(session: Session) -> None:
         folder.start(config)
         if folder.last.is_file():
             state = checkpoint.load(folder.last)
-            if state["config"] != digest(config):
+            if state.get("config") != digest(config):
                 raise checkpoint.CheckpointError(
                     f"checkpoint: expected one of config {digest(config)} in {folder.last}, "
-                    f"got one of {state['config']}; start again with --fresh"
+                    f"got one of {shown(state.get('config'))}; start again with --fresh"
                 )
     state = ranks.share(state, session.device)
     name, epochs = config.name, session.plan.epochs

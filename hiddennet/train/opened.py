@@ -12,7 +12,7 @@ from hiddennet import methods, models
 from hiddennet.config import Config
 from hiddennet.methods import Method
 from hiddennet.registry import nearest
-from hiddennet.train import checkpoint, machine
+from hiddennet.train import checkpoint, machine, saved
 from hiddennet.train.folder import RunError, RunFolder
 
 
@@ -75,7 +75,9 @@ def open_run(where: str | Path, key: str = "run") -> OpenedRun | None:
         file = folder.best if number == len(names) - 1 else folder.stage(number)
         if not file.is_file():
             raise RunError(f"{key}: expected a run that has come to the end of its stage {stage}, got {path}")
-    model, method = restore(config, checkpoint.load(file))
+    state = checkpoint.load(file)
+    with saved.taking(state, file):
+        model, method = restore(config, state)
     return OpenedRun(folder, config, method, model, stage, folder.read_record())
 
 

@@ -15,7 +15,7 @@ from hiddennet.loggers import Metrics, of_the_run
 from hiddennet.methods import Method
 from hiddennet.nn import hidden_layers, refresh
 from hiddennet.registry import REGISTRIES
-from hiddennet.train import checkpoint, machine
+from hiddennet.train import checkpoint, machine, saved
 from hiddennet.train.console import Console
 from hiddennet.train.engine import Engine, batches
 from hiddennet.train.folder import RunError, RunFolder
@@ -98,20 +98,25 @@ class Session:
             checkpoint.save(path, self.state(full))
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go back to where a full checkpoint was written."""
-        self.progress = Progress(**state["progress"])
-        self.method.restore(state["method"])
-        self.method.remake(self.model, self.progress.stage)
-        self.model.load_state_dict(state["model"])
-        self.engine.begin_stage(self.plan.stages[self.progress.stage].optimizer)
-        if self.engine.optimizer is not None:
-            self.engine.optimizer.load_state_dict(state["optimizer"])
-        self.meter.restore(state["meter"])
-        self.engine.carry(state["carried"])
-        checkpoint.set_random_state(state["random"])
-        if self.progress.batch:
-            self._resumed_random = state["random"]
-        self.density = self.method.density(self.model)
+        """Go back to where a full checkpoint was written. Raises CheckpointError for one that no run of this config
+        writes."""
+        path = self.folder.last
+        with saved.taking(state, path, full=True):
+            saved.check_progress(state, path, self.plan, self.split)
+            self.progress = Progress(**state["progress"])
+            self.method.restore(state["method"])
+            self.method.remake(self.model, self.progress.stage)
+            self.model.load_state_dict(state["model"])
+            self.engine.begin_stage(self.plan.stages[self.progress.stage].optimizer)
+            if self.engine.optimizer is not None:
+                self.engine.optimizer.load_state_dict(state["optimizer"])
+                saved.check_optimizer(self.engine.optimizer, path)
+            self.meter.restore(state["meter"])
+            self.engine.carry(state["carried"])
+            checkpoint.set_random_state(state["random"])
+            if self.progress.batch:
+                self._resumed_random = state["random"]
+            self.density = self.method.density(self.model)
         for key, here in (("device", self.device.type), ("world", self.ranks.world)):
             if state[key] != here:
                 self.console.say(
@@ -131,7 +136,8 @@ class Session:
         """Take the weights of the best epoch."""
         state = checkpoint.load(self.folder.best) if self.ranks.first else None
         state = self.ranks.share(state, self.device)
-        self.model.load_state_dict(state["model"])
+        with saved.taking(state, self.folder.best):
+            self.model.load_state_dict(state["model"])
         refresh(self.model)
 
     # epochs

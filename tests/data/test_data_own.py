@@ -89,8 +89,28 @@ def test_torchvisions_datasets(own):
         (((arrays(4)[0], np.arange(4) - 1), arrays(4)), "expected labels from 0 to"),
         (([(arrays(1, side=6)[0][0], 0), (arrays(1, side=7)[0][0], 1)], arrays(4)), "expected images of one size"),
         (([], arrays(4)), "expected images in each part, got none"),
+        (((arrays(4)[0], np.arange(4) / 2), arrays(4)), r"expected a whole number for each label, got float64 \(4,\)"),
+        (
+            ((arrays(4)[0], np.arange(4)[:, None]), arrays(4)),
+            r"expected a whole number for each label, got int64 \(4, 1\)",
+        ),
+        (([(arrays(1)[0][0], 0.5)] * 4, arrays(4)), "expected a whole number for each label, got float64"),
+        (([(arrays(1)[0][0], "cat")] * 4, arrays(4)), "expected a whole number for each label, got <U3"),
+        (((arrays(4)[0], np.array([0, 1, -1, -100])), arrays(4)), "expected labels from 0 to"),
     ],
 )
 def test_what_is_no_data_set(own, parts, words):
     with pytest.raises(ValueError, match=words):
         own(lambda: parts, validation=0)
+
+
+@pytest.mark.parametrize("worst", [10, -1, -100])
+def test_labels_out_of_the_range_that_is_said(own, worst):
+    def read():
+        images, labels = arrays(20)
+        labels[7] = worst
+        return (images, labels), arrays(4)
+
+    read.num_classes = 10
+    with pytest.raises(ValueError, match="data 'mine': expected labels from 0 to 9, got others"):
+        own(read)

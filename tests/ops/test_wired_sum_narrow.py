@@ -39,6 +39,10 @@ def test_sources_in_two_bytes(device, name):
 
 
 def test_sources_in_two_bytes_are_checked():
-    few = Edges(torch.tensor([0, 1], dtype=torch.int32), torch.tensor([9], dtype=torch.uint16), torch.ones(1), 9)
+    starts, values = torch.tensor([0, 1], dtype=torch.int32), torch.ones(1)
+    with pytest.raises(ValueError, match=r"expected sources in \[0, 9\), got others"):
+        Edges(starts, torch.tensor([9], dtype=torch.uint16), values, 9)
+    few = Edges(starts, torch.tensor([8], dtype=torch.uint16), values, 9)
+    few.sources.fill_(9)
     with pytest.raises(RuntimeError, match=r"expected sources in \[0, 9\), got 9"):
         wired_sum(torch.ones(1, 9, 2, 2), few)

@@ -6,9 +6,11 @@ import os
 import shutil
 
 import pytest
+import torch
 
 from hiddennet import cli, config
 from hiddennet.config import ConfigError
+from hiddennet.registry import REGISTRIES
 from hiddennet.train import experiment
 from hiddennet.train.folder import RunError, RunFolder
 
@@ -98,3 +100,26 @@ def test_results_that_cannot_be_read_are_put_aside_before_the_first_step(make, t
     assert f"note: {results} could not be read" in said and said.index("note:") < said.index("run ")
     assert results.with_name("results.csv.1").read_bytes() == b"\xff\xfe"
     assert len(results.read_text().splitlines()) == 2 and not left.exists()
+
+
+class Narrow(torch.nn.Sequential):
+    """A network for images of 3 channels and 5 classes, whatever it is told."""
+
+    def __init__(self, num_classes=5):
+        super().__init__(torch.nn.Conv2d(3, num_classes, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+
+
+@pytest.mark.parametrize(
+    "build, said",
+    [
+        (lambda num_classes: Narrow(num_classes), "got RuntimeError: .*to have 3 channels"),
+        (lambda num_classes, in_channels: torch.nn.Sequential(torch.nn.Conv2d(in_channels, 5, 8), torch.nn.Flatten()),
+         r"at least 10 logits of each image of shape \(1, 8, 8\).* got logits of shape \(2, 5\)"),
+        (lambda num_classes: torch.nn.Identity(), r"got logits of shape \(2, 1, 8, 8\)"),
+    ],
+)  # fmt: skip
+def test_a_network_that_does_not_take_the_data(make, monkeypatch, build, said):
+    monkeypatch.setattr(REGISTRIES["model"], "_things", {**REGISTRIES["model"]._things, "narrow": build})
+    made = make("model={name: narrow}", "model.width=1", "method={name: dense}")
+    with pytest.raises(ValueError, match=f"model 'narrow': expected .*{said}"):
+        experiment.run(made, bar=False)

@@ -132,7 +132,7 @@ class Selector {
     const uint32_t digit_mask = digit == 2 ? 1023u : 2047u;
     const uint32_t prefix_mask = digit == 0 ? 0u : (digit == 1 ? ~0u << 21 : ~0u << 10);
     if (std::all_of(groups_.begin(), groups_.end(), [](const GroupState& g) { return g.settled; })) return;
-    std::vector<std::atomic<uint32_t>> bins(groups_.size() * kBins);
+    std::vector<std::atomic<int64_t>> bins(groups_.size() * kBins);  // a network may have more scores than 2^32
     each_chunk([](const GroupState&) { return true; },
                [&](Chunk& c, const GroupState& g) {
                  static thread_local std::vector<uint32_t> local;
@@ -143,7 +143,7 @@ class Selector {
                    if ((key & prefix_mask) == g.prefix)
                      ++local[size_t(i % kHistograms) * kBins + (key >> shift & digit_mask)];
                  }
-                 std::atomic<uint32_t>* to = bins.data() + size_t(p_.segments[c.segment].group) * kBins;
+                 std::atomic<int64_t>* to = bins.data() + size_t(p_.segments[c.segment].group) * kBins;
                  for (int b = 0; b < kBins; ++b) {
                    uint32_t sum = 0;
                    for (int h = 0; h < kHistograms; ++h) sum += local[size_t(h * kBins + b)];
@@ -153,7 +153,7 @@ class Selector {
     for (size_t i = 0; i < groups_.size(); ++i) {
       GroupState& g = groups_[i];
       if (g.settled) continue;
-      const std::atomic<uint32_t>* of = bins.data() + i * kBins;
+      const std::atomic<int64_t>* of = bins.data() + i * kBins;
       int b = 0;
       while (g.below + of[b] <= g.rank) g.below += of[b++];
       g.prefix |= uint32_t(b) << shift;

@@ -20,6 +20,9 @@ std::vector<SelectGroup> make_groups(const std::vector<SelectSegment>& segments,
   }
   for (const SelectGroup& g : groups) {
     HN_CHECK(g.k >= 0 && g.k <= g.n, kOp, ": expected k in [0, ", g.n, "], got ", g.k);
+#if defined(HN_CUDA)
+    HN_CHECK(g.n < int64_t(1) << 32, kOp, ": expected fewer than 2^32 scores in one ranking on a GPU, got ", g.n);
+#endif
   }
   return groups;
 }
