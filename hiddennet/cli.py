@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
 
 from hiddennet import compare, plugins, run
@@ -137,7 +138,11 @@ def _import(arguments: argparse.Namespace) -> int:
             )
     path = arguments.output
     importer = importlib.import_module(f"hiddennet.importers.{module}")
-    importer.convert(arguments.file, arguments.arch, path, **given)
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always")
+        importer.convert(arguments.file, arguments.arch, path, **given)
+    for note in notes:
+        print(f"note: {note.message}", file=sys.stderr)
     sizes = artifact.sizes(path)
     print(f"{path}: {sizes['artifact_bytes']:,} bytes, {sizes['hidden_weights']:,} hidden weights")
     return 0

@@ -14,6 +14,7 @@ FLOORS = [
     "_version registry files tables trace plugins",
     "settings container loggers _load",
     "ops",
+    "header",
     "nn optim",
     "models analysis data",
     "pruning compaction",

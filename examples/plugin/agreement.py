@@ -46,11 +46,11 @@ class Agreement(Method):
         hn.hide(
             model,
             source=lambda name, _: hn.Stored(trainable=True, layer=number[name]),
-            rule=lambda _, layer: hn.Fixed(torch.ones_like(layer.weight, dtype=torch.bool)),
+            rule=lambda _, layer: hn.Fixed(torch.ones_like(layer.stored, dtype=torch.bool)),
             exclude=lambda name, _: name in dense,
         )
         learn(model)
-        self.average = {name: torch.zeros_like(layer.weight) for name, layer in hn.hidden_layers(model).items()}
+        self.average = {name: torch.zeros_like(layer.stored) for name, layer in hn.hidden_layers(model).items()}
         return model
 
     def begin(self, model: nn.Module) -> list[str]:
@@ -61,13 +61,13 @@ class Agreement(Method):
     @torch.no_grad()
     def before_update(self, model: nn.Module, step: int) -> None:
         for name, layer in hn.hidden_layers(model).items():
-            self.average[name].lerp_(layer.weight.grad.sign(), 1 - self.section.memory)
+            self.average[name].lerp_(layer.stored.grad.sign(), 1 - self.section.memory)
 
     @torch.no_grad()
     def on_epoch_start(self, model: nn.Module, epoch: int) -> list[str]:
         if epoch:
             for name, layer in hn.hidden_layers(model).items():
-                ranked = (layer.weight * self.average[name]).abs().contiguous()
+                ranked = (layer.stored * self.average[name]).abs().contiguous()
                 set_mask(layer, hn.ops.topk_mask(ranked, max(1, round(self.section.density * ranked.numel()))))
         return []
 

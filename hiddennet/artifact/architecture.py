@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from hiddennet.artifact.layers import kind, shape_of
@@ -30,11 +31,13 @@ def check_architecture(model: nn.Module, layers: list[dict[str, Any]], state: di
                 f"{kind(module)} of shape {shape_of(module)}",
             )
     expected = _dense_state(model, {entry["name"] for entry in layers})
-    for key, shape in expected.items():
+    for key, (shape, dtype) in expected.items():
         if key not in state:
             _refuse(f"no {key}", f"one of shape {shape}")
         if tuple(state[key].shape) != shape:
             _refuse(f"{key} of shape {tuple(state[key].shape)}", f"shape {shape}")
+        if state[key].dtype != dtype and not (state[key].is_floating_point() and dtype.is_floating_point):
+            _refuse(f"{key} of {state[key].dtype}", f"{dtype}")
     for key, tensor in sorted(state.items()):
         if key not in expected:
             _refuse(f"{key} of shape {tuple(tensor.shape)}", "no such tensor")
@@ -50,8 +53,8 @@ def _can_hide(module: nn.Module) -> bool:
     return hideable(module) or isinstance(module, (HiddenMixin, Wiring))
 
 
-def _dense_state(model: nn.Module, hidden: set[str]) -> dict[str, tuple[int, ...]]:
-    """Shapes of what the state dict holds when the layers named in `hidden`, and no others, are."""
+def _dense_state(model: nn.Module, hidden: set[str]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Shapes and dtypes of what the state dict holds when the layers named in `hidden`, and no others, are."""
     modules = {id(model.get_submodule(name)) for name in hidden}
     shapes = {}
     for key, value in model.state_dict().items():
@@ -59,9 +62,9 @@ def _dense_state(model: nn.Module, hidden: set[str]) -> dict[str, tuple[int, ...
         module = model.get_submodule(owner)
         if not isinstance(value, Tensor) or (id(module) in modules and leaf == "weight"):
             continue
-        if leaf == "bias" or not isinstance(module, (HiddenMixin, Wiring)):
-            shapes[key] = tuple(value.shape)
+        if leaf in getattr(module, "plain_names", ()) or not isinstance(module, (HiddenMixin, Wiring)):
+            shapes[key] = tuple(value.shape), value.dtype
     for name, layer in hidden_layers(model).items():
         if name not in hidden:
-            shapes[f"{name}.weight"] = tuple(layer.weight_shape)
+            shapes[f"{name}.weight"] = tuple(layer.weight_shape), torch.float32
     return shapes

@@ -74,6 +74,14 @@ class Streams:
             )
         return tensor[start : start + count]
 
+    def check_end(self) -> None:
+        """Refuse numbers that no layer has taken."""
+        for name, parts in self.parts.items():
+            if self.position[name] != parts[0].numel():
+                raise ArtifactError(
+                    f"artifact: expected {self.position[name]} numbers in {name}, got {parts[0].numel()}"
+                )
+
 
 @dataclass
 class Restored:
@@ -140,7 +148,7 @@ def encode_wiring(name: str, wiring: Wiring, mask: Tensor, streams: Streams) -> 
 def decode_wiring(entry: dict[str, Any], streams: Streams) -> tuple[Tensor, Tensor]:
     """The kept edges (bool) and the weights of a wiring: of encode_wiring."""
     mask = _mask(entry, streams)
-    return mask, _spread(entry, mask, take_values(entry["weights"], entry["kept"], streams.take))
+    return mask, _spread(mask, take_values(entry["weights"], entry["kept"], streams.take))
 
 
 def decode(entry: dict[str, Any], streams: Streams) -> Restored:
@@ -160,20 +168,21 @@ def decode(entry: dict[str, Any], streams: Streams) -> Restored:
     drawn_from = entry.get("drawn_from", entry["source"])["kind"]
     source = REGISTRIES["source"].get(drawn_from, Stored)  # without its plugin a source ships plain values
     values = source.received(entry, mask, streams.take)
-    weight = values.clone() if mask is None else _spread(entry, mask, values)
+    weight = values.clone() if mask is None else _spread(mask, values)
     return Restored(Stored(weight.view(shape), **spec, trainable=entry["trainable"]), rule, scores)
 
 
 def _mask(entry: dict[str, Any], streams: Streams) -> Tensor:
     shape = tuple(entry["shape"])
-    return ops.unpack_mask(streams.take("mask_bits", (math.prod(shape) + 7) // 8), shape)
-
-
-def _spread(entry: dict[str, Any], mask: Tensor, values: Tensor) -> Tensor:
-    """The values at the mask's places, 0 elsewhere."""
+    mask = ops.unpack_mask(streams.take("mask_bits", (math.prod(shape) + 7) // 8), shape)
     count = int(mask.count_nonzero())
     if count != entry["kept"]:
         raise ArtifactError(
             f"artifact: expected {entry['kept']} weights revealed in layer {entry['name']}, got {count}"
         )
+    return mask
+
+
+def _spread(mask: Tensor, values: Tensor) -> Tensor:
+    """The values at the mask's places, 0 elsewhere."""
     return torch.zeros(mask.shape).masked_scatter_(mask, values)

@@ -8,9 +8,12 @@ weight * sigmoid(score); one evaluated by a fixed draw keeps that draw as a mask
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import math
 import os
 import platform
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -76,8 +79,9 @@ def export(model: nn.Module, path: str | os.PathLike, *, metadata: dict[str, Any
         "layers": layers,
         "metadata": facts,
     }
-    tensors = {_STATE + key: tensor for key, tensor in state.items()}
-    file.write(path, header, {**streams.tensors(), **tensors})
+    tensors = {**streams.tensors(), **{_STATE + key: tensor for key, tensor in state.items()}}
+    _check_header(header, tensors, path)
+    file.write(path, header, tensors)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -112,7 +116,7 @@ def load(path: str | os.PathLike, model: nn.Module | None = None) -> nn.Module:
         ArtifactError (a ValueError): the file is missing, damaged, of a newer format or of another
             architecture. The given model is changed only when everything fits.
     """
-    header, tensors = file.read(path)
+    header, tensors = _read(path)
     if header.get("kind") == "compact":
         return _compact(path, header, tensors, model)
     try:
@@ -123,25 +127,60 @@ def load(path: str | os.PathLike, model: nn.Module | None = None) -> nn.Module:
                 graphs[entry["name"]] = decode_wiring(entry, streams)
             else:
                 layers[entry["name"]] = decode(entry, streams)
+        streams.check_end()
         state = {key.removeprefix(_STATE): tensor for key, tensor in tensors.items()}
         if model is None:
             model = _build(header, state)
         open_attention(model, layers.keys())
         check_architecture(model, header["layers"], state)
+        with _all_or_nothing(model):
+            _reveal(model, layers)
+            for name, (mask, weight) in graphs.items():
+                model.get_submodule(name).fix(mask, weight)
+            model.load_state_dict(state, strict=False)  # complete: check_architecture compared every key
     except ArtifactError:
         if model is not None:
             close_attention(model)
         raise
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
+    except Exception as error:  # what a header can say wrongly is answered with many types
+        reason = str(error).strip().partition("\n")[0]
         raise ArtifactError(
             f"artifact: expected a complete header in {path}, got one that cannot be used "
-            f"({type(error).__name__}: {error}); export it again"
+            f"({type(error).__name__}: {reason}); export it again"
         ) from None
-    _reveal(model, layers)
-    for name, (mask, weight) in graphs.items():
-        model.get_submodule(name).fix(mask, weight)
-    model.load_state_dict(state, strict=False)  # complete: check_architecture compared every key
     return model.eval()
+
+
+def _read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors of a file, the header checked key by key."""
+    header, tensors = file.read(path)
+    _check_header(header, tensors, path)
+    return header, tensors
+
+
+def _check_header(header: dict[str, Any], tensors: dict[str, Tensor], path: str | os.PathLike) -> None:
+    from hiddennet.header import check  # pydantic, which `import hiddennet` does without
+
+    check(header, tensors, path)
+
+
+@contextlib.contextmanager
+def _all_or_nothing(model: nn.Module) -> Iterator[None]:
+    """On an error the modules are what they were; what their tensors hold is changed last, by load_state_dict."""
+    held = (dict, list, set)
+    before = [
+        (module, type(module), {k: copy.copy(v) if isinstance(v, held) else v for k, v in vars(module).items()})
+        for module in model.modules()
+    ]
+    learned = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        yield
+    except BaseException:
+        for module, kind, state in before:
+            module.__class__, module.__dict__ = kind, state
+        for parameter, requires_grad in learned:
+            parameter.requires_grad_(requires_grad)
+        raise
 
 
 def _compact(
@@ -159,7 +198,7 @@ def _compact(
 
 def read_header(path: str | os.PathLike) -> dict[str, Any]:
     """The header of the artifact at `path` (layers, method, versions), checked as by load()."""
-    return file.read(path)[0]
+    return _read(path)[0]
 
 
 def sizes(path: str | os.PathLike) -> dict[str, float]:
@@ -185,7 +224,8 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     state = {}
     for key, value in model.state_dict().items():
         owner, _, leaf = key.rpartition(".")
-        if isinstance(model.get_submodule(owner), (HiddenMixin, Wiring)) and leaf != "bias":
+        module = model.get_submodule(owner)
+        if isinstance(module, (HiddenMixin, Wiring)) and leaf not in getattr(module, "plain_names", ()):
             continue
         if not isinstance(value, Tensor):
             raise TypeError(
@@ -212,14 +252,22 @@ def _build(header: dict[str, Any], state: dict[str, Tensor]) -> nn.Module:
             "make the model and call load(path, model)"
         )
     try:
+        with torch.device("meta"):  # asks for no memory; compared before one that does is made
+            check_architecture(_with_biases(models.build(**arguments), state), header["layers"], state)
         with skip_init():
-            model = models.build(**arguments)
+            return _with_biases(models.build(**arguments), state)
+    except ArtifactError:
+        raise
     except ValueError as error:
         raise ArtifactError(f"artifact: the model cannot be built: {error}") from None
+
+
+def _with_biases(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
+    """The model with the biases that the state has besides its own: it was imported from where it had some."""
     for name, module in model.named_modules():
         bias = state.get(f"{name}.bias")
         if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is None and bias is not None:
-            module.bias = nn.Parameter(torch.empty_like(bias))  # imported from where it had one
+            module.bias = nn.Parameter(torch.empty_like(bias, device=module.weight.device))
     return model
 
 

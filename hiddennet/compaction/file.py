@@ -80,6 +80,9 @@ def restore(path: str | os.PathLike, header: dict[str, Any], tensors: dict[str, 
     """The compact network of a file's header and tensors, as `load`."""
     if header.get("kind") != FORMAT:
         raise ArtifactError(f"artifact: expected a compact network in {path}, got another artifact; use hiddennet.load")
+    from hiddennet.header import check
+
+    check(header, tensors, path)
     try:
         for name, entry in header["products"].items():
             stored = {key: tensors.pop(f"{name}.{key}") for key in _stored_keys(entry)}
@@ -88,10 +91,10 @@ def restore(path: str | os.PathLike, header: dict[str, Any], tensors: dict[str, 
         model = _NETWORKS[spec["network"]](spec, tensors)
         if model.state_dict().keys() != tensors.keys():
             raise ValueError(f"unknown tensors {sorted(tensors.keys() - model.state_dict().keys())[:3]}")
-    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # what a header can say wrongly is answered with many types
         raise ArtifactError(
             f"artifact: expected a complete compact network in {path}, got one that cannot be used "
-            f"({type(error).__name__}: {error}); export it again"
+            f"({type(error).__name__}: {str(error).strip().partition(chr(10))[0]}); export it again"
         ) from None
     model.architecture = header["model"]
     return model

@@ -18,7 +18,6 @@ here; `load` merges and finds.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +62,11 @@ def spellings(name: str) -> Iterator[tuple[str, str]]:
 def document(file: Path, extending: Path | None = None) -> dict[str, Any]:
     """The map in a file. Raises ConfigError where there is none; `extending` is the file that asks for it."""
     try:
-        found = _parsed(file.read_text(encoding="utf-8"))
+        found = yaml.read(file)
     except FileNotFoundError:
         asking, key = (file, "") if extending is None else (extending, "extends: ")
         raise ConfigError(str(asking), [f"{key}expected a file at {file}, got none"]) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError(str(file), [f"expected a readable text file, got {error}"]) from None
     except pyyaml.YAMLError as error:
         text = " ".join(str(error).split())
@@ -77,11 +76,6 @@ def document(file: Path, extending: Path | None = None) -> dict[str, Any]:
     if not isinstance(found, Mapping):
         raise ConfigError(str(file), [f"expected a map of keys, got {found!r:.60}"])
     return dict(found)
-
-
-@lru_cache(maxsize=256)
-def _parsed(text: str) -> Any:  # a sweep reads the file of its variants once a point and more
-    return yaml.parse(text)
 
 
 def names(file: Path, kind: str | None = None) -> list[str]:

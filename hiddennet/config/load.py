@@ -14,7 +14,7 @@ from hiddennet.config import families
 from hiddennet.config.schema import Config, Mistakes
 from hiddennet.registry import nearest, one_of
 from hiddennet.settings import yaml
-from hiddennet.settings.errors import ConfigError, explain, unknown_key
+from hiddennet.settings.errors import ConfigError, explain, shown, unknown_key
 from hiddennet.settings.section import Section, Sections
 
 
@@ -110,10 +110,14 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any], *, leave: bool = Tru
             continue
         variants = Config.sections.get(key)
         name = value.get("name", old.get("name"))
-        if leave and isinstance(variants, Sections) and name in variants and name != old.get("name"):
+        if leave and isinstance(variants, Sections) and _known(name, variants) and name != old.get("name"):
             old = {k: v for k, v in old.items() if k in variants[name].model_fields}
         merged[key] = merge(old, value, leave=leave)
     return merged
+
+
+def _known(name: Any, sections: Sections) -> bool:
+    return isinstance(name, str) and name in sections
 
 
 def overrides_document(overrides: Iterable[str]) -> dict[str, Any]:
@@ -236,12 +240,12 @@ def _section(path: str, kinds: Any, default: Any, value: Any, mistakes: list[str
     kinds: the section's class, or Sections by `name`; default: what the section is where the config has none.
     """
     if not isinstance(value, Mapping):
-        mistakes.append(f"{path}: expected a map of keys, got {value!r}")
+        mistakes.append(f"{path}: expected a map of keys, got {shown(value)}")
         return None
     section, title = kinds, path
     if isinstance(kinds, Sections):
         name = value.get("name", getattr(default, "name", None))
-        if name not in kinds:
+        if not _known(name, kinds):
             got = "none" if name is None else repr(name)
             mistakes.append(f"{path}.name: expected {one_of(kinds)}, got {got}{nearest(name, kinds)}")
             return None

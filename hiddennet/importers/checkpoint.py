@@ -12,6 +12,8 @@ import os
 import pickle
 import re
 import struct
+import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -73,12 +75,21 @@ def read_checkpoint(path: str | os.PathLike, *, inert: Sequence[str] = ()) -> An
     inert: names ("module.Class") of classes whose objects come back as an Inert each, whatever they hold; the classes
     themselves are neither imported nor called.
 
-    Raises CheckpointError when the file is missing, is no checkpoint, or names anything but
-    tensors, numbers and plain containers.
+    Warns of a file in torch's old format, which has no checksums.
+
+    Raises CheckpointError when the file is missing, damaged, no checkpoint, or names anything but tensors, numbers and
+    plain containers.
     """
     if not Path(path).is_file():
         raise CheckpointError(f"import: expected a checkpoint at {path}, got no file; check the path")
     try:
+        if zipfile.is_zipfile(path):
+            _check_members(path)
+        else:
+            warnings.warn(
+                f"import: {path} is in torch's old format, without checksums: a changed bit would go unnoticed",
+                stacklevel=2,
+            )
         with torch.serialization.safe_globals([*_ADMITTED, *((Inert, name) for name in inert)]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch answers a bad file with many types, all of them refusals
@@ -86,6 +97,18 @@ def read_checkpoint(path: str | os.PathLike, *, inert: Sequence[str] = ()) -> An
             f"import: expected a checkpoint of tensors and plain values at {path}, got one that "
             f"cannot be read safely ({_reason(error)})"
         ) from None
+
+
+def _check_members(path: str | os.PathLike) -> None:
+    """Refuse an archive whose members do not match their checksums, which torch.load does not compare, or unfold to
+    more than the file is long."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if sum(member.file_size for member in members) > os.path.getsize(path):
+            raise zipfile.BadZipFile("it unfolds to more than its size; torch.save does not compress")
+        broken = archive.testzip()
+    if broken is not None:
+        raise zipfile.BadZipFile(f"{broken} does not match its checksum")
 
 
 def _reason(error: Exception) -> str:

@@ -145,16 +145,19 @@ def _plain(name: str, state: dict[str, Tensor], size: int | None) -> nn.Module:
     last = "fc.weight" if resnet else "linear.weight"
     convolution = resnet and last in state and state[last].dim() == 4
     classes = shape(state, last, name, 4 if convolution else 2)[0]
-    with skip_init():
-        model = models.build(
+
+    def make(width: float) -> nn.Module:
+        return models.build(
             name,
             num_classes=classes,
             in_channels=in_channels,
             image_size=size if size is not None else 224 if resnet or classes == 1000 else 32,
-            width=channels / (64 if resnet else 32),
+            width=width,
             batch_norm="affine",
             bias=not resnet,
         )
+
+    model = fit.at_width(make, state, name, channels, 64 if resnet else 32)
     missing = sorted(key for key in model.state_dict() if key not in state and not key.endswith("_tracked"))
     if missing:
         listed = ", ".join(missing[:4]) + (", ..." if len(missing) > 4 else "")

@@ -52,10 +52,13 @@ def shape(state: Mapping[str, Tensor], key: str, name: str, dims: int) -> tuple[
     return tuple(state[key].shape)
 
 
-def _count(state: Mapping[str, Tensor], pattern: str) -> int:
-    """One more than the largest number that the pattern finds in the names."""
-    found = [re.match(pattern, key) for key in state]
-    return max((int(match[1]) + 1 for match in found if match), default=0)
+def _count(state: Mapping[str, Tensor], pattern: str, name: str) -> int:
+    """How many numbers the pattern finds in the names: all from 0 on."""
+    found = {int(match[1]) for match in (re.match(pattern, key) for key in state) if match}
+    if found and max(found) != len(found) - 1:
+        refuse = f"the numbers 0 to {len(found) - 1} in {pattern.replace(chr(92), '')}"
+        fit.refuse(name, refuse, f"{max(found)}")
+    return len(found)
 
 
 def small_config(
@@ -79,7 +82,7 @@ def small_config(
         common["density"] = density
     try:
         if name == "dnw_static":
-            count = _count(state, r"norm\.(\d+)\.")
+            count = _count(state, r"norm\.(\d+)\.", name)
             blocks = tuple(shape(state, f"norm.{i}.weight", name, 1)[0] for i in range(count))
             return dnw.StaticConfig(blocks=blocks, nodes=shape(state, edges, name, 4)[0], **common)
         nodes, inputs = shape(state, edges, name, 4)[0], shape(state, "downsample.4.weight", name, 4)[0]
@@ -94,12 +97,14 @@ def mobilenet_config(
 ) -> dnw.MobileNetConfig:
     """The config of a MobileNet-like graph; masks: of the edges that the checkpoint fixes."""
     name, stages = "dnw_mobilenet", []
-    for i in range(_count(state, r"layers\.(\d+)\.")):
+    for i in range(_count(state, r"layers\.(\d+)\.", name)):
         inputs = shape(state, f"layers.{i}.downsample.0.weight", name, 4)[0]
-        rows = shape(state, f"layers.{i}.graph.weight", name, 4)[0]
-        blocks = _count(state, rf"layers\.{i}\.norm\.(\d+)\.")
+        rows, columns = shape(state, f"layers.{i}.graph.weight", name, 4)[:2]
+        blocks = _count(state, rf"layers\.{i}\.norm\.(\d+)\.", name)
         if blocks == 0 or rows % blocks:
             fit.refuse(name, f"a norm of each block in layers.{i}, of {rows} destinations", f"{blocks}")
+        if columns != inputs + rows // blocks * (blocks - 1):
+            fit.refuse(name, f"a norm of each block in layers.{i}, of {columns} sources", f"{blocks}")
         stages.append(StageShape(inputs, rows // blocks, 1 if i == 0 else 2, blocks))
     small = any(key.startswith("linear.graph.") for key in state)
     classes = shape(state, "linear.graph.weight" if small else "linear.weight", name, 4 if small else 2)[0]

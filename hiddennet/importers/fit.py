@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from hiddennet import artifact
 from hiddennet.importers.checkpoint import CheckpointError
+from hiddennet.nn.expose import skip_init
 
 
 def importer(reader: Callable[..., tuple[nn.Module, dict[str, Any]]]) -> tuple[Callable[..., nn.Module], ...]:
@@ -32,7 +34,7 @@ def importer(reader: Callable[..., tuple[nn.Module, dict[str, Any]]]) -> tuple[C
 
 def state_dict(checkpoint: Any, path: str | os.PathLike, keys: Sequence[str]) -> dict[str, Tensor]:
     """The state dict under the first of `keys` that is there, else the checkpoint itself; without the
-    prefix that parallel training leaves on every key."""
+    prefixes that wrapped models leave on every key."""
     state = None
     if isinstance(checkpoint, Mapping):
         state = next((checkpoint[key] for key in keys if key in checkpoint), checkpoint)
@@ -44,8 +46,70 @@ def state_dict(checkpoint: Any, path: str | os.PathLike, keys: Sequence[str]) ->
             raise CheckpointError(
                 f"import: expected only tensors in the state dict of {path}, got {type(value).__name__} for {key}"
             )
-    prefix = "module." if all(key.startswith("module.") for key in state) else ""
-    return {key.removeprefix(prefix): value for key, value in state.items()}
+    for prefix in ("module.", "_orig_mod.") * 2:  # of parallel and of compiled models
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return {key: _numbers(value, key, path) for key, value in state.items()}
+
+
+_REAL = ("weight", "bias", "running_mean", "running_var")  # the others may be flags or counts
+
+
+def _numbers(value: Tensor, key: str, path: str | os.PathLike) -> Tensor:
+    """The tensor, if it is one of finite real numbers that the file holds: floats as float32."""
+    value, got = value.detach(), ""
+    if value.layout is not torch.strided or value.is_quantized or value.is_nested or value.device.type != "cpu":
+        kind = "quantised" if value.is_quantized else "nested" if value.is_nested else str(value.layout)
+        got = f"a {kind} one on {value.device}"
+    elif value.is_complex() or not (value.is_floating_point() or key.rpartition(".")[2] not in _REAL):
+        got = f"one of {value.dtype}"
+    elif value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        got = f"{value.numel()} of them in {value.untyped_storage().nbytes()} bytes"
+    elif value.is_floating_point() and not bool((value := value.float()).isfinite().all()):
+        got = "NaN or infinity, which a broken training leaves"
+    if got:
+        raise CheckpointError(f"import: expected {key} of {path} to be a dense tensor of real numbers, got {got}")
+    return value
+
+
+def at_width(
+    make: Callable[[float], nn.Module],
+    state: Mapping[str, Tensor],
+    name: str,
+    channels: int,
+    whole: int,
+    theirs: Callable[[str], str] = lambda key: key,
+) -> nn.Module:
+    """make(width) for the width whose layers have the state's shapes; its tensors' memory is reserved, not filled.
+
+    channels: of the first layer, int(whole * width). Tried are channels / whole and decimals of up to three places.
+    """
+    widths = [channels / whole]
+    for scale in (10, 100, 1000):
+        first, end = (math.ceil(n * scale / whole) for n in (channels, channels + 1))
+        widths += [n / scale for n in range(first, end)]
+    try:
+        with torch.device("meta"):  # asks for no memory
+            differences = {width: _difference(make(width), state, theirs) for width in widths}
+    except (ValueError, RuntimeError) as error:
+        refuse(name, "possible sizes", str(error).partition("\n")[0])
+    if all(differences.values()):
+        refuse(name, *differences[widths[0]])
+    with skip_init():
+        return make(next(width for width in widths if differences[width] is None))
+
+
+def _difference(model: nn.Module, state: Mapping[str, Tensor], theirs: Callable[[str], str]) -> tuple[str, str] | None:
+    """What the first weight of another shape should be, and what it is."""
+    for layer_name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            key, shape = f"{theirs(layer_name)}.weight", tuple(layer.weight.shape)
+            if key not in state:
+                return f"{key} of shape {shape}", "none"
+            found = tuple(state[key].shape)
+            if found not in (shape, (*shape, 1, 1)):
+                return f"{key} of shape {shape}", f"shape {found}"
+    return None
 
 
 def architecture(
@@ -115,8 +179,7 @@ def take(left: dict[str, Tensor], key: str, shape: tuple[int, ...], name: str) -
     found = tuple(tensor.shape)
     if found != shape and found != (*shape, 1, 1):
         refuse(name, f"{key} of shape {shape}", f"shape {found}")
-    dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
-    return tensor.detach().to(dtype).reshape(shape).contiguous()
+    return tensor.reshape(shape).contiguous()
 
 
 def refuse(name: str, wanted: str, got: str) -> NoReturn:
@@ -136,7 +199,7 @@ def facts(
     found: dict[str, Any] = {"from": system, "file": os.path.basename(path), "arch": name}
     for key in keys:
         value = checkpoint.get(key)
-        if isinstance(value, Tensor) and value.numel() == 1:
+        if isinstance(value, Tensor) and value.numel() == 1 and value.layout is torch.strided and not value.is_meta:
             value = value.item()
         if isinstance(value, int | float):
             found[key] = value

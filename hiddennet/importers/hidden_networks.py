@@ -17,7 +17,6 @@ from hiddennet import models
 from hiddennet.importers import fit
 from hiddennet.importers.checkpoint import CheckpointError, read_checkpoint
 from hiddennet.nn import Fixed, Sampled, Stored, TopK, hidden_layers, hide
-from hiddennet.nn.expose import skip_init
 
 ARCHITECTURES = {
     "FC": "fc",
@@ -99,13 +98,14 @@ def _build(name: str, state: Mapping[str, Tensor]) -> nn.Module:
         if key not in state or state[key].dim() < 2:
             fit.refuse(name, f"a weight {key}", "none")
     arguments: dict[str, Any] = {"name": ARCHITECTURES[name], "num_classes": len(state[last])}
-    if name != "FC":
-        arguments["in_channels"] = state[first].shape[1]
-        arguments["width"] = len(state[first]) / _FIRST_CHANNELS
     if not small:
         arguments["batch_norm"] = "affine" if "bn1.weight" in state else "non_affine"
-    with skip_init():
-        return models.build(**arguments)
+    if name == "FC":
+        return fit.at_width(lambda _: models.build(**arguments), state, name, 1, 1)
+    arguments["in_channels"] = state[first].shape[1]
+    return fit.at_width(
+        lambda width: models.build(**arguments, width=width), state, name, len(state[first]), _FIRST_CHANNELS
+    )
 
 
 def _hide(

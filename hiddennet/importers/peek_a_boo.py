@@ -20,7 +20,6 @@ from hiddennet import models
 from hiddennet.importers import fit
 from hiddennet.importers.checkpoint import CheckpointError, read_checkpoint
 from hiddennet.nn import Fixed, Stored, hide
-from hiddennet.nn.expose import skip_init
 
 
 @dataclass(frozen=True)
@@ -167,15 +166,18 @@ def _build(name: str, state: Mapping[str, Tensor]) -> nn.Module:
     ours = source.ours
     if name == "ResNet20" and not any(".shortcut." in key for key in state):
         ours = "resnet20"  # the Seed variant's skip paths have no weights
-    with skip_init():
+
+    def make(width: float) -> nn.Module:
         return models.build(
             ours,
             num_classes=len(state[last]),
             in_channels=state[first].shape[1],
-            width=len(state[first]) / source.channels,
+            width=width,
             bias=not name.startswith("Conv"),
             conv_bias=f"{source.first}.bias" in state and name.startswith("VGG"),
         )
+
+    return fit.at_width(make, state, name, len(state[first]), source.channels, _theirs(name))
 
 
 def _theirs(name: str) -> Callable[[str], str]:

@@ -30,11 +30,10 @@ def expose(model: nn.Module) -> None:
 
 def _expose(layer: HiddenMixin) -> None:
     device, shape = layer.selection.device, layer.weight_shape
-    for name in [*layer._buffers, *layer._parameters]:
-        if name != "bias":
-            delattr(layer, name)
+    for name in {*layer._buffers, *layer._parameters} - layer.plain_names:
+        delattr(layer, name)
     plain = layer.plain
-    for name in ("source", "rule", "scaled", "weight_shape", "psg", "input_signed", "plan"):
+    for name in ("source", "rule", "scaled", "weight_shape", "plain_names", "psg", "input_signed", "plan", "_sealed"):
         layer.__dict__.pop(name, None)
     layer.__class__ = plain
     layer.weight = nn.Parameter(torch.empty(shape, device=device))

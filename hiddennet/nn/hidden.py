@@ -29,6 +29,7 @@ class HiddenMixin(HiddenState):
         weight: the effective weight, float32, made anew whenever it is read; differentiable, and not to be written to.
         stored: the Parameter `weight` of the state dict when the source stores its weights, else None.
         weight_shape: of the weight, [out, in, *kernel].
+        plain_names: of the plain layer's other parameters and buffers: its bias, a subclass's gain.
         source, rule: what the layer asks; what they keep is in its parameters and buffers.
         scaled: kind and scale of generated weights.
         plan: name of a plan of hiddennet.ops.PLANS, or None for the fastest known (convolutions).
@@ -57,6 +58,7 @@ class HiddenMixin(HiddenState):
                     f"{'Generated() or Stored()' if kind is Source else 'TopK(0.5)'}, got {type(part).__name__}"
                 )
         own = self._parameters["weight"]
+        self.plain_names = frozenset((*self._parameters, *self._buffers)) - {"weight"}
         self.weight_shape = own.shape
         self.register_buffer("selection", torch.zeros(4, dtype=torch.int32, device=own.device), persistent=False)
         self._selected = Memo()

@@ -19,6 +19,7 @@ class HiddenState:
     source: Source
     rule: Rule
     selection: Tensor
+    plain_names: frozenset[str]
 
     def spec(self) -> dict:
         """Source and rule as a plain dict."""
@@ -55,8 +56,10 @@ class HiddenState:
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True):
         """As torch's, but that own numbers stay float32; what a model on meta had no memory for is made."""
-        bias, was_meta = self._parameters.get("bias"), self.selection.is_meta
-        theirs = () if bias is None else (bias, bias.grad)
+        was_meta = self.selection.is_meta
+        plain = [self._parameters.get(name, self._buffers.get(name)) for name in self.plain_names]
+        theirs = [t for t in plain if t is not None]
+        theirs += [t.grad for t in theirs if t.grad is not None]
 
         def applied(t: Tensor) -> Tensor:
             out = fn(t)

@@ -130,7 +130,9 @@ def _hide(model: nn.Module, source, rule, include: Filter, exclude: Filter, scor
     if not chosen:
         hidden = sum(isinstance(m, HiddenMixin) for m in model.modules())
         already = f"; {hidden} are hidden already" if hidden else ""
-        raise ValueError(f"hide: expected layers to hide, got none of {len(found)} that can be{already}")
+        kinds = sorted({type(m).__name__ for n, (m, _) in dense_weights(model).items() if n not in found})
+        others = f"; other layers with weights are of {', '.join(kinds)}" if kinds else ""
+        raise ValueError(f"hide: expected layers to hide, got none of {len(found)} that can be{already}{others}")
     parts = []
     first = sum(isinstance(m, HiddenMixin) for m in model.modules())
     for number, (name, module) in enumerate(chosen.items(), start=first):

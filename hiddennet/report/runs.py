@@ -14,7 +14,7 @@ from typing import Any
 from hiddennet import config as configs
 from hiddennet.config import ConfigError
 from hiddennet.registry import nearest
-from hiddennet.train.folder import RunError, RunFolder
+from hiddennet.train.folder import RunError, RunFolder, read_json
 from hiddennet.train.stages import before_training
 
 AXES = ("density", "width", "epoch")
@@ -69,7 +69,7 @@ def folders_of(paths: Iterable[str]) -> list[Path]:
     for given in map(Path, paths):
         here = []
         if (given / "sweep.json").is_file():
-            points = json.loads((given / "sweep.json").read_text(encoding="utf-8"))["points"]
+            points = read_json(given / "sweep.json").get("points", [])
             runs = given.resolve().parents[1]
             here = [runs / point["run"] for point in points if (runs / point["run"] / "config.yml").is_file()]
         elif (given / "config.yml").is_file():

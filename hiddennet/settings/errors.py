@@ -45,6 +45,12 @@ class ConfigError(ValueError):
         super().__init__(text)
 
 
+def shown(value: Any) -> str:
+    """The value as Python writes it, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
 def unknown_key(path: str, value: Any, section: str, allowed: Iterable[str], home: str) -> str:
     """Say that `path` is no key of `section`; `home` says where the key would be at home."""
     key, allowed = path.rsplit(".", 1)[-1], list(allowed)
@@ -53,7 +59,7 @@ def unknown_key(path: str, value: Any, section: str, allowed: Iterable[str], hom
         hint = f"; here it is called {FOREIGN_KEYS[key]}"
     elif home and not hint:
         hint = f"; {home}"
-    return f"{path}: expected a key of {section} ({', '.join(allowed)}), got {key}: {value!r}{hint}"
+    return f"{path}: expected a key of {section} ({', '.join(allowed)}), got {key}: {shown(value)}{hint}"
 
 
 def explain(error: ValidationError, section: type[BaseModel], prefix: str) -> list[str]:
@@ -71,7 +77,7 @@ def explain(error: ValidationError, section: type[BaseModel], prefix: str) -> li
             allowed = list(dict.fromkeys(_allowed(mistake, field) for mistake in mistakes))
             value = mistakes[0]["input"]
             hint = "".join(nearest(value, _choices(m)) for m in mistakes if isinstance(value, str))
-            sentences.append(f"{path}: expected {' or '.join(allowed)}, got {value!r}{hint}")
+            sentences.append(f"{path}: expected {' or '.join(allowed)}, got {shown(value)}{hint}")
         else:
             for mistake in mistakes:
                 inner = [str(part) for part in mistake["loc"][1:] if isinstance(part, int)]
@@ -87,7 +93,7 @@ def _sentence(mistake: Mapping[str, Any], path: str, field: FieldInfo | None) ->
     if mistake["type"] == "value_error":
         return f"{path}: {mistake['ctx']['error']}"
     allowed = _allowed(mistake, field)
-    return f"{path}: expected {allowed}, got {value!r}{nearest(value, _choices(mistake))}"
+    return f"{path}: expected {allowed}, got {shown(value)}{nearest(value, _choices(mistake))}"
 
 
 _KINDS = {

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from hiddennet.config import ConfigError
-from hiddennet.files import locked, write_text
+from hiddennet.files import locked, remove_temporaries, write_text
 from hiddennet.sweep.grid import Point, Sweep
-from hiddennet.train.folder import RunFolder, commit
+from hiddennet.train.folder import RunError, RunFolder, commit, read_json
 
 LAST_LINES = 12
 
@@ -30,6 +30,8 @@ class SweepFolder:
         """Write the points down, or see that those here are the same. Raises ConfigError for another grid."""
         self.check()
         with locked(self.path / ".lock"):
+            for folder in (self.path, self.path / "failed"):
+                remove_temporaries(folder)
             self.check()
             if not self.description.is_file():
                 write_text(self.description, json.dumps(self._document(), indent=2) + "\n")
@@ -38,7 +40,12 @@ class SweepFolder:
         """Raise ConfigError when the folder belongs to another grid. Changes nothing."""
         if not self.description.is_file():
             return
-        here = [point["run"] for point in json.loads(self.description.read_text(encoding="utf-8"))["points"]]
+        points = read_json(self.description).get("points")
+        if not isinstance(points, list) or not all(
+            isinstance(p, dict) and isinstance(p.get("run"), str) for p in points
+        ):
+            raise RunError(f"sweep: expected the points of a sweep in {self.description}, got none; delete it")
+        here = [point["run"] for point in points]
         ours = [point.place for point in self.sweep.points]
         if sorted(here) != sorted(ours):
             mistake = (
@@ -79,7 +86,7 @@ class SweepFolder:
         path = self._failure(point)
         if not path.is_file() or self.record(point):
             return {}
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
 
     def note_failure(self, point: Point, status: int) -> dict[str, Any]:
         """Keep the exit status of the point's job and the last lines that it printed."""

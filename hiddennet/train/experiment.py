@@ -7,19 +7,20 @@ import datetime
 import secrets
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from hiddennet import artifact
 from hiddennet.config import Config, digest
-from hiddennet.files import append_row
+from hiddennet.files import append_row, put_aside
 from hiddennet.tables import named
 from hiddennet.train import checkpoint, machine
 from hiddennet.train.build import build_data, build_model
 from hiddennet.train.console import Console, clock
 from hiddennet.train.evaluate import metadata
-from hiddennet.train.folder import RunFolder, commit, versions
+from hiddennet.train.folder import RunError, RunFolder, commit, versions
 from hiddennet.train.ranks import Ranks
 from hiddennet.train.session import Session
 
@@ -45,11 +46,22 @@ def run(config: Config, *, fresh: bool = False, bar: bool | None = None) -> dict
                 folder.clear()
             record = ranks.share(folder.read_record() if ranks.first else None, device)
             if record.get("finished"):
+                _check_record(record, folder)
                 console.say(_finished_before(record, folder))
                 return record
             return _run(config, device, ranks, folder, console)
     finally:
         ranks.stop()
+
+
+def _check_record(record: dict[str, Any], folder: RunFolder) -> None:
+    try:
+        summary(record)
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise RunError(
+            f"run: expected the record of a finished run in {folder.record}, got one without its results "
+            f"({type(error).__name__}: {error}); delete it, and the same command writes it anew"
+        ) from None
 
 
 def _finished_before(record: dict[str, Any], folder: RunFolder) -> str:
@@ -58,7 +70,8 @@ def _finished_before(record: dict[str, Any], folder: RunFolder) -> str:
 
 
 def _run(config: Config, device: torch.device, ranks: Ranks, folder: RunFolder, console: Console) -> dict[str, Any]:
-    begun = time.perf_counter()
+    begun, results = time.perf_counter(), folder.path.parents[1] / "results.csv"
+    _say_aside(console, results, put_aside(results, "id") if ranks.first else None)
     if config.train.amp and machine.autocast_dtype("bf16", config.train.amp_on_cpu, device) is None:
         console.say(
             "warning: bfloat16 is mostly slower than float32 on a CPU, so train.amp is not used; "
@@ -84,11 +97,16 @@ def _run(config: Config, device: torch.device, ranks: Ranks, folder: RunFolder, 
         "peak_memory_bytes": machine.peak_memory(device),
     }
     if ranks.first:
-        append_row(folder.path.parents[1] / "results.csv", _row(record), key="id")
+        _say_aside(console, results, append_row(results, _row(record), key="id"))
         folder.write_record(record)
     record = ranks.share(record, device)
     console.say(summary(record))
     return record
+
+
+def _say_aside(console: Console, results: Path, aside: Path | None) -> None:
+    if aside is not None:
+        console.say(f"note: {results} could not be read as a table with a column id, and is now {aside}")
 
 
 def _start_or_resume(session: Session) -> None:

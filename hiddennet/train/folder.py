@@ -15,9 +15,8 @@ import numpy as np
 import torch
 
 from hiddennet._version import __version__
-from hiddennet.config import Config, ConfigError, digest, dump, parse
+from hiddennet.config import Config, ConfigError, digest, dump, families, parse
 from hiddennet.files import locked, remove_temporaries, write_text
-from hiddennet.settings import yaml
 
 _LOOK = 0.1  # seconds
 
@@ -28,6 +27,19 @@ class RunError(RuntimeError):
 
 class HeldError(RunError):
     """Another process is at work in the run's folder."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The map in a JSON file of ours. Raises RunError for anything else."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise RunError(
+            f"run: expected a map in JSON in {path}, got a broken file; delete it, and the same command writes it anew"
+        )
+    return found
 
 
 class RunFolder:
@@ -59,13 +71,16 @@ class RunFolder:
         """The resolved config that the run was started with. Raises ConfigError or RunError."""
         if not self.config.is_file():
             raise RunError(f"run: expected the folder of a run with a config.yml, got {self.path}")
-        return parse(yaml.parse(self.config.read_text(encoding="utf-8")), str(self.config))
+        document = families.document(self.config)
+        if not document:
+            raise RunError(f"run: expected the config of a run in {self.config}, got an empty file; delete it")
+        return parse(document, str(self.config))
 
     def read_record(self) -> dict[str, Any]:
         """What run.json says; empty when there is none."""
         if not self.record.is_file():
             return {}
-        return json.loads(self.record.read_text(encoding="utf-8"))
+        return read_json(self.record)
 
     def write_record(self, record: dict[str, Any]) -> None:
         write_text(self.record, json.dumps(record, indent=2) + "\n")
@@ -101,7 +116,7 @@ class RunFolder:
     def start(self, config: Config) -> None:
         """Write the resolved config, or see that the one here is the same run's."""
         if self.config.is_file():
-            with contextlib.suppress(ConfigError):
+            with contextlib.suppress(ConfigError, RunError):
                 if digest(self.read_config()) == digest(config):
                     return
         write_text(self.config, dump(config))

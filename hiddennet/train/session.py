@@ -32,6 +32,7 @@ class Progress:
     id: str
     epoch: int = 0  # the epoch at work, from 0
     batch: int = 0  # its batches that are done; all of them: only its evaluation is to be done
+    ended: bool = False  # what the method does before that evaluation is done
     step: int = 0  # optimiser steps of the whole run
     stage: int = 0  # of the method
     seconds: float = 0.0  # spent on the epoch at work
@@ -270,12 +271,16 @@ class Session:
         """Evaluate after the epoch's last batch and return its row of metrics.csv."""
         progress, begun = self.progress, time.perf_counter()
         train = self.meter.read(self.ranks)[0]
-        for note in self.method.before_evaluation(self.model, progress.epoch):
-            self.console.say(note)
+        if not progress.ended:
+            for note in self.method.before_evaluation(self.model, progress.epoch):
+                self.console.say(note)
+            progress.ended = True
+        random = checkpoint.random_state()
         row = {"epoch": progress.epoch + 1, "lr": lr, **train.columns("train")}
         for split, loader in self.watched().items():
             scores = self.engine.evaluate(loader, lambda: wish.signum != 0)
-            if scores is None:
+            if scores is None:  # all of it will be done again
+                checkpoint.set_random_state(random)
                 self._stop_if_wished(wish)
             row |= scores.columns(split)
         self.density = self.method.density(self.model)
@@ -304,7 +309,7 @@ class Session:
             progress.best = kept
         left = self._seconds_after_epoch(progress.seconds)
         self.console.epoch_end(kept, self.plan.epochs, self.split, left)
-        progress.epoch, progress.batch, progress.seconds = progress.epoch + 1, 0, 0.0
+        progress.epoch, progress.batch, progress.ended, progress.seconds = progress.epoch + 1, 0, False, 0.0
         every = self.config.train.save_every
         if better:
             self.save(self.folder.best, full=False)

@@ -77,6 +77,59 @@ def test_a_damaged_cifar_batch_is_refused(tmp_path, write, damage):
         build("cifar10", tmp_path)
 
 
+class Reduced:
+    """An object that a pickle makes by a call and fills with a state."""
+
+    def __init__(self, *how):
+        self.how = how
+
+    def __reduce__(self):
+        return self.how
+
+
+def _hiding(code: str) -> Reduced:
+    """A dtype that says of its own bytes that they are pointers to objects."""
+    fields = {"a": (np.dtype("O"), 0)}
+    return Reduced(np.dtype, (code, 0, 1), (3, "|", None, ("a",), fields, 8, 1, 0))
+
+
+HOSTILE = {
+    "a field of objects": _hiding("V8"),
+    "the same in uint8": _hiding("u1"),
+    "objects": Reduced(np.dtype, ("O8", 0, 1), (3, "|", None, None, None, -1, -1, 63)),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_cifar_batch_reaches_no_code_of_numpys(tmp_path, write, name):
+    folder = write.cifar(tmp_path).folder
+    rebuild = np.empty(0, np.uint8).__reduce__()[0]
+    array = Reduced(rebuild, (np.ndarray, (0,), b"b"), (1, (1,), HOSTILE[name], False, b"\xef\xbe\xad\xde\0\0\0\0"))
+    (folder / "test_batch").write_bytes(pickle.dumps({"data": array, "labels": [0]}, protocol=2))
+    with pytest.raises(ValueError, match=r"test_batch: expected a batch of CIFAR with uint8 images .* got \w+Error"):
+        build("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize("labels", [[0.0] * 4, [[0]] * 4, np.zeros(4, np.int64), "0123", None, [True] * 4])
+def test_labels_of_a_cifar_batch_are_whole_numbers(tmp_path, write, labels):
+    folder = write.cifar(tmp_path).folder
+    batch = {"data": np.zeros((4, 3072), np.uint8), "labels": labels}
+    (folder / "test_batch").write_bytes(pickle.dumps(batch, protocol=2))
+    with pytest.raises(ValueError, match="test_batch: expected a batch of CIFAR"):
+        build("cifar10", tmp_path)
+
+
+def test_a_cifar_batch_asks_for_no_more_memory_than_it_holds(tmp_path, write):
+    folder = write.cifar(tmp_path).folder
+    nested = "ref"
+    for _ in range(40):
+        nested = [nested, nested]  # a few bytes each, 2^40 when unfolded
+    for content in (b"\x80\x02Nr\xff\xff\xff\x7f.", pickle.dumps({"data": nested, "labels": nested}, protocol=2)):
+        (folder / "test_batch").write_bytes(content)
+        with pytest.raises(ValueError, match="test_batch: expected a batch of CIFAR"):
+            build("cifar10", tmp_path)
+
+
 def test_a_cifar_batch_cannot_run_code(tmp_path, write):
     class Hostile:
         def __reduce__(self):

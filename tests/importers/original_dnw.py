@@ -15,7 +15,8 @@ STAGES = ((4, 6, 1, 1), (6, 8, 2, 2), (8, 10, 2, 3))
 
 
 def to_original(model) -> dict[str, torch.Tensor]:
-    """The model's state dict with the original's names and shapes, but for its `zeros` buffer."""
+    """The model's state dict with the original's names and shapes, but for its `zeros` buffer and the number of our
+    draws."""
     found = {}
     for name, value in model.state_dict().items():
         if name.endswith(".draw"):  # which the original draws from torch's generator

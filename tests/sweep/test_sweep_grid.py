@@ -80,7 +80,7 @@ BAD = {
     "no key of a sweep": ({"gird": {"seed": [1]}}, [], "gird: expected a key of a sweep .* did you mean 'grid'"),
     "a config": ({"model": {"name": "fc"}, "grid": {"seed": [1]}}, [], "a config is run by `hiddennet run`"),
     "a key in both": ({"grid": {"seed": [1]}, "runs": [{"seed": 2}]}, [], "seed: expected it in grid or in runs"),
-    "a key that is none": ({"grid": {3: [1]}}, [], "expected keys such as method.density, got 3"),
+    "a key that is none": ({"grid": {3: [1]}}, [], "expected text as a key in line 3, got 3"),
     "one run twice": (
         {"grid": {"seed": [0, 1, 0]}},
         [],

@@ -17,6 +17,7 @@ from hiddennet.settings import yaml
 from hiddennet.train import checkpoint, experiment
 from hiddennet.train.engine import Engine
 from hiddennet.train.folder import RunError, RunFolder
+from hiddennet.train.session import Session
 from hiddennet.train.signals import Stopped
 
 KINDS = {
@@ -32,6 +33,7 @@ KINDS = {
         "method={name: gem_miner, density: 0.3, period: 1, regularizer: l2, regularizer_weight: 1.0e-3, noise: 0.1,"
         " fine_tune: {epochs: 1, optimizer: {lr: 0.01}}}",
     ),
+    "gem_miner at its end": ("method={name: gem_miner, density: 0.2, period: 1}",),
     "hc drawn": ("method={name: hc, rounding: probabilistic, regularizer: var_red_1, regularizer_weight: 1.0e-4}",),
     "global_edge_popup": ("method={name: global_edge_popup, density: 0.3, period: 1}",),
     "imp": ("method={name: imp, rounds: 2, rewind_step: 2}", "train.epochs=1"),
@@ -140,6 +142,39 @@ def test_stopped_in_an_evaluation(make, monkeypatch, tmp_path):
             experiment.run(again)
     assert stop.value.code == 130
     experiment.run(again)
+    assert_same(outcome(RunFolder.of(config)), outcome(RunFolder.of(again)))
+
+
+@pytest.mark.parametrize("kind", ["gem_miner", "gem_miner at its end", "global_edge_popup", "sampled draw"])
+def test_stopped_in_every_evaluation(make, monkeypatch, tmp_path, kind):
+    """What a method does at the end of an epoch it does once, whichever split's evaluation the signal comes in."""
+    config = small(make, kind, "train.selection=test")
+    experiment.run(config)
+    again = small(make, kind, "train.selection=test", f"runs={tmp_path / 'again'}")
+    evaluate, end, at, stopped = Engine.evaluate, Session._evaluate_epoch, [], []
+
+    def noted(self, wish, lr):
+        at[:] = [self.progress.epoch]
+        return end(self, wish, lr)
+
+    def interrupted(self, loader, stop=lambda: False):
+        place = (*at, loader is self.method.data.test)
+        if at and place not in stopped:
+            stopped.append(place)
+            os.kill(os.getpid(), signal.SIGINT)
+        return evaluate(self, loader, stop)
+
+    monkeypatch.setattr(Session, "_evaluate_epoch", noted)
+    monkeypatch.setattr(Engine, "evaluate", interrupted)
+    stops = 0
+    while not RunFolder.of(again).read_record().get("finished"):
+        at.clear()
+        try:
+            experiment.run(again)
+        except Stopped:
+            stops += 1
+    epochs = RunFolder.of(again).read_record()["epochs"]
+    assert stops == 2 * epochs and len(set(stopped)) == stops
     assert_same(outcome(RunFolder.of(config)), outcome(RunFolder.of(again)))
 
 

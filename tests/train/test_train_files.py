@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import multiprocessing
 import os
 import pickle
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from hiddennet.files import append_row, locked, remove_temporaries, write_atomic, write_text
+from hiddennet.files import append_row, locked, put_aside, remove_temporaries, write_atomic, write_text
 from hiddennet.train import checkpoint
 from hiddennet.train.checkpoint import CheckpointError
 
@@ -85,7 +86,78 @@ def test_a_new_column_joins_an_old_file(tmp_path):
     path = tmp_path / "results.csv"
     append_row(path, {"id": 1, "old": "x"}, key="id")
     append_row(path, {"id": 2, "new": "y"}, key="id")
-    assert path.read_text() == "id,old,new\n1,x,\n2,,y\n"
+    assert path.read_text() == "id,old,new\n1,x\n2,,y\n"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"id,text\n0,x\n",
+        b"id,text\n0,x",
+        b"\xef\xbb\xbfid,text\r\n0,x\r\n",
+        b"mine,id,text\nz,0,x\n",
+        b"id,text\n0,x,more,and more\n",
+        b'id,text\n0,"a, ""b""\nc"\n',
+        "id,text\n0,a\u2028b\x0c\n".encode(),
+        b"id,text\n0\n\n",
+    ],
+)
+def test_rows_of_others_stay_byte_for_byte(tmp_path, before):
+    path = tmp_path / "results.csv"
+    path.write_bytes(before)
+    assert append_row(path, {"id": 1, "text": "a, b"}, key="id") is None
+    after = path.read_bytes()
+    assert after.startswith(before) and b'1,"a, b"' in after[len(before) :]
+    for number in (0, 1):  # both are known
+        append_row(path, {"id": number, "text": "again"}, key="id")
+    assert path.read_bytes() == after
+    append_row(path, {"id": 2, "text": "x", "new": "y"}, key="id")
+    rest = path.read_bytes().partition(b"\n")[2]
+    assert rest.startswith(after.partition(b"\n")[2])
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        assert [row["new"] for row in csv.DictReader(file) if row["id"] == "2"] == ["y"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\x00", b"a,b\n1,2\n", b"id;text\n0;x\n", b'id,text\n0,"never closed\n1,x\n']
+)
+def test_a_file_that_is_no_table_of_ours_is_put_aside(tmp_path, content):
+    path = tmp_path / "results.csv"
+    for number in (1, 2):
+        path.write_bytes(content)
+        assert put_aside(path, "id") == path.with_name(f"results.csv.{number}")
+        assert path.with_name(f"results.csv.{number}").read_bytes() == content and not path.exists()
+    path.write_bytes(content)
+    assert append_row(path, {"id": 1, "text": "x"}, key="id") == path.with_name("results.csv.3")
+    assert path.read_bytes() == b"id,text\n1,x\n"
+    assert put_aside(path, "id") is None
+
+
+def _fills_the_disk(path: Path) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    try:
+        checkpoint.save(path, {"tensor": torch.zeros(1_000_000)})
+    except OSError as error:
+        os._exit(7 if error.filename == str(path) and error.errno == errno.EFBIG else 1)
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, STATE)
+    assert in_a_process(_fills_the_disk, path) == 7
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+    assert torch.equal(checkpoint.load(path)["tensor"], STATE["tensor"])
+
+
+def test_temporaries_of_living_writers_stay(tmp_path):
+    def write(file) -> None:
+        file.write(b"new")
+        remove_temporaries(tmp_path)
+
+    write_atomic(tmp_path / "file", write)
+    assert (tmp_path / "file").read_bytes() == b"new"
 
 
 def test_a_lock_is_held_by_one_and_ends_with_it(tmp_path):

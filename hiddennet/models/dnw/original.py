@@ -23,7 +23,7 @@ def original_name(model: Graph, name: str) -> str:
     return f"odesolve.odefunc.{name}" if isinstance(model, ContinuousGraph) and name.startswith(_IN_SOLVER) else name
 
 
-def from_original(model: Graph, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def from_original(model: Graph, original: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The original's state dict of a graph network as one that `model.load_state_dict` takes.
 
     A "module." before all names, the `zeros` buffer and a `graph.mask` of a kind that fixes no edges are left out;
@@ -31,12 +31,12 @@ def from_original(model: Graph, state: Mapping[str, Tensor]) -> dict[str, Tensor
 
     Raises ValueError: entries that are missing, unknown, or of another shape.
     """
-    theirs = {name.removeprefix("module."): value for name, value in state.items()}
+    theirs = {name.removeprefix("module."): value for name, value in original.items()}
     theirs = {name: value for name, value in theirs.items() if name.rsplit(".", 1)[-1] != "zeros" and value is not None}
-    own = [name for name in model.state_dict() if not name.endswith(".draw")]  # which it draws from torch's generator
-    ours = {original_name(model, name): name for name in own}
-    shapes = {name: value.shape for name, value in model.state_dict().items()}
-    graphs = wirings(model)
+    state, graphs = model.state_dict(), wirings(model)
+    draws = {name: value for name, value in state.items() if name.removesuffix(".draw") in graphs}  # ours alone
+    ours = {original_name(model, name): name for name in state if name not in draws}
+    shapes = {name: value.shape for name, value in state.items()}
     for prefix, graph in graphs.items():
         chosen = f"{prefix}.chosen"
         mask = original_name(model, chosen)
@@ -48,7 +48,7 @@ def from_original(model: Graph, state: Mapping[str, Tensor]) -> dict[str, Tensor
         elif mask not in ours:
             theirs.pop(mask, None)
     _compare(f"original state dict of {type(model).__name__}", ours, theirs)
-    found = {}
+    found = dict(draws)
     for name, mine in ours.items():
         value, (owner, _, leaf) = theirs[name], mine.rpartition(".")
         if owner in graphs and value.shape[2:] == (1, 1):
