@@ -2,6 +2,7 @@
 #
 #   make demo     the main job on the embedded digits: dense, random mask and edge-popup side by side, then the exported file
 #   make test     all tests          make cpp-test   the kernels' own tests, without Python or torch
+#   make test-isa what depends on the CPU, as on others: AVX2, no vectors, torch's and oneDNN's own AVX2
 #   make bench    the measured tables                make lint       style of Python and C++
 #   make format   apply that style                   make clean      remove what was built
 
@@ -14,9 +15,9 @@ SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -na
 FORMATTED := $(SOURCES) $(shell find tests/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 # waiting threads of small networks must not burn the core another one needs
-demo test test-wheel: export OMP_WAIT_POLICY ?= PASSIVE
+demo test test-isa test-wheel: export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-wheel cpp-test bench lint format clean
+.PHONY: demo test test-isa test-wheel cpp-test bench lint format clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.packages: pyproject.toml
@@ -38,6 +39,11 @@ demo: $(VENV)/.ready
 
 test: $(VENV)/.ready
 	$(PY) -m pytest
+
+# CPUs that this one is not
+test-isa: $(VENV)/.ready
+	for cpu in ATEN_CPU_CAPABILITY=avx2 HIDDENNET_ISA=avx2 HIDDENNET_ISA=scalar ONEDNN_MAX_CPU_ISA=AVX2; do \
+	  echo "$$cpu"; env $$cpu $(PY) -m pytest -q -m "isa and not cuda" || exit 1; done
 
 test-wheel: $(VENV)/.ready
 	HIDDENNET_TEST_TORCH="$${HIDDENNET_TEST_TORCH:-2.13.0}" $(PY) -m pytest -m wheel

@@ -18,6 +18,8 @@ _IMPORTED = {
     "hidden-networks": ("hidden_networks", ("density", "kind", "evaluation")),
     "peek-a-boo": ("peek_a_boo", ("hidden_act",)),
     "dnw": ("dnw", ("density", "kind", "image_size", "dense_first")),
+    "rare-gems": ("rare_gems", ("density", "kind", "threshold")),
+    "iterand": ("iterand", ("density",)),
 }
 
 
@@ -65,10 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     importing.add_argument("file", metavar="FILE")
     importing.add_argument("--arch", metavar="NAME", help="default: what the checkpoint says")
     importing.add_argument("--density", type=float, metavar="D", help="fraction kept; dnw's MobileNet-like: width")
-    kinds = ("auto", "subnet", "fixed", "sample", *KINDS)
-    said = "hidden-networks: what has scores (subnet, fixed, sample); dnw: of graph; default: auto"
+    kinds = ("auto", "subnet", "fixed", "sample", "rounded", "global", "dense", *KINDS)
+    said = "what has scores (hidden-networks: subnet, fixed, sample; rare-gems: rounded, subnet, global, dense), "
+    said += "or of dnw's graph; default: auto"
     importing.add_argument("--kind", choices=kinds, metavar="KIND", help=said)
     importing.add_argument("--evaluation", choices=("expectation", "draw"), help="of samples; default: expectation")
+    importing.add_argument("--threshold", type=float, metavar="C", help="of rare-gems' rounding; default: 0.5")
     latent = ("auto", "flipping", "pruning", "ternary", "none")
     importing.add_argument("--hidden-act", choices=latent, help="of peek-a-boo's Seed layers; default: auto")
     importing.add_argument("--image-size", type=int, metavar="N", help="of dnw: side of the images; default: 224 or 32")

@@ -16,6 +16,8 @@ import hiddennet as hn
 from hiddennet.artifact import read_header
 from tests.checks import assert_equal
 
+pytestmark = pytest.mark.isa
+
 HERE = Path(__file__).parent / "files"
 
 

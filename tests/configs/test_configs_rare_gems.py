@@ -246,3 +246,81 @@ def test_imagenet_and_the_language_model():
     assert sum(p.numel() for p in on_meta(text).parameters()) == pytest.approx(85.97e6, rel=2e-4)
     mined = config.load("lstm-wikitext2-gem-miner-density-0.5")
     assert methods.create(mined.setting()).strikes[0] == 7 and mined.method.regularizer is None
+
+
+# of single files of the original, what they say
+FILES = {
+    "resnet32-cifar10@smart-ratio": {
+        "model.name": "resnet32_double",
+        "model.batch_norm": "affine",
+        "data.batch_size": 128,
+        "schedule.name": "multistep",
+        "train.epochs": 160,
+        "method.init": "kaiming_normal",
+    },
+    "vgg16-tiny-imagenet@dense": {"optimizer.lr": 0.1, "optimizer.weight_decay": 0.0, "schedule.name": "cosine"},
+    "vgg16-cifar10@imp": {"train.epochs": 200, "schedule.milestones": [100, 150]},
+    "resnet101-tiny-imagenet@dense": {"train.epochs": 150, "optimizer.name": "adam", "optimizer.lr": 0.001},
+    "resnet18-tiny-imagenet@dense-adam": {"optimizer.name": "adam", "optimizer.lr": 0.001, "schedule.name": "cosine"},
+    "conv4-cifar10@dense": {"optimizer.weight_decay": 1e-4, "train.epochs": 150, "schedule.name": "constant"},
+    "resnet18-cifar10@edge-popup": {"method.scale_fan": False, "data.batch_size": 128, "train.epochs": 200},
+    "resnet50-imagenet@hc": {"data.batch_size": 64, "method.regularizer_weight": 1e-4, "optimizer.lr": 0.1},
+}
+WITHOUT_A_WORD_OF_FINE_TUNING = [
+    *("conv4-cifar10@edge-popup", "conv4-cifar10@hc", "resnet18-cifar10@hc"),
+    *("resnet50-imagenet@edge-popup", "resnet50-imagenet@hc"),
+]
+
+
+def value(section, path: str):
+    for key in path.split("."):
+        section = getattr(section, key)
+    return section
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_values_of_the_originals_files(name):
+    resolved = config.load(f"papers/rare_gems/{name}")
+    assert {path: value(resolved, path) for path in FILES[name]} == FILES[name]
+
+
+@pytest.mark.parametrize("name", WITHOUT_A_WORD_OF_FINE_TUNING)
+def test_fine_tuning_goes_without_saying(name):
+    method = config.load(f"papers/rare_gems/{name}").method
+    recipe = method.fine_tune
+    assert (recipe.optimizer.name, recipe.optimizer.lr, recipe.optimizer.weight_decay) == ("sgd", 0.01, 1e-4)
+    assert (recipe.schedule.name, recipe.epochs) == ("constant", None)
+    assert getattr(recipe, "unflag", False) is False
+
+
+def test_points_of_the_originals_files():
+    def points(name: str) -> list:
+        return [point.config for point in points_of(name)]
+
+    three = [
+        (p.optimizer.name, p.optimizer.lr, p.method.regularizer_weight) for p in points("resnet50-imagenet-hc-variants")
+    ]
+    assert three == [("sgd", 0.1, 1e-4), ("adam", 0.1, 0.0), ("adam", 0.01, 1e-6)]
+    assert [p.schedule.name for p in points("resnet50-imagenet-hc-variants")] == ["cosine", "multistep", "cosine"]
+    assert points("resnet18-cifar10-hc-variants")[-1].schedule.milestones == [80, 120]
+    pulls = {
+        (p.method.density, p.method.regularizer_weight, p.optimizer.name): p.method.fine_tune.unflag
+        for p in points("resnet20-cifar10-gem-miner-regularizers")
+    }
+    assert pulls[0.014, 5e-5, "sgd"] and pulls[0.0059, 5e-5, "sgd"]
+    assert not any(pulls[0.005, weight, "sgd"] for weight in (0.0, 1e-6, 1e-4))
+    tiny = {
+        (
+            p.method.density,
+            p.method.regularizer_weight,
+            p.method.period,
+            p.optimizer.name,
+        ): p.method.fine_tune.optimizer.lr
+        for p in points("resnet18-tiny-imagenet-gem-miner-tuning")
+    }
+    assert tiny[0.05, 1e-8, 100, "sgd"] == tiny[0.05, 1e-8, 10, "sgd"] == tiny[0.5, 1e-8, 25, "sgd"] == 0.1
+    assert tiny[0.014, 3e-5, 5, "sgd"] == 0.01
+    kaiming = points("conv4-cifar10-hc-variants")[-1]
+    assert (kaiming.method.init, kaiming.method.score_init, kaiming.train.epochs) == ("kaiming_normal", "uniform", 150)
+    short = points("conv4-cifar10-edge-popup-variants")[-1]
+    assert (short.train.epochs, short.optimizer.lr, short.optimizer.weight_decay) == (5, 0.01, 0.0)

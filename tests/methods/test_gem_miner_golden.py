@@ -15,6 +15,8 @@ from hiddennet.optim import optimizers
 from hiddennet.settings.recipe import Clock
 from tests.methods.rare_gems import CLOSE, Tiny, flat, golden, method_of, set_scores
 
+pytestmark = pytest.mark.isa
+
 SGD = {"name": "sgd", "momentum": 0.9, "weight_decay": 0.0}
 
 

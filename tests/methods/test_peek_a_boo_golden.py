@@ -15,6 +15,8 @@ from hiddennet.ops import PSGConfig
 from tests.golden import Golden
 from tests.reference import psg as oracle
 
+pytestmark = pytest.mark.isa
+
 RATE, THRESHOLD, DECAY_AFTER, DECAY, LR, MOMENTUM, WEIGHT_DECAY = 1e-2, 1e-4, 6, 0.15, 0.1, 0.9, 5e-4
 STEPS = 12
 

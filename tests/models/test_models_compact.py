@@ -25,6 +25,8 @@ from hiddennet.models.dnw import (
 )
 from hiddennet.nn.wiring import Wiring
 
+pytestmark = pytest.mark.isa
+
 TINY = {"stages": ((6, 9, 1, 1), (9, 8, 2, 2), (8, 12, 2, 4)), "num_classes": 5, "image_size": 16}
 
 

@@ -9,6 +9,8 @@ import hiddennet as hn
 from hiddennet.models.dnw import MobileNetConfig, MobileNetGraph, from_original
 from tests.golden import Golden
 
+pytestmark = pytest.mark.isa
+
 RATES = ("0.3", "0.6", "0.65", "0.8")
 STAGES = ((4, 6, 1, 1), (6, 8, 2, 2), (8, 10, 2, 3))
 

@@ -23,6 +23,8 @@ from hiddennet.models.dnw import (
 from tests.golden import Golden
 from tests.importers.original_dnw import to_original
 
+pytestmark = pytest.mark.isa
+
 TINY = {"num_classes": 3, "stem_channels": 2, "density": 0.4, "compat": True}
 
 

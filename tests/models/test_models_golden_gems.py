@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from hiddennet import models
 from tests.golden import Golden
 
+pytestmark = pytest.mark.isa
+
 # the original's name: ours, classes, side of the images
 NETWORKS = {
     "resnet20": ("resnet20", 10, 32),

@@ -11,6 +11,8 @@ import hiddennet as hn
 from hiddennet import ops
 from tests.golden import Golden
 
+pytestmark = pytest.mark.isa
+
 
 @pytest.fixture(scope="module")
 def golden():

@@ -9,6 +9,8 @@ import hiddennet as hn
 from hiddennet.nn.edges import original_random_edges
 from tests.golden import Golden
 
+pytestmark = pytest.mark.isa
+
 DTYPES = [torch.float64, torch.float32]
 
 

@@ -12,6 +12,8 @@ from tests import reference
 from tests.checks import assert_equal
 from tests.golden import Golden
 
+pytestmark = pytest.mark.isa
+
 SHAPES = ((1, 1), (5, 7), (3, 43), (8, 3, 3, 3), (16, 8, 1, 1), (33, 17, 3, 3), (2, 4, 7, 7), (256, 129))
 
 

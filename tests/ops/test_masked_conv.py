@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from hiddennet import ops
 from tests.checks import assert_equal, assert_no_worse_than
 
+pytestmark = pytest.mark.isa
+
 CASES = [  # input, weight, stride, padding, dilation, groups
     ((2, 3, 9, 8), (8, 3, 3, 3), 1, 1, 1, 1),
     ((2, 16, 9, 8), (8, 16, 3, 3), 2, 1, 1, 1),

@@ -14,6 +14,8 @@ from hiddennet.ops import PSGConfig
 from tests.golden import Golden
 from tests.reference import psg as oracle
 
+pytestmark = pytest.mark.isa
+
 TIGHT = {"rtol": 1e-10, "atol": 1e-13}
 BITS = (1, 2, 4, 8, 16)
 

@@ -13,7 +13,7 @@ from hiddennet.pruning import densities, prune, steps
 from tests.golden import Golden
 from tests.pruning.net import golden_net
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.isa, pytest.mark.usefixtures("one_thread")]
 
 METHODS = {"Mag": "magnitude", "SNIP": "snip", "GraSP": "grasp", "SynFlow": "synflow"}
 KEYS = {"c1": "c1.weight", "c2": "c2.weight", "fc": "fc.weight", "fcb": "fc.bias"}
