@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +50,9 @@ class Request:
     torchvision fetch a missing set. in_channels, num_classes: of ``synthetic`` only (3 and 10). bptt: words that a
     batch has of each column of a text, and the steps gradients go back.
 
+    classes: names of class folders by label, as a network has learned them; folders of other names are refused, those
+    that lack have no images. None: the folders there are, sorted.
+
     rank, world_size: this process's share of every epoch; as many batches on each rank. channels_last: memory format of
     the images.
     """
@@ -71,6 +75,7 @@ class Request:
     in_channels: int | None = None
     num_classes: int | None = None
     bptt: int = 35
+    classes: Sequence[str] | None = None
     rank: int = 0
     world_size: int = 1
     channels_last: bool = False

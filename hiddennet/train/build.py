@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from hiddennet.config.identity import is_place
 from hiddennet.data import Data
 from hiddennet.methods import Method
 from hiddennet.train import machine
+from hiddennet.train.folder import RunError, RunFolder
 from hiddennet.train.opened import create
 from hiddennet.train.ranks import Ranks
 
@@ -31,6 +33,27 @@ def build_data(config: Config, device: torch.device, ranks: Ranks) -> Data:
     layout = machine.use_channels_last(config.train.channels_last)
     share = {"rank": ranks.rank, "world_size": ranks.world}
     return data.build(**keys, device=device, seed=config.seed, channels_last=layout, **share)
+
+
+def contents(config: Config) -> dict[str, Any] | None:
+    """What tells the config's data from others; None where they are not there."""
+    with contextlib.suppress(FileNotFoundError):
+        return data.contents(**dict(config.data), device="cpu", seed=config.seed)
+    return None
+
+
+def check_contents(config: Config, before: dict[str, Any] | None, now: dict[str, Any] | None) -> None:
+    """Raise RunError where the config's data are not those that its run was begun with.
+
+    before: what the run has kept of their contents; now: theirs; None: not known.
+    """
+    differs = None if before is None or now is None else data.difference(before, now)
+    if differs is not None:
+        raise RunError(
+            f"data: expected what {RunFolder.of(config).path} was begun with ({differs[0]}), got other data below "
+            f"{config.data.root} ({differs[1]}); give the run of these a name of its own (name=...), or start again "
+            "with --fresh"
+        )
 
 
 def data_options(config: Config) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from hiddennet.config import Config, digest
 from hiddennet.files import append_row
 from hiddennet.tables import named
 from hiddennet.train import checkpoint, machine
-from hiddennet.train.build import build_data, build_model
+from hiddennet.train.build import build_data, build_model, check_contents, contents
 from hiddennet.train.console import Console, clock
 from hiddennet.train.evaluate import metadata
 from hiddennet.train.folder import RunFolder, commit, versions
@@ -45,6 +45,8 @@ def run(config: Config, *, fresh: bool = False, bar: bool | None = None) -> dict
                 folder.clear()
             record = ranks.share(folder.read_record() if ranks.first else None, device)
             if record.get("finished"):
+                if ranks.first and "contents" in record:
+                    check_contents(config, record["contents"], contents(config))
                 console.say(_finished_before(record, folder))
                 return record
             return _run(config, device, ranks, folder, console)
@@ -66,7 +68,7 @@ def _run(config: Config, device: torch.device, ranks: Ranks, folder: RunFolder, 
         )
     data = build_data(config, device, ranks)
     model, method = build_model(config, data.num_classes, data.in_channels, data.image_size)
-    for note in method.notes:
+    for note in (*data.notes, *method.notes):
         console.say(f"note: {note}")
     run_id = ranks.share(secrets.token_hex(8), device)
     session = Session(config, data, model, method, device, ranks, folder, console, run_id)
@@ -103,6 +105,7 @@ def _start_or_resume(session: Session) -> None:
                     f"checkpoint: expected one of config {digest(config)} in {folder.last}, "
                     f"got one of {state['config']}; start again with --fresh"
                 )
+            check_contents(config, state.get("contents"), session.data.contents)
     state = ranks.share(state, session.device)
     name, epochs = config.name, session.plan.epochs
     if state is None:
@@ -118,7 +121,7 @@ def _start_or_resume(session: Session) -> None:
 
 
 def _facts(session: Session) -> dict[str, Any]:
-    config, model = session.config, session.model
+    config = session.config
     return {
         "id": session.progress.id,
         "run": str(session.folder.path),
@@ -127,10 +130,11 @@ def _facts(session: Session) -> dict[str, Any]:
         "method": config.method.name,
         "model": config.model.name,
         "data": config.data.name,
+        "contents": session.data.contents,
         "seed": config.seed,
         "epochs": session.plan.epochs,
         "selection": config.train.selection,
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": session.parameters,
         "device": machine.describe(session.device),
         "processes": session.ranks.world,
         "threads": torch.get_num_threads(),
@@ -175,7 +179,7 @@ def _results(session: Session) -> dict[str, Any]:
 
 def _export(session: Session, accuracy: float) -> dict[str, Any]:
     model, path = session.model, session.folder.artifact
-    artifact.export(model, path, metadata=metadata(session.config, model, accuracy))
+    artifact.export(model, path, metadata=metadata(session.config, model, accuracy, session.data.contents))
     sizes = artifact.sizes(path)
     return {
         "artifact": str(path),

@@ -59,7 +59,7 @@ class Session:
         self.config, self.data, self.method, self.device = config, data, method, device
         self.ranks, self.folder, self.console = ranks, folder, console
         self.progress = Progress(run_id)
-        self.model = model
+        self.model, self.parameters = model, sum(p.numel() for p in model.parameters())  # as the run starts
         method.steps_per_epoch, method.data, method.ranks = len(data.train), data, ranks
         self.plan = Plan(method.stages, len(data.train))
         self.engine = Engine(model, config, device, ranks, method)
@@ -75,6 +75,7 @@ class Session:
         """What a checkpoint holds; without `full` only what evaluation needs."""
         state: dict[str, Any] = {
             "config": digest(self.config),
+            "contents": self.data.contents,
             "progress": asdict(self.progress),
             "architecture": self.model.architecture,
             "model": dict(self.model.state_dict()),
