@@ -51,6 +51,7 @@ def guarded(action: Callable[[], int], name: str) -> int:
     import torch
 
     from hiddennet.train.folder import HeldError
+    from hiddennet.train.ranks import lost
     from hiddennet.train.signals import Stopped
 
     try:
@@ -75,6 +76,13 @@ def guarded(action: Callable[[], int], name: str) -> int:
         )
         return 1
     except Exception as error:
+        if lost(error) and os.environ.get("HIDDENNET_TRACEBACK") != "1":
+            print(
+                f"{name}: another process of the run has ended, see what it said ({str(error).splitlines()[0]:.90}); "
+                "the same command goes on from the last checkpoint",
+                file=sys.stderr,
+            )
+            return 1
         if os.environ.get("HIDDENNET_TRACEBACK") == "1" or not isinstance(error, _worded()):
             raise
         print(f"{name}: {error}", file=sys.stderr)

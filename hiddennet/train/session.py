@@ -85,18 +85,20 @@ class Session:
             optimizer = self.engine.optimizer
             state |= {
                 "optimizer": optimizer.state_dict() if optimizer is not None else None,
-                "meter": self.meter.state(),
+                "meter": self.ranks.gather(self.meter.state()),
                 "carried": self.engine.carried(),
                 "random": checkpoint.random_state(),
                 "device": self.device.type,
                 "world": self.ranks.world,
+                "threads": torch.get_num_threads(),
             }
         return state
 
     def save(self, path, full: bool = True) -> None:
-        """Write a checkpoint; rank 0 does."""
+        """Write a checkpoint; rank 0 does, after all have told it what they have counted."""
+        state = self.state(full)
         if self.ranks.first:
-            checkpoint.save(path, self.state(full))
+            checkpoint.save(path, state)
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go back to where a full checkpoint was written."""
@@ -107,16 +109,21 @@ class Session:
         self.engine.begin_stage(self.plan.stages[self.progress.stage].optimizer)
         if self.engine.optimizer is not None:
             self.engine.optimizer.load_state_dict(state["optimizer"])
-        self.meter.restore(state["meter"])
-        self.engine.carry(state["carried"])
+        meter, carried = state["meter"], state["carried"]  # of one rank alone in older checkpoints
+        self.meter.restore(meter if isinstance(meter, list) else [meter], self.ranks)
+        self.engine.carry(carried if isinstance(meter, list) else [carried])
         checkpoint.set_random_state(state["random"])
         if self.progress.batch:
             self._resumed_random = state["random"]
         self.density = self.method.density(self.model)
-        for key, here in (("device", self.device.type), ("world", self.ranks.world)):
-            if state[key] != here:
+        threads = state.get("threads", torch.get_num_threads())
+        if self.config.train.deterministic:
+            torch.set_num_threads(threads)
+        here = {"device": self.device.type, "world": self.ranks.world, "threads": torch.get_num_threads()}
+        for key, now in here.items():
+            if state.get(key, now) != now:
                 self.console.say(
-                    f"note: the run was on {key}={state[key]} and goes on with {here}; "
+                    f"note: the run was on {key}={state[key]} and goes on with {now}; "
                     "the results are no longer those of one machine to the bit"
                 )
 
