@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from hiddennet import _start
+
 HELD = 75  # exit status where another process is at work in the run's folder; "try again later" of sysexits.h
 
 
@@ -54,6 +56,7 @@ def guarded(action: Callable[[], int], name: str) -> int:
     from hiddennet.train.ranks import lost
     from hiddennet.train.signals import Stopped
 
+    _start.begin()
     try:
         return action()
     except HeldError as error:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from hiddennet import data, models
 from hiddennet.config import Config
@@ -56,9 +58,32 @@ def check_contents(config: Config, before: dict[str, Any] | None, now: dict[str,
         )
 
 
+def check_batches(config: Config, images: Data, model: nn.Module, world: int) -> list[str]:
+    """Sentences on parts of a batch that hold one image, before batch norm. model: on the CPU, as it is built.
+
+    Raises ValueError where such a part cannot be trained on.
+    """
+    if config.data.name in data.TEXT or not any(isinstance(m, _BatchNorm) for m in model.modules()):
+        return []
+    order, parts = images.train.order, config.train.accumulate
+    found = [order.last_batch, *([config.data.batch_size] if order.num_batches > 1 else [])]
+    if min(len(part) for size in found for part in torch.arange(size // world).chunk(parts)) > 1:
+        return []
+    last = "" if order.last_batch == config.data.batch_size else f", in a last batch of {order.last_batch}"
+    said = f"more than one image at a time for batch norm, got one{last}; "
+    said += f"set data.drop_last=true, another data.batch_size than {config.data.batch_size}, or less train.accumulate"
+    tried = copy.deepcopy(model).train()
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        try:
+            tried(torch.zeros(1, images.in_channels, images.image_size, images.image_size))
+        except ValueError as error:
+            raise ValueError(f"data.batch_size: expected {said} ({str(error).splitlines()[0]})") from None
+    return [f"batch norm normalises an image by itself there: expected {said}"]
+
+
 def data_options(config: Config) -> dict[str, Any]:
     """What makes the config's images again for evaluation, of any batch size: arguments of hiddennet.data.build."""
-    section, aside = config.data, ("name", "batch_size", "augment")
+    section, aside = config.data, ("name", "batch_size", "augment", "drop_last")
     kept = {k: v for k, v in section if k not in aside and not is_place(type(section).model_fields[k])}
     return {"seed": config.seed, **kept}
 

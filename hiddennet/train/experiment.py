@@ -16,7 +16,7 @@ from hiddennet.config import Config, digest
 from hiddennet.files import append_row
 from hiddennet.tables import named
 from hiddennet.train import checkpoint, machine
-from hiddennet.train.build import build_data, build_model, check_contents, contents
+from hiddennet.train.build import build_data, build_model, check_batches, check_contents, contents
 from hiddennet.train.console import Console, clock
 from hiddennet.train.evaluate import metadata
 from hiddennet.train.folder import RunFolder, commit, versions
@@ -68,7 +68,7 @@ def _run(config: Config, device: torch.device, ranks: Ranks, folder: RunFolder, 
         )
     data = build_data(config, device, ranks)
     model, method = build_model(config, data.num_classes, data.in_channels, data.image_size)
-    for note in (*data.notes, *method.notes):
+    for note in (*data.notes, *method.notes, *check_batches(config, data, model, ranks.world)):
         console.say(f"note: {note}")
     run_id = ranks.share(secrets.token_hex(8), device)
     session = Session(config, data, model, method, device, ranks, folder, console, run_id)

@@ -246,8 +246,9 @@ class Session:
 
     def _batch_images(self, index: int) -> int:
         """Images of a batch over all ranks; the last batch takes what is left."""
-        size, loader = self.config.data.batch_size, self.data.train
-        return loader.num_images - index * size if index == len(loader) - 1 else size
+        loader = self.data.train
+        whole = self.engine.text or index < len(loader) - 1
+        return self.config.data.batch_size if whole else loader.order.last_batch
 
     def _look(self, total: int) -> None:
         """Read the device: show how it goes, refuse a loss or scores that are not finite."""

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hiddennet import methods
-from hiddennet.train import checkpoint
+from hiddennet.train import checkpoint, machine
 from hiddennet.train.build import build_data, build_model
 from hiddennet.train.engine import Engine
 from hiddennet.train.experiment import run
@@ -206,3 +206,60 @@ def test_each_group_keeps_its_own_rate_under_a_schedule(make, monkeypatch):
     folder.record.unlink()
     run(config)
     assert used == rows
+
+
+def test_deterministic_algorithms_are_asked_for_where_that_changes_something(monkeypatch):
+    """torch imports its compiler in that call, for seconds."""
+    asked, own = [], torch.use_deterministic_algorithms
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda mode: (asked.append(mode), own(mode)))
+    try:
+        for mode in (False, True, True, False, False):
+            machine.set_deterministic(mode)
+            assert torch.are_deterministic_algorithms_enabled() == mode
+    finally:
+        own(False)
+    assert asked == [True, False]
+
+
+NORMED = ("model.name=cifar_resnet18", "model.width=0.05", "data.limit=33", "data.validation=0", "train.selection=test")
+
+
+def test_a_last_batch_of_one_image_is_refused_said_or_left_out(make, capfd):
+    """Batch norm has no deviation there where the images are one pixel by then; of larger ones it has their own."""
+    small = ("data.batch_size=16", "data.image_size=8", "train.epochs=1")
+    with pytest.raises(ValueError, match="last batch of 1; set data.drop_last=true, another data.batch_size than 16"):
+        run(make(*NORMED, *small))
+    with pytest.raises(ValueError, match="one image at a time for batch norm, got one; .* or less train.accumulate"):
+        run(make(*NORMED, *small, "data.drop_last=true", "train.accumulate=16"))
+    assert "note: batch norm" not in capfd.readouterr().out
+    dropped = make(*NORMED, *small, "data.drop_last=true")
+    run(dropped)
+    progress = checkpoint.load(RunFolder.of(dropped).last)["progress"]
+    assert progress["step"] == 2
+    run(make(*NORMED, "data.batch_size=16", "data.image_size=32", "train.epochs=1"))
+    assert "note: batch norm normalises an image by itself there" in capfd.readouterr().out
+    run(make("data.limit=33", "data.validation=0", "train.selection=test", *small[::2]))  # a network without it
+
+
+def test_left_out_are_others_in_each_epoch(make):
+    config = make("data.drop_last=true", "data.limit=100", "data.validation=0", "train.selection=test")
+    loader = build_data(config, CPU, Ranks()).train
+    seen = []
+    for epoch in (0, 1):
+        loader.set_epoch(epoch)
+        assert [len(labels) for _, labels in loader] == [32, 32, 32] and loader.order.last_batch == 32
+        seen.append(set(loader.order.epoch(epoch)[:96].tolist()))
+    assert len(seen[0] | seen[1]) > 96
+    assert len(build_data(config, CPU, Ranks()).test.order.epoch(0)) == build_data(config, CPU, Ranks()).test.num_images
+    with pytest.raises(ValueError, match="drop_last: expected at least one whole batch of 128 images, got 100"):
+        build_data(
+            make(
+                "data.drop_last=true",
+                "data.limit=100",
+                "data.validation=0",
+                "train.selection=test",
+                "data.batch_size=128",
+            ),
+            CPU,
+            Ranks(),
+        )
