@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -135,9 +136,9 @@ def _import(arguments: argparse.Namespace) -> int:
             raise ValueError(
                 f"import: expected options of {arguments.system} such as {known}, got {flag}; leave it out"
             )
-    path = arguments.output
+    file, path = (os.path.expanduser(given) for given in (arguments.file, arguments.output))
     importer = importlib.import_module(f"hiddennet.importers.{module}")
-    importer.convert(arguments.file, arguments.arch, path, **given)
+    importer.convert(file, arguments.arch, path, **given)
     sizes = artifact.sizes(path)
     print(f"{path}: {sizes['artifact_bytes']:,} bytes, {sizes['hidden_weights']:,} hidden weights")
     return 0

@@ -64,7 +64,7 @@ def open_network(where: str) -> Network:
     found = of_run(where)
     if found is not None:
         return found
-    if not Path(where).is_file():
+    if not Path(where).expanduser().is_file():
         raise FileNotFoundError(f"report: expected a run, RUN@search or an artifact, got {where}")
     header = artifact.read_header(where)
     facts = header["metadata"]

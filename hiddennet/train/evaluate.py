@@ -48,7 +48,7 @@ def export(run: str, path: str | None = None, *, compact: bool = False) -> Path:
     if opened.stage and path is None:
         raise ValueError(f"export: expected a file to write the end of a stage to, got none; give -o FILE with {run}")
     folder, model = opened.folder, _compact(opened.model) if compact else opened.model
-    target = Path(path) if path is not None else (folder.compact if compact else folder.artifact)
+    target = Path(path).expanduser() if path is not None else (folder.compact if compact else folder.artifact)
     artifact.export(model, target, metadata=_facts(opened))
     return target
 
@@ -90,7 +90,7 @@ def evaluate(
 
     Raises ValueError or FileNotFoundError, saying what was expected.
     """
-    on, path, opened = machine.choose_device(device), Path(where), open_run(where, "eval")
+    on, path, opened = machine.choose_device(device), Path(where).expanduser(), open_run(where, "eval")
     if opened is not None:
         model, root = opened.model, root or opened.config.data.root
         with tempfile.TemporaryDirectory() as folder:

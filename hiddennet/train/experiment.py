@@ -22,6 +22,7 @@ from hiddennet.train.evaluate import metadata
 from hiddennet.train.folder import RunFolder, commit, versions
 from hiddennet.train.ranks import Ranks
 from hiddennet.train.session import Session
+from hiddennet.train.stages import Plan
 
 
 def run(config: Config, *, fresh: bool = False, bar: bool | None = None) -> dict[str, Any]:
@@ -72,6 +73,8 @@ def _run(config: Config, device: torch.device, ranks: Ranks, folder: RunFolder, 
         console.say(f"note: {note}")
     run_id = ranks.share(secrets.token_hex(8), device)
     session = Session(config, data, model, method, device, ranks, folder, console, run_id)
+    for note in unreached(config, session.plan):
+        console.say(f"note: {note}")
     _start_or_resume(session)
     started = folder.read_record().get("started") if session.progress.step else None
     record = {**_facts(session), "started": started or _now(), "finished": None}
@@ -118,6 +121,16 @@ def _start_or_resume(session: Session) -> None:
         f"run {folder.path}: {name} goes on with epoch {progress.epoch + 1} of {epochs}"
         + (f", batch {progress.batch + 1}" if progress.batch else "")
     )
+
+
+def unreached(config: Config, plan: Plan) -> list[str]:
+    """Sentences on epochs that the config names and no stage has."""
+    found = [("train.save_epochs", epoch, plan.epochs) for epoch in config.train.save_epochs if epoch > plan.epochs]
+    for stage in plan.stages:
+        milestones = getattr(stage.schedule, "milestones", [])
+        length = stage.epochs if stage.length is None else stage.length
+        found += [(f"schedule.milestones of {stage.name}", m, length) for m in milestones if m >= length]
+    return [f"{key}: epoch {epoch} of {epochs} is never reached" for key, epoch, epochs in dict.fromkeys(found)]
 
 
 def _facts(session: Session) -> dict[str, Any]:

@@ -60,6 +60,7 @@ def open_run(where: str | Path, key: str = "run") -> OpenedRun | None:
     Raises ValueError for a stage that the run has not, RunError for one that it has not come to, ConfigError and
     CheckpointError for files that cannot be read.
     """
+    where = Path(where).expanduser()
     path, _, stage = str(where).rpartition("@")
     if Path(where).exists() or not path:
         path, stage = str(where), ""
