@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map
 from hiddennet import data, trace
 from hiddennet.config import Config
 from hiddennet.methods import Method
-from hiddennet.nn import refresh
+from hiddennet.nn import hidden_layers, refresh
 from hiddennet.optim import optimizers
 from hiddennet.train import machine
 from hiddennet.train.mixup import Mixed, Mixup
@@ -154,6 +154,15 @@ class Engine:
         """The summed loss of labels [n] or of probabilities [n, classes]."""
         smoothing = self.train_section.label_smoothing
         return F.cross_entropy(logits.float(), targets, reduction="sum", label_smoothing=smoothing)
+
+    def without_gradient(self) -> list[str]:
+        """The hidden layers in which something learns and nothing had a gradient in the last step. Waits for a GPU."""
+        learning, found = {id(p) for p in self.learning_parameters()}, []
+        for name, layer in hidden_layers(self.model).items():
+            own = [p for p in layer.parameters(recurse=False) if id(p) in learning]
+            if own and not any(p.grad is not None and bool(p.grad.any()) for p in own):
+                found.append(name)
+        return found
 
     def finite(self) -> bool:
         """Whether all that learns is finite on this rank. Reads from the device."""

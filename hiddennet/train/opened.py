@@ -76,7 +76,10 @@ def open_run(where: str | Path, key: str = "run") -> OpenedRun | None:
         file = folder.best if number == len(names) - 1 else folder.stage(number)
         if not file.is_file():
             raise RunError(f"{key}: expected a run that has come to the end of its stage {stage}, got {path}")
-    model, method = restore(config, checkpoint.load(file))
+    state = checkpoint.load(file)
+    if file == folder.last and not state["progress"]["history"]:
+        raise RunError(f"{key}: expected a run that has come to the end of an epoch, got {path}; go on with it first")
+    model, method = restore(config, state)
     return OpenedRun(folder, config, method, model, stage, folder.read_record())
 
 

@@ -24,6 +24,8 @@ from hiddennet.train.scores import Meter, Scores
 from hiddennet.train.signals import Stopped, StopWish
 from hiddennet.train.stages import Plan, anatomy
 
+FIRST_LOOK = 3  # the step after which is looked for layers without a gradient
+
 
 @dataclass
 class Progress:
@@ -230,6 +232,8 @@ class Session:
             progress.batch, progress.step = index + 1, progress.step + 1
             self.method.after_update(self.model, progress.step)
             progress.seconds = before + time.perf_counter() - begun
+            if progress.step == FIRST_LOOK:
+                self._say_what_rests()
             look = progress.batch % every == 0 or progress.batch == total
             if look:
                 self._look(total)
@@ -237,6 +241,17 @@ class Session:
                 self._stop_if_wished(wish)
         progress.seconds = before + time.perf_counter() - begun
         self._resumed_random = None
+
+    def _say_what_rests(self) -> None:
+        """By now a scale that began at 0 has moved, if it learns."""
+        layers, all_layers = self.engine.without_gradient(), hidden_layers(self.model)
+        if layers:
+            self.console.say(
+                f"warning: {len(layers)} of {len(all_layers)} hidden layers get no gradient ({', '.join(layers[:4])}"
+                f"{', ...' if len(layers) > 4 else ''}): what they send is pruned, or multiplied with 0, as by a batch "
+                "norm whose scale begins at 0 and does not learn; begin it at 1 (timm: zero_init_last=False), let it "
+                "learn (model.batch_norm=affine, where the method trains it), or keep more weights"
+            )
 
     def _restore_random(self) -> None:
         """Starting a loader may draw numbers; the stopped run had drawn them before its state."""

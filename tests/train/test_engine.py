@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from hiddennet import methods
-from hiddennet.train import checkpoint, machine
+from hiddennet.train import build as train_build
+from hiddennet.train import checkpoint, evaluate, machine
 from hiddennet.train.build import build_data, build_model
 from hiddennet.train.engine import Engine
 from hiddennet.train.experiment import run
@@ -263,3 +264,43 @@ def test_left_out_are_others_in_each_epoch(make):
             CPU,
             Ranks(),
         )
+
+
+def test_layers_without_a_gradient_are_named_in_the_first_steps(make, capfd, monkeypatch):
+    """A branch that ends in a batch norm of scale 0 gives its scores nothing to learn from, unless the scale learns."""
+
+    def zero(model: nn.Module) -> nn.Module:
+        for name, module in model.named_modules():
+            if isinstance(module, nn.BatchNorm2d) and name.endswith("bn2"):
+                nn.init.zeros_(module.weight)
+        return model
+
+    plain = train_build.build_plain
+    monkeypatch.setattr(train_build, "build_plain", lambda *given: zero(plain(*given)))
+    net = ("model.name=cifar_resnet18", "model.width=0.05", "model.batch_norm=affine", "train.epochs=1")
+    run(make(*net, "method={name: hc}"))
+    said = capfd.readouterr().out
+    assert "hidden layers get no gradient (layer" in said and "zero_init_last=False" in said
+    for method in ("edge_popup, density: 0.5", "dense"):
+        run(make(*net, f"method={{name: {method}}}"))
+        assert "get no gradient" not in capfd.readouterr().out
+    monkeypatch.undo()
+    run(make(*net, "method={name: hc}", "seed=1"))
+    assert "get no gradient" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("more", [{"pruner": "synflow", "invert": True}, {"pruner": "snip", "density": 0.0002}])
+def test_a_pruner_that_leaves_nothing_alive_says_so(make, capfd, more):
+    keys = ", ".join(f"{key}: {str(value).lower()}" for key, value in {"density": 0.002, **more}.items())
+    run(make(f"method={{name: prune_at_init, {keys}}}", "train.epochs=0"))
+    assert "warning: no weight that is kept lies on a path from the input to the output" in capfd.readouterr().out
+
+
+def test_a_run_that_broke_in_its_first_epoch_has_no_network(make):
+    config = make("optimizer.lr=1e30")
+    with pytest.raises(RunError, match="expected finite"):
+        run(config)
+    for use in (evaluate.export, lambda where: evaluate.evaluate(where, device="cpu")):
+        with pytest.raises(RunError, match="expected a run that has come to the end of an epoch"):
+            use(str(RunFolder.of(config).path))
+    assert not RunFolder.of(config).artifact.exists()
