@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from hiddennet import _start
+
+if _start.is_command():
+    _start.prepare()
+
 from hiddennet import nn, ops, optim
 from hiddennet._version import __version__
 from hiddennet.nn import (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -140,11 +141,11 @@ def _import(arguments: argparse.Namespace) -> int:
             raise ValueError(
                 f"import: expected options of {arguments.system} such as {known}, got {flag}; leave it out"
             )
-    path = arguments.output
+    file, path = (os.path.expanduser(given) for given in (arguments.file, arguments.output))
     importer = importlib.import_module(f"hiddennet.importers.{module}")
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
-        importer.convert(arguments.file, arguments.arch, path, **given)
+        importer.convert(file, arguments.arch, path, **given)
     for note in notes:
         print(f"note: {note.message}", file=sys.stderr)
     sizes = artifact.sizes(path)

@@ -44,7 +44,7 @@ def write(path: str | os.PathLike, header: dict[str, Any], tensors: dict[str, Te
     data = bytearray(safetensors.save(tensors, metadata))
     at = data.index(_NO_CHECKSUM)
     data[at : at + len(_NO_CHECKSUM)] = hashlib.sha256(data).hexdigest().encode()
-    write_atomic(Path(path), lambda file: file.write(data))
+    write_atomic(Path(path).expanduser(), lambda file: file.write(data))
 
 
 def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -53,7 +53,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises ArtifactError when the file is missing, not an artifact, truncated, changed, or of a
     newer format.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise ArtifactError(f"artifact: expected a file at {path}, got none; check the path")
     data = path.read_bytes()

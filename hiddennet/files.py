@@ -9,9 +9,10 @@ import io
 import itertools
 import os
 import secrets
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 _TEMPORARY = ".part"
 
@@ -82,14 +83,26 @@ def remove_temporaries(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+_locks: weakref.WeakSet[TextIO] = weakref.WeakSet()  # a closed file may stay: closing is done once
+
+
+def _let_go() -> None:
+    for file in list(_locks):
+        file.close()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
 @contextlib.contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold the lock file `path`, or yield False when `wait` is false and another process has it.
 
-    The lock ends with the process, however it ends.
+    The lock ends with the process, however it ends: processes that it forks do not hold it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as file:
+        _locks.add(file)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:

@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from hiddennet import _start
+
 HELD = 75  # exit status where another process is at work in the run's folder; "try again later" of sysexits.h
 
 
@@ -51,8 +53,10 @@ def guarded(action: Callable[[], int], name: str) -> int:
     import torch
 
     from hiddennet.train.folder import HeldError
+    from hiddennet.train.ranks import lost
     from hiddennet.train.signals import Stopped
 
+    _start.begin()
     try:
         return action()
     except HeldError as error:
@@ -75,6 +79,13 @@ def guarded(action: Callable[[], int], name: str) -> int:
         )
         return 1
     except Exception as error:
+        if lost(error) and os.environ.get("HIDDENNET_TRACEBACK") != "1":
+            print(
+                f"{name}: another process of the run has ended, see what it said ({str(error).splitlines()[0]:.90}); "
+                "the same command goes on from the last checkpoint",
+                file=sys.stderr,
+            )
+            return 1
         if os.environ.get("HIDDENNET_TRACEBACK") == "1" or not isinstance(error, _worded()):
             raise
         print(f"{name}: {error}", file=sys.stderr)

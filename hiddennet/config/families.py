@@ -118,7 +118,7 @@ def layers(place: Path, extending: Path | None = None) -> tuple[Path | None, lis
         return None, found
     if not isinstance(base, str):
         raise ConfigError(str(place), [f"extends: expected the path of one file, got {base!r}"])
-    return (file.parent / base).resolve(), found
+    return (file.parent / Path(base).expanduser()).resolve(), found
 
 
 def unknown(variant: str, known: list[str]) -> str:

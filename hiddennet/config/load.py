@@ -30,6 +30,7 @@ def find(config: str | Path, homes: Iterable[Path] = ()) -> Path:
     config: a path, or a name under configs/ with or without its folders; a variant is `family@variant` or
     `family-variant`. homes: files that the name stands in, whose variants and neighbours come first.
     """
+    config = Path(config).expanduser() if str(config).startswith("~") else config
     homes = [families.split(home)[0] for home in homes]
     for home in homes:
         if str(config) in families.names(home):
@@ -54,7 +55,7 @@ def find(config: str | Path, homes: Iterable[Path] = ()) -> Path:
     ends = {path: ["", *(f"{at}{name}" for name in families.names(path))] for path in shipped}
     names = [f"{name}{end}" for path in shipped for end in ends[path] for name in (path.stem, _name_of(path))]
     mistake = f"expected a config file or a name under configs/, found none{nearest(str(config), names)}"
-    raise ConfigError(str(config), [mistake])
+    raise ConfigError(str(config) or "''", [mistake])
 
 
 def _name_of(path: Path) -> Path:
@@ -186,7 +187,7 @@ def parse(document: Mapping[str, Any], source: str = "config") -> Config:
         if name not in document:
             meaning = Config.model_fields[name].description or f"the section {name!r}"
             mistakes.append(f"{name}: expected a value, got none; it is {meaning}")
-    values = {key: value for key, value in values.items() if value is not None}
+    values = {key: value for key, value in values.items() if value is not None or key not in Config.sections}
     try:
         return _finish(Config.model_validate(values), mistakes, source)
     except ValidationError as error:

@@ -78,6 +78,9 @@ class DataSection(Section):
     batch_size: Positive = Field(
         128, description="images (of a text: columns) in one optimiser step, over all parts and all ranks"
     )
+    drop_last: bool = Field(
+        False, description="leave the images that fill no whole batch out of an epoch; a text always does"
+    )
     augment: bool = Field(True, description="random crops and flips, where the data set has them")
     augmentation: Literal["standard", "pad_resized_crop"] = Field(
         "standard", description="the data set's own, or a random resized crop from 4 pixels of padding and a flip"

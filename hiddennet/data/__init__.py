@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from .augment import Augmentation
-from .build import Data, build, names
+from .build import Data, build, contents, names
+from .fingerprint import difference
 from .resident import ResidentLoader
 from .streaming import StreamingLoader
 from .text import TEXT, TextLoader
 
-__all__ = ["TEXT", "Augmentation", "Data", "ResidentLoader", "StreamingLoader", "TextLoader", "build", "names"]
+__all__ = [
+    "TEXT",
+    "Augmentation",
+    "Data",
+    "ResidentLoader",
+    "StreamingLoader",
+    "TextLoader",
+    "build",
+    "contents",
+    "difference",
+    "names",
+]

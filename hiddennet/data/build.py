@@ -4,7 +4,7 @@ are made."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,13 +16,14 @@ from hiddennet.registry import register
 
 from .augment import Augmentation
 from .choices import given_moments, moments, of_training, parts
+from .fingerprint import Contents, absent, of_files, of_tensors, of_text
 from .own import own_set
 from .request import DATA, LISTED, Request
 from .resident import ResidentLoader
-from .sets import IMAGENET, LISTED_SIZE, RESIZED_CROP_FLIP, SMALL, SmallSet, list_images
+from .sets import IMAGENET, LISTED_SIZE, RESIZED_CROP_FLIP, SMALL, Pool, SmallSet, list_images
 from .split import stratified
 from .streaming import StreamingLoader
-from .text import TEXT, TextLoader, locate_text, read_text
+from .text import FILES, TEXT, TextLoader, locate_text, read_text
 
 Loader = ResidentLoader | StreamingLoader | TextLoader
 
@@ -33,9 +34,11 @@ class Data:
     normalised, labels int64 (B,)) on the device, with ``len()`` (batches), ``num_images`` and
     ``set_epoch(epoch)``.
 
-    ``validation`` is None where none was asked for. ``augmentation`` is that of the training
-    images; ``mean`` and ``std`` of the channels are those of the normalisation of all. Of a text the
-    batches are those of ``TextLoader``, ``num_classes`` the words of its vocabulary, and ``image_size``
+    ``classes``: their names by label, of sets that name them. ``contents``: what tells these images from others, see
+    fingerprint.py. ``notes``: sentences on them. ``validation`` is None where none was asked for.
+    ``augmentation`` is that of the training images; ``mean`` and ``std`` of the channels are those of
+    the normalisation of all.
+    Of a text the batches are those of ``TextLoader``, ``num_classes`` the words of its vocabulary, and ``image_size``
     the words a batch has of each of its columns (``in_channels`` is 1, and there are no moments).
     """
 
@@ -49,6 +52,9 @@ class Data:
     augmentation: Augmentation
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    contents: Contents
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,23 @@ def build(name: str, *, batch_size: int, device: str | torch.device, seed: int, 
     request = Request(name, batch_size, device, seed, **more)
     request.check()
     found = DATA[name]
-    return found.make(request) if isinstance(found, Maker) else _small(own_set(name, found), request)
+    made = found.make(request) if isinstance(found, Maker) else _small(own_set(name, found), request)
+    if made.num_classes < 2:
+        raise ValueError(f"data {name!r}: expected images of at least two classes, got one: there is nothing to learn")
+    return made
+
+
+def contents(name: str, *, batch_size: int, device: str | torch.device, seed: int, **more: Any) -> Contents:
+    """The ``contents`` of what ``build`` makes, without decoding image files. Raises as ``build``."""
+    if name == "tiny_imagenet":
+        request = Request(name, batch_size, device, seed, **more)
+        request.check()
+        return _of_pools(*SMALL[name].read(request)[:2])
+    return build(name, batch_size=batch_size, device=device, seed=seed, **more).contents
+
+
+def _of_pools(train: Pool, test: Pool) -> Contents:
+    return of_files({"train": train.files, "test": test.files}, train.classes)
 
 
 def _small(entry: SmallSet, request: Request) -> Data:
@@ -80,6 +102,12 @@ def _small(entry: SmallSet, request: Request) -> Data:
     chosen, held, tested = parts(request, train.labels, test.labels, request.validation)
     kept = np.union1d(chosen, held)
     images, test_images = train.pixels(kept), test.pixels(tested)
+    labels, test_labels = torch.from_numpy(train.labels[kept]), torch.from_numpy(test.labels[tested])
+    if train.files is None:
+        found = of_tensors({"train": (images, labels), "test": (test_images, test_labels)}, train.classes)
+    else:
+        found = _of_pools(train, test)
+    watched = {"validation": train.labels[held], "test": test.labels[tested]}
     channels = images.shape[1]
     size = request.image_size or entry.image_size or images.shape[-1]
     mean, std = moments(request, entry, images)
@@ -88,8 +116,7 @@ def _small(entry: SmallSet, request: Request) -> Data:
 
     device = request.device
     images, test_images = images.to(device), test_images.to(device)
-    labels = torch.from_numpy(train.labels[kept]).to(device)
-    test_labels = torch.from_numpy(test.labels[tested]).to(device)
+    labels, test_labels = labels.to(device), test_labels.to(device)
 
     def rows(indices: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.searchsorted(kept, indices))
@@ -114,6 +141,15 @@ def _small(entry: SmallSet, request: Request) -> Data:
         augmentation=augmentation,
         mean=mean,
         std=std,
+        contents=found,
+        classes=train.classes,
+        notes=_absent(watched, num_classes, train.classes),
+    )
+
+
+def _absent(watched: dict[str, np.ndarray], num_classes: int, classes: Sequence[str]) -> tuple[str, ...]:
+    return tuple(
+        s for part, labels in watched.items() if len(labels) for s in absent(part, labels, num_classes, classes)
     )
 
 
@@ -130,6 +166,7 @@ def _listed(request: Request) -> Data:
         held_images = own.subset(part)
     else:
         held_images = own
+    watched = {"validation": held_images.labels, "test": listed.test.labels[tested]}
     size = request.image_size or LISTED_SIZE
     mean, std = given_moments(request, 3) or IMAGENET
 
@@ -148,7 +185,7 @@ def _listed(request: Request) -> Data:
 
     return Data(
         name=request.name,
-        num_classes=listed.num_classes,
+        num_classes=len(listed.classes),
         in_channels=3,
         image_size=size,
         train=loader(listed.train.subset(chosen), True, request.augment),
@@ -157,6 +194,9 @@ def _listed(request: Request) -> Data:
         augmentation=RESIZED_CROP_FLIP if request.augment else Augmentation(),
         mean=mean,
         std=std,
+        contents=of_files({"train": listed.train, "validation": own, "test": listed.test}, listed.classes),
+        classes=listed.classes,
+        notes=_absent(watched, len(listed.classes), listed.classes),
     )
 
 
@@ -185,6 +225,7 @@ def _text(request: Request) -> Data:
         augmentation=Augmentation(),
         mean=(),
         std=(),
+        contents=of_text({part: getattr(text, part) for part in FILES}, text.words),
     )
 
 

@@ -35,9 +35,23 @@ class ImageList:
         path = self.root / os.fsdecode(self.paths[index])
         try:
             with Image.open(path) as image:
-                return image.convert("RGB")
+                return _eight_bits(image).convert("RGB")
         except (OSError, SyntaxError, ValueError) as error:
             raise ValueError(f"{path}: expected an image, got {error}; replace or delete the file") from error
+
+
+def _eight_bits(image):
+    """A `PIL.Image` of at most 8 bits a channel: of 16 bits the upper ones, as PIL itself takes them of colours.
+
+    Raises ValueError for numbers whose range is not known.
+    """
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        from PIL import Image
+
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"numbers of 32 bits (PIL's mode {image.mode}), whose range is not known")
+    return image
 
 
 def class_folders(folder: Path) -> list[str]:

@@ -32,7 +32,8 @@ class Order:
     Position i of the epoch belongs to rank ``i % world_size``, so the ranks' batches with the same
     number make up the batch that one process would take at ``world_size`` times the batch size.
     Every rank takes the same number of batches and every image is taken once: the last batch takes
-    what is left, at times one image more than ``batch_size``.
+    what is left, at times one image more than ``batch_size``. With ``drop_last`` there are whole batches only, and
+    the last images of an epoch's order are left out of it.
     """
 
     num_images: int
@@ -41,6 +42,7 @@ class Order:
     seed: int
     rank: int = 0
     world_size: int = 1
+    drop_last: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -53,6 +55,12 @@ class Order:
                 f"{self.num_images} images; use fewer ranks or more images"
             )
 
+        if self.drop_last and self.num_batches == 0:
+            raise ValueError(
+                f"drop_last: expected at least one whole batch of {self.batch_size * self.world_size} images, got "
+                f"{self.num_images} images; use a smaller batch_size"
+            )
+
     def whole(self) -> Order:
         """The order of all ranks' images together, in batches of one rank's size."""
         return dataclasses.replace(self, rank=0, world_size=1)
@@ -60,7 +68,15 @@ class Order:
     @property
     def num_batches(self) -> int:
         """Batches of an epoch, equal on every rank."""
+        if self.drop_last:
+            return self.num_images // (self.world_size * self.batch_size)
         return -(-(self.num_images // self.world_size) // self.batch_size)
+
+    @property
+    def last_batch(self) -> int:
+        """Images of an epoch's last batch, over all ranks."""
+        whole = self.batch_size * self.world_size
+        return whole if self.drop_last else self.num_images - (self.num_batches - 1) * whole
 
     def epoch(self, epoch: int) -> torch.Tensor:
         """This rank's images in ``epoch``, in order; int64 on the CPU."""
@@ -77,5 +93,5 @@ class Order:
         """The slices of ``epoch(...)`` that make up the batches."""
         taken = len(range(self.rank, self.num_images, self.world_size))
         for i in range(self.num_batches):
-            last = i == self.num_batches - 1
+            last = i == self.num_batches - 1 and not self.drop_last
             yield slice(i * self.batch_size, taken if last else (i + 1) * self.batch_size)

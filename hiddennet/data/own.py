@@ -8,14 +8,15 @@ It is called with what its signature names of ``root``, ``seed``, ``workers``, `
 returns the official parts, training and test. Each is a pair of arrays or tensors, images uint8 (n, channels, height,
 width) and n labels from 0; or a dataset as torchvision has them: ``len()``, and of an index an image (PIL, or uint8 as
 above without n) and its label. Images are square and of one size. Attributes of it may say more: ``mean`` and ``std``,
-a number a channel of images in [0, 1] (else measured), ``num_classes`` (else the largest label + 1),
-``augmentation``, a hiddennet.data.Augmentation (else none).
+a number a channel of images in [0, 1] (else measured), ``num_classes`` (else the largest label + 1), ``classes``,
+their names, ``augmentation``, a hiddennet.data.Augmentation (else none).
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,10 +40,16 @@ def own_set(name: str, read: Callable[..., Any]) -> SmallSet:
         classes = getattr(read, "num_classes", None) or 1 + int(max(train.labels.max(), test.labels.max()))
         if min(train.labels.min(), test.labels.min()) < 0 or max(train.labels.max(), test.labels.max()) >= classes:
             raise ValueError(f"data {name!r}: expected labels from 0 to {classes - 1}, got others")
-        return train, test, classes
+        return replace(train, classes=_names(read, found[0])), test, classes
 
     augmentation = getattr(read, "augmentation", NO_AUGMENTATION)
     return SmallSet(pools, getattr(read, "mean", None), getattr(read, "std", None), augmentation)
+
+
+def _names(read: Any, train: Any) -> tuple[str, ...]:
+    """Its classes' names by label, where the reader or torchvision's dataset says them."""
+    names = getattr(read, "classes", None) or getattr(train, "classes", None) or ()
+    return tuple(names) if all(isinstance(name, str) for name in names) else ()
 
 
 def _pool(name: str, part: Any) -> Pool:

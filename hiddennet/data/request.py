@@ -60,6 +60,11 @@ class Request:
     torchvision fetch a missing set. in_channels, num_classes: of ``synthetic`` only (3 and 10). bptt: words that a
     batch has of each column of a text, and the steps gradients go back.
 
+    drop_last: leave the training images that fill no whole batch out of an epoch, others in each.
+
+    classes: names of class folders by label, as a network has learned them; folders of other names are refused, those
+    that lack have no images. None: the folders there are, sorted.
+
     rank, world_size: this process's share of every epoch; as many batches on each rank. channels_last: memory format of
     the images.
     """
@@ -82,6 +87,8 @@ class Request:
     in_channels: int | None = None
     num_classes: int | None = None
     bptt: int = 35
+    drop_last: bool = False
+    classes: Sequence[str] | None = None
     rank: int = 0
     world_size: int = 1
     channels_last: bool = False
@@ -92,7 +99,9 @@ class Request:
 
     def order(self, num_images: int, shuffle: bool) -> Order:
         """The order of a part's images."""
-        return Order(num_images, self.batch_size, shuffle, self.seed, self.rank, self.world_size)
+        return Order(
+            num_images, self.batch_size, shuffle, self.seed, self.rank, self.world_size, shuffle and self.drop_last
+        )
 
     def check(self) -> None:
         """Raises ValueError for an unknown name, an impossible value, and what the set cannot have."""

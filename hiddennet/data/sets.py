@@ -38,10 +38,12 @@ SYNTHETIC_IMAGES, SYNTHETIC_TEST_IMAGES = 1024, 256
 @dataclass(frozen=True)
 class Pool:
     """One official part of a set: its labels, int64 (N,), and its square images, fetched by index
-    as uint8 (n, C, H, W)."""
+    as uint8 (n, C, H, W). ``files``: where they are read from, if they are image files."""
 
     labels: np.ndarray
     pixels: Callable[[np.ndarray], torch.Tensor]
+    classes: tuple[str, ...] = ()
+    files: ImageList | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Listed:
     train: ImageList
     validation: ImageList | None
     test: ImageList
-    num_classes: int
+    classes: tuple[str, ...]
 
 
 def _array_pool(images: np.ndarray, labels: np.ndarray) -> Pool:
@@ -119,7 +121,7 @@ def _tiny_imagenet(request: Request) -> tuple[Pool, Pool, int]:
         remedy="unpack tiny-imagenet-200.zip there",
         download=request.download,
     )
-    classes = folders.class_folders(train)
+    classes = _classes(train, request)
     lists = (
         folders.scan(train, classes),
         folders.tiny_imagenet_validation(_beside(train, "tiny_imagenet", ["val"]), classes),
@@ -129,7 +131,7 @@ def _tiny_imagenet(request: Request) -> tuple[Pool, Pool, int]:
         def pixels(indices: np.ndarray) -> torch.Tensor:
             return folders.decode(images.subset(indices), TINY_IMAGENET_SIDE, request.workers)
 
-        return Pool(images.labels, pixels)
+        return Pool(images.labels, pixels, tuple(classes), images)
 
     return pool(lists[0]), pool(lists[1]), len(classes)
 
@@ -148,7 +150,7 @@ def list_images(name: str, request: Request) -> Listed:
         remedy="put the training images there, in a folder for each class",
         download=request.download,
     )
-    classes = folders.class_folders(train)
+    classes = _classes(train, request)
     validation = None
     if name == "imagenet":
         test = _beside(train, name, ["val"])
@@ -157,7 +159,25 @@ def list_images(name: str, request: Request) -> Listed:
         if test.name == "test" and (train.parent / "val").is_dir():
             validation = folders.scan(train.parent / "val", classes)
     images = folders.scan(train, classes)
-    return Listed(images, validation, folders.scan(test, classes), len(classes))
+    empty = np.setdiff1d(np.arange(len(classes)), images.labels)
+    if len(empty) and request.classes is None:
+        raise ValueError(
+            f"{train}: expected training images of every class, got none in the folder {classes[empty[0]]!r}; "
+            "remove the folder or put images there"
+        )
+    return Listed(images, validation, folders.scan(test, classes), tuple(classes))
+
+
+def _classes(train: Path, request: Request) -> list[str]:
+    """The names of the class folders, by label: those that the request gives, or what there is."""
+    found = folders.class_folders(train)
+    unknown = [name for name in found if name not in (request.classes or found)]
+    if unknown:
+        raise ValueError(
+            f"{train}: expected classes that the network knows ({', '.join(request.classes[:4])}, ...), got the folder "
+            f"{unknown[0]!r} besides; give it the name that it had in training, or remove it"
+        )
+    return list(request.classes or found)
 
 
 _IDX = "its four idx files"

@@ -43,7 +43,8 @@ OpenRun = Callable[[str, str], "OpenedRun | None"]
 
 
 def _closed(where: str, key: str) -> OpenedRun | None:
-    if Path(where).is_dir() or Path(where.rpartition("@")[0] or where).is_dir():
+    path = Path(where).expanduser()
+    if path.is_dir() or Path(str(path).rpartition("@")[0] or path).is_dir():
         raise ValueError(f"{key}: expected no run, got {where}; runs are opened for methods that a run has made")
     return None
 

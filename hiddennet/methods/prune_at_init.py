@@ -6,6 +6,7 @@ et al. 2022, ICLR) and Rare Gems (arXiv 2202.12002) compare them.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Literal
 
@@ -14,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from hiddennet import data, ops, pruning
+from hiddennet.analysis import layer_report, total
 from hiddennet.methods.base import DrawnSection, Init, Method, Setting
 from hiddennet.methods.layers import Patterns, dense_names, draw_weights, learn, matching, numbers, plain_layers
 from hiddennet.methods.subnet import Subnet, read_subnet
@@ -181,7 +183,18 @@ class PruneAtInit(Method):
         size = sum(mask.numel() for mask in found.values())
         said = [f"{self.section.pruner} keeps {left} of {size} weights, density {left / size:.4f}"]
         empty = [name.removesuffix(".weight") for name, mask in found.items() if not mask.any()]
-        return said + [f"warning: no weight is left in layer {name}; its output is constant" for name in empty]
+        said += [f"warning: no weight is left in layer {name}; its output is constant" for name in empty]
+        with contextlib.suppress(ValueError):  # a model whose paths are not known
+            if not total(layer_report(model, self._input_shape), hidden_only=True).alive:
+                said.append(
+                    "warning: no weight that is kept lies on a path from the input to the output, which is constant: "
+                    "there is nothing to train; raise method.density, or choose another pruner or scope: layer"
+                )
+        return said
+
+    @property
+    def _input_shape(self) -> tuple[int, int, int]:
+        return self.data.in_channels, self.data.image_size, self.data.image_size
 
     def choose(self, model: nn.Module, density: float) -> dict[str, Tensor]:
         """The pruner's masks by name of the weight, bool."""
@@ -198,7 +211,7 @@ class PruneAtInit(Method):
             schedule=section.prune_schedule,
             scope=section.scope,
             batches=batches,
-            input_shape=(seen.in_channels, seen.image_size, seen.image_size),
+            input_shape=self._input_shape,
             exclude=[name for name in prunable(model) if name not in hidden_layers(model) or name in self.unpruned],
             classifier_density=section.classifier_density,
             num_classes=seen.num_classes if section.classifier_density is not None else None,

@@ -37,7 +37,7 @@ def _network(where: str, model: nn.Module, open_run: OpenRun) -> tuple[nn.Module
         names = [stage.name for stage in run.method.stages]
         searched = isinstance(run.method, Search) and names[-1] == "fine_tune" and run.stage != names[-1]
         return run.model, run.method.found(run.model) if run.stage and searched else masks(run.model)
-    if run is not None or not Path(where).is_file():
+    if run is not None or not Path(where).expanduser().is_file():
         raise FileNotFoundError(f"method.subnet: expected an artifact or the folder of a finished run, got {where!r}")
     known = artifact.read_header(where)["model"] is not None
     found = artifact.load(where) if known else artifact.load(where, copy.deepcopy(model))

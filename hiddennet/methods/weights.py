@@ -25,7 +25,7 @@ def read_weights(where: str, key: str, open_run: OpenRun) -> dict[str, Tensor]:
     """
     if where.startswith(TORCHVISION):
         return _torchvision(where.removeprefix(TORCHVISION), key)
-    run, path = open_run(where, key), Path(where)
+    run, path = open_run(where, key), Path(where).expanduser()
     if run is not None or (path.suffix == ".safetensors" and path.is_file()):
         model = artifact.load(path) if run is None else run.model
         state = {key: value for key, value in model.state_dict().items() if torch.is_tensor(value)}

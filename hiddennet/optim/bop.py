@@ -16,6 +16,18 @@ Init = Literal["grad", "zero"]
 _COUNTERS = ("flips", "total_flips")
 
 
+class _Group(dict):
+    """A parameter group without a learning rate, which says so where one is looked for."""
+
+    def __missing__(self, key: str) -> Any:
+        if key != "lr":
+            raise KeyError(key)
+        raise TypeError(
+            "Bop: expected no schedule of learning rates, of which it has none, got one that reads group['lr']; "
+            "change group['adaptivity_rate'], or call decay_adaptivity_rate"
+        )
+
+
 class Bop(FlaggedOptimizer):
     """Flip a weight's sign where the moving average m of its gradient is large and of the weight's own sign.
 
@@ -43,6 +55,15 @@ class Bop(FlaggedOptimizer):
         self, params: Iterable, adaptivity_rate: float = 1e-3, threshold: float = 1e-6, *, init: Init = "grad"
     ) -> None:
         super().__init__(params, {"adaptivity_rate": adaptivity_rate, "threshold": threshold, "init": init})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, which says that it has no learning rate where one is looked for."""
+        super().add_param_group(param_group)
+        self.param_groups[-1] = _Group(self.param_groups[-1])
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.param_groups = [_Group(group) for group in self.param_groups]
 
     def _check_group(self, group: dict[str, Any]) -> None:
         op = type(self).__name__

@@ -77,7 +77,7 @@ def report(
 
     Raises RunError or ValueError for paths without runs and for an axis that there is not.
     """
-    made = _Report(Path(output))
+    made = _Report(Path(output).expanduser())
     count = 0
     if runs:
         count = _runs(made, runs, axis, layers, say)
@@ -164,7 +164,7 @@ def _connection(made: _Report, found) -> None:
 def _output(arguments: argparse.Namespace) -> Path:
     if arguments.output:
         return Path(arguments.output)
-    one = len(arguments.runs) == 1 and Path(arguments.runs[0]).is_dir()
+    one = len(arguments.runs) == 1 and Path(arguments.runs[0]).expanduser().is_dir()
     return Path(arguments.runs[0]) / "report" if one else Path("report")
 
 

@@ -24,6 +24,7 @@ class Network:
     options: dict[str, Any]  # of hiddennet.data.build
     batch_size: int
     root: str
+    classes: list[str] | None = None  # their names by label
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -41,6 +42,7 @@ class Network:
             batch_size=self.batch_size,
             device=device,
             augment=False,
+            classes=self.classes or None,
             **self.options,
         )
 
@@ -53,7 +55,8 @@ def of_run(where: str | Path) -> Network | None:
     data_section = run.config.data
     name = f"{run.folder.path}@{run.stage}" if run.stage else str(run.folder.path)
     made_for = data_section.name, data_options(run.config), data_section.batch_size, data_section.root
-    return Network(name, run.model, *made_for)
+    known = run.record.get("contents", {}).get("classes")
+    return Network(name, run.model, *made_for, known)
 
 
 def open_network(where: str) -> Network:
@@ -61,11 +64,11 @@ def open_network(where: str) -> Network:
     found = of_run(where)
     if found is not None:
         return found
-    if not Path(where).is_file():
+    if not Path(where).expanduser().is_file():
         raise FileNotFoundError(f"report: expected a run, RUN@search or an artifact, got {where}")
     header = artifact.read_header(where)
     facts = header["metadata"]
     if facts.get("data") is None or header["model"] is None:
         raise ValueError(f"report: expected an artifact of a run, which names its data, got {where}")
-    model = artifact.load(where)
-    return Network(where, model, facts["data"], facts.get("data_options") or {"seed": 0}, 128, "data")
+    options = facts.get("data_options") or {"seed": 0}
+    return Network(where, artifact.load(where), facts["data"], options, 128, "data", facts.get("classes"))

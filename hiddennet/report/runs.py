@@ -66,7 +66,7 @@ def folders_of(paths: Iterable[str]) -> list[Path]:
     Raises RunError for a path that names none.
     """
     found: list[Path] = []
-    for given in map(Path, paths):
+    for given in (Path(path).expanduser() for path in paths):
         here = []
         if (given / "sweep.json").is_file():
             points = read_json(given / "sweep.json").get("points", [])

@@ -57,6 +57,7 @@ def run(
     if workers is not None and workers < 1:
         raise ValueError(f"--workers: expected at least 1, got {workers}")
     folder = SweepFolder(grid.load(sweep, overrides, name))
+    folder.check_contents()
     if engine == "ray":
         from hiddennet.sweep import ray_tune
 

@@ -77,6 +77,18 @@ class SweepFolder:
         record = self.run_folder(point).read_record()
         return record if record.get("finished") else {}
 
+    def check_contents(self) -> None:
+        """Raise RunError when a run that is finished was one of other data."""
+        from hiddennet.train.build import check_contents, contents
+
+        known: dict[Any, Any] = {}
+        for point in self.sweep.points:
+            before, config = self.record(point).get("contents"), point.config
+            asked = config.data, config.seed
+            if before is not None:
+                known[asked] = known[asked] if asked in known else contents(config)
+                check_contents(config, before, known[asked])
+
     def log(self, point: Point) -> Path:
         """What the point's jobs print, all of them one after the other."""
         return self.path / "logs" / f"{point.digest}.log"

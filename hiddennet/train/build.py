@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from hiddennet import data, models
 from hiddennet.config import Config
@@ -13,6 +16,7 @@ from hiddennet.config.identity import is_place
 from hiddennet.data import Data
 from hiddennet.methods import Method
 from hiddennet.train import machine
+from hiddennet.train.folder import RunError, RunFolder
 from hiddennet.train.opened import create
 from hiddennet.train.ranks import Ranks
 
@@ -33,9 +37,53 @@ def build_data(config: Config, device: torch.device, ranks: Ranks) -> Data:
     return data.build(**keys, device=device, seed=config.seed, channels_last=layout, **share)
 
 
+def contents(config: Config) -> dict[str, Any] | None:
+    """What tells the config's data from others; None where they are not there."""
+    with contextlib.suppress(FileNotFoundError):
+        return data.contents(**dict(config.data), device="cpu", seed=config.seed)
+    return None
+
+
+def check_contents(config: Config, before: dict[str, Any] | None, now: dict[str, Any] | None) -> None:
+    """Raise RunError where the config's data are not those that its run was begun with.
+
+    before: what the run has kept of their contents; now: theirs; None: not known.
+    """
+    differs = None if before is None or now is None else data.difference(before, now)
+    if differs is not None:
+        raise RunError(
+            f"data: expected what {RunFolder.of(config).path} was begun with ({differs[0]}), got other data below "
+            f"{config.data.root} ({differs[1]}); give the run of these a name of its own (name=...), or start again "
+            "with --fresh"
+        )
+
+
+def check_batches(config: Config, images: Data, model: nn.Module, world: int) -> list[str]:
+    """Sentences on parts of a batch that hold one image, before batch norm. model: on the CPU, as it is built.
+
+    Raises ValueError where such a part cannot be trained on.
+    """
+    if config.data.name in data.TEXT or not any(isinstance(m, _BatchNorm) for m in model.modules()):
+        return []
+    order, parts = images.train.order, config.train.accumulate
+    found = [order.last_batch, *([config.data.batch_size] if order.num_batches > 1 else [])]
+    if min(len(part) for size in found for part in torch.arange(size // world).chunk(parts)) > 1:
+        return []
+    last = "" if order.last_batch == config.data.batch_size else f", in a last batch of {order.last_batch}"
+    said = f"more than one image at a time for batch norm, got one{last}; "
+    said += f"set data.drop_last=true, another data.batch_size than {config.data.batch_size}, or less train.accumulate"
+    tried = copy.deepcopy(model).train()
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        try:
+            tried(torch.zeros(1, images.in_channels, images.image_size, images.image_size))
+        except ValueError as error:
+            raise ValueError(f"data.batch_size: expected {said} ({str(error).splitlines()[0]})") from None
+    return [f"batch norm normalises an image by itself there: expected {said}"]
+
+
 def data_options(config: Config) -> dict[str, Any]:
     """What makes the config's images again for evaluation, of any batch size: arguments of hiddennet.data.build."""
-    section, aside = config.data, ("name", "batch_size", "augment")
+    section, aside = config.data, ("name", "batch_size", "augment", "drop_last")
     kept = {k: v for k, v in section if k not in aside and not is_place(type(section).model_fields[k])}
     return {"seed": config.seed, **kept}
 

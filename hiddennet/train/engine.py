@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_map
 
 from hiddennet import data, trace
 from hiddennet.config import Config
 from hiddennet.methods import Method
-from hiddennet.nn import refresh
+from hiddennet.nn import hidden_layers, refresh
 from hiddennet.optim import optimizers
 from hiddennet.train import machine
 from hiddennet.train.mixup import Mixed, Mixup
@@ -70,13 +71,22 @@ class Engine:
         begin_pass(self.model)
 
     def carried(self) -> Any:
-        """What the model carries from one training batch to the next, for a checkpoint; None: nothing."""
-        return self.model.carried_state() if hasattr(self.model, "carried_state") else None
+        """What the model carries from one training batch to the next, for a checkpoint: of every rank; None: nothing.
 
-    def carry(self, state: Any) -> None:
-        """Go on from what `carried` gave."""
-        if hasattr(self.model, "carry_state"):
-            self.model.carry_state(state)
+        A tree of tensors, a row a column of the text.
+        """
+        return self.ranks.gather(self.model.carried_state()) if hasattr(self.model, "carried_state") else None
+
+    def carry(self, states: Any) -> None:
+        """Go on from what `carried` gave, also where there were more or fewer ranks then."""
+        if not hasattr(self.model, "carry_state"):
+            return
+        rank, world = self.ranks.rank, self.ranks.world
+        if len(states) == world or states[0] is None:
+            own = states[rank % len(states)]
+        else:  # rank r has every world-th column, from the r-th
+            own = tree_map(lambda *rows: torch.stack(rows, 1).flatten(0, 1)[rank::world], *states)
+        self.model.carry_state(own)
 
     def learning_parameters(self) -> list[Tensor]:
         """What the optimiser changes."""
@@ -144,6 +154,15 @@ class Engine:
         """The summed loss of labels [n] or of probabilities [n, classes]."""
         smoothing = self.train_section.label_smoothing
         return F.cross_entropy(logits.float(), targets, reduction="sum", label_smoothing=smoothing)
+
+    def without_gradient(self) -> list[str]:
+        """The hidden layers in which something learns and nothing had a gradient in the last step. Waits for a GPU."""
+        learning, found = {id(p) for p in self.learning_parameters()}, []
+        for name, layer in hidden_layers(self.model).items():
+            own = [p for p in layer.parameters(recurse=False) if id(p) in learning]
+            if own and not any(p.grad is not None and bool(p.grad.any()) for p in own):
+                found.append(name)
+        return found
 
     def finite(self) -> bool:
         """Whether all that learns is finite on this rank. Reads from the device."""

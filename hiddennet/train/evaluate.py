@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,10 @@ from hiddennet.train.opened import OpenedRun, open_run
 from hiddennet.train.scores import Meter, Scores, TextScores
 
 
-def metadata(config: Config, model: nn.Module, accuracy: float | None) -> dict[str, Any]:
+def metadata(config: Config, model: nn.Module, accuracy: float | None, contents: Mapping[str, Any]) -> dict[str, Any]:
     """What an artifact of the run says of itself beside its layers.
 
-    accuracy: top-1 on the test images, in [0, 1].
+    accuracy: top-1 on the test images, in [0, 1]. contents: of its data, of which the labels' meaning is kept.
     """
     return {
         "model": model.architecture,
@@ -35,6 +35,7 @@ def metadata(config: Config, model: nn.Module, accuracy: float | None) -> dict[s
         "data_options": data_options(config),
         "accuracy": accuracy,
         "selection": config.train.selection,
+        **{key: contents[key] for key in ("classes", "vocabulary") if contents.get(key)},
     }
 
 
@@ -47,7 +48,7 @@ def export(run: str, path: str | None = None, *, compact: bool = False) -> Path:
     if opened.stage and path is None:
         raise ValueError(f"export: expected a file to write the end of a stage to, got none; give -o FILE with {run}")
     folder, model = opened.folder, _compact(opened.model) if compact else opened.model
-    target = Path(path) if path is not None else (folder.compact if compact else folder.artifact)
+    target = Path(path).expanduser() if path is not None else (folder.compact if compact else folder.artifact)
     artifact.export(model, target, metadata=_facts(opened))
     return target
 
@@ -67,7 +68,9 @@ def _open(where: str, key: str) -> OpenedRun:
 
 
 def _facts(opened: OpenedRun) -> dict[str, Any]:
-    return metadata(opened.config, opened.model, None if opened.stage else opened.record.get("test_top1"))
+    record = opened.record
+    accuracy = None if opened.stage else record.get("test_top1")
+    return metadata(opened.config, opened.model, accuracy, record.get("contents", {}))
 
 
 def evaluate(
@@ -87,7 +90,7 @@ def evaluate(
 
     Raises ValueError or FileNotFoundError, saying what was expected.
     """
-    on, path, opened = machine.choose_device(device), Path(where), open_run(where, "eval")
+    on, path, opened = machine.choose_device(device), Path(where).expanduser(), open_run(where, "eval")
     if opened is not None:
         model, root = opened.model, root or opened.config.data.root
         with tempfile.TemporaryDirectory() as folder:
@@ -115,12 +118,12 @@ def evaluate(
         device=on,
         augment=False,
         download=download,
-        **{"seed": 0, **options},
+        **{"seed": 0, **options, "classes": facts.get("classes")},
     )
     loader = getattr(images, split)
     if loader is None:
         raise ValueError(f"eval: expected a split of {name} with images, got {split!r}")
-    _check_fits(header["model"] or {}, images)
+    _check_fits(header["model"] or {}, facts, images)
     return {
         "network": where,
         "method": header.get("method"),
@@ -138,12 +141,24 @@ def _density(model: nn.Module) -> float:
     return density(model) if hides(model) else 1.0
 
 
-def _check_fits(made: dict[str, Any], images: data.Data) -> None:
+def _check_fits(made: dict[str, Any], facts: Mapping[str, Any], images: data.Data) -> None:
+    known = facts.get("classes")
+    if facts.get("vocabulary") and facts["vocabulary"] != images.contents.get("vocabulary", facts["vocabulary"]):
+        raise ValueError(
+            f"eval: expected the words that the network has learned, in the order of its training text, got others in "
+            f"{images.name}; put its train.txt, valid.txt and test.txt there"
+        )
     channels, classes = made.get("in_channels"), made.get("num_classes")
     if channels not in (None, images.in_channels):
         raise ValueError(
             f"eval: expected images of {channels} channels as the network takes, "
             f"got {images.in_channels} in {images.name}"
+        )
+    if known and images.classes and list(images.classes) != known:
+        other = next((name for name in images.classes if name not in known), images.classes[0])
+        raise ValueError(
+            f"eval: expected the classes that the network knows, {known[0]!r} to {known[-1]!r}, got {other!r} as class "
+            f"{images.classes.index(other)} of {images.name}"
         )
     if classes is not None and classes < images.num_classes:
         raise ValueError(

@@ -18,12 +18,13 @@ from hiddennet.files import append_row, put_aside
 from hiddennet.settings.errors import shown
 from hiddennet.tables import named
 from hiddennet.train import checkpoint, machine
-from hiddennet.train.build import build_data, build_model
+from hiddennet.train.build import build_data, build_model, check_batches, check_contents, contents
 from hiddennet.train.console import Console, clock
 from hiddennet.train.evaluate import metadata
 from hiddennet.train.folder import RunError, RunFolder, commit, versions
 from hiddennet.train.ranks import Ranks
 from hiddennet.train.session import Session
+from hiddennet.train.stages import Plan
 
 
 def run(config: Config, *, fresh: bool = False, bar: bool | None = None) -> dict[str, Any]:
@@ -48,6 +49,8 @@ def run(config: Config, *, fresh: bool = False, bar: bool | None = None) -> dict
             record = ranks.share(folder.read_record() if ranks.first else None, device)
             if record.get("finished"):
                 _check_record(record, folder)
+                if ranks.first and "contents" in record:
+                    check_contents(config, record["contents"], contents(config))
                 console.say(_finished_before(record, folder))
                 return record
             return _run(config, device, ranks, folder, console)
@@ -80,10 +83,12 @@ def _run(config: Config, device: torch.device, ranks: Ranks, folder: RunFolder, 
         )
     data = build_data(config, device, ranks)
     model, method = build_model(config, data.num_classes, data.in_channels, data.image_size)
-    for note in method.notes:
+    for note in (*data.notes, *method.notes, *check_batches(config, data, model, ranks.world)):
         console.say(f"note: {note}")
     run_id = ranks.share(secrets.token_hex(8), device)
     session = Session(config, data, model, method, device, ranks, folder, console, run_id)
+    for note in unreached(config, session.plan):
+        console.say(f"note: {note}")
     _start_or_resume(session)
     started = folder.read_record().get("started") if session.progress.step else None
     record = {**_facts(session), "started": started or _now(), "finished": None}
@@ -122,6 +127,7 @@ def _start_or_resume(session: Session) -> None:
                     f"checkpoint: expected one of config {digest(config)} in {folder.last}, "
                     f"got one of {shown(state.get('config'))}; start again with --fresh"
                 )
+            check_contents(config, state.get("contents"), session.data.contents)
     state = ranks.share(state, session.device)
     name, epochs = config.name, session.plan.epochs
     if state is None:
@@ -136,8 +142,18 @@ def _start_or_resume(session: Session) -> None:
     )
 
 
+def unreached(config: Config, plan: Plan) -> list[str]:
+    """Sentences on epochs that the config names and no stage has."""
+    found = [("train.save_epochs", epoch, plan.epochs) for epoch in config.train.save_epochs if epoch > plan.epochs]
+    for stage in plan.stages:
+        milestones = getattr(stage.schedule, "milestones", [])
+        length = stage.epochs if stage.length is None else stage.length
+        found += [(f"schedule.milestones of {stage.name}", m, length) for m in milestones if m >= length]
+    return [f"{key}: epoch {epoch} of {epochs} is never reached" for key, epoch, epochs in dict.fromkeys(found)]
+
+
 def _facts(session: Session) -> dict[str, Any]:
-    config, model = session.config, session.model
+    config = session.config
     return {
         "id": session.progress.id,
         "run": str(session.folder.path),
@@ -146,10 +162,11 @@ def _facts(session: Session) -> dict[str, Any]:
         "method": config.method.name,
         "model": config.model.name,
         "data": config.data.name,
+        "contents": session.data.contents,
         "seed": config.seed,
         "epochs": session.plan.epochs,
         "selection": config.train.selection,
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": session.parameters,
         "device": machine.describe(session.device),
         "processes": session.ranks.world,
         "threads": torch.get_num_threads(),
@@ -194,7 +211,7 @@ def _results(session: Session) -> dict[str, Any]:
 
 def _export(session: Session, accuracy: float) -> dict[str, Any]:
     model, path = session.model, session.folder.artifact
-    artifact.export(model, path, metadata=metadata(session.config, model, accuracy))
+    artifact.export(model, path, metadata=metadata(session.config, model, accuracy, session.data.contents))
     sizes = artifact.sizes(path)
     return {
         "artifact": str(path),

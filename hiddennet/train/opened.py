@@ -60,6 +60,7 @@ def open_run(where: str | Path, key: str = "run") -> OpenedRun | None:
     Raises ValueError for a stage that the run has not, RunError for one that it has not come to, ConfigError and
     CheckpointError for files that cannot be read.
     """
+    where = Path(where).expanduser()
     path, _, stage = str(where).rpartition("@")
     if Path(where).exists() or not path:
         path, stage = str(where), ""
@@ -78,6 +79,8 @@ def open_run(where: str | Path, key: str = "run") -> OpenedRun | None:
     state = checkpoint.load(file)
     with saved.taking(state, file):
         model, method = restore(config, state)
+    if file == folder.last and not state["progress"]["history"]:
+        raise RunError(f"{key}: expected a run that has come to the end of an epoch, got {path}; go on with it first")
     return OpenedRun(folder, config, method, model, stage, folder.read_record())
 
 

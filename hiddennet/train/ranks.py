@@ -33,6 +33,12 @@ def leave(status: int) -> NoReturn:
     sys.exit(status)
 
 
+def lost(error: BaseException) -> bool:
+    """Whether an error says that another process of the run has ended, or cannot be reached."""
+    told = isinstance(error, dist.DistError) or "gloo" in str(error).lower() or "by peer" in str(error)
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1 and isinstance(error, RuntimeError) and told
+
+
 class Ranks:
     """This process among `world` processes; a single one needs no group."""
 
@@ -80,6 +86,14 @@ class Ranks:
         box = [value]
         dist.broadcast_object_list(box, 0, device=device)
         return box[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's `value`, a tree of plain values and tensors, in the order of the ranks; in all."""
+        found = [value]
+        if self.world > 1:
+            found *= self.world
+            dist.all_gather_object(found, value)
+        return found
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the model whose backward averages gradients over the ranks."""

@@ -53,6 +53,7 @@ class _Run(_Network):
     random: dict[str, Any]
     device: str
     world: Annotated[int, Field(ge=1)]
+    threads: Annotated[int, Field(ge=1, le=2**16)] = 1  # checkpoints of before do not say
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -99,12 +100,17 @@ class Meter:
         return Scores(loss / count, top1 / count, top5 / count, int(images)), math.isfinite(loss)
 
     def state(self) -> dict[str, Any]:
-        """Plain values and tensors from which `restore` goes on."""
+        """Plain values from which `restore` goes on."""
         self._count()
-        return {"loss": self.loss, "hits": self.hits, "images": self.images}
+        return {"loss": self.loss.item(), "hits": self.hits.tolist(), "images": self.images}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
-        self.loss = state["loss"].to(self.loss.device)
-        self.hits = state["hits"].to(self.hits.device)
-        self.images = state["images"]
+    def restore(self, states: Sequence[dict[str, Any]], ranks: Ranks) -> None:
+        """Go on from the `state` of every rank; where there were others, the first one takes all that they counted."""
+        if len(states) == ranks.world:
+            states = states[ranks.rank : ranks.rank + 1]
+        elif not ranks.first:
+            states = []
+        for state in states:
+            self.loss += state["loss"]
+            self.hits += torch.as_tensor(state["hits"], device=self.hits.device)
+            self.images += state["images"]

@@ -24,6 +24,8 @@ from hiddennet.train.scores import Meter, Scores
 from hiddennet.train.signals import Stopped, StopWish
 from hiddennet.train.stages import Plan, anatomy
 
+FIRST_LOOK = 3  # the step after which is looked for layers without a gradient
+
 
 @dataclass
 class Progress:
@@ -59,7 +61,7 @@ class Session:
         self.config, self.data, self.method, self.device = config, data, method, device
         self.ranks, self.folder, self.console = ranks, folder, console
         self.progress = Progress(run_id)
-        self.model = model
+        self.model, self.parameters = model, sum(p.numel() for p in model.parameters())  # as the run starts
         method.steps_per_epoch, method.data, method.ranks = len(data.train), data, ranks
         self.plan = Plan(method.stages, len(data.train))
         self.engine = Engine(model, config, device, ranks, method)
@@ -75,6 +77,7 @@ class Session:
         """What a checkpoint holds; without `full` only what evaluation needs."""
         state: dict[str, Any] = {
             "config": digest(self.config),
+            "contents": self.data.contents,
             "progress": asdict(self.progress),
             "architecture": self.model.architecture,
             "model": dict(self.model.state_dict()),
@@ -84,18 +87,20 @@ class Session:
             optimizer = self.engine.optimizer
             state |= {
                 "optimizer": optimizer.state_dict() if optimizer is not None else None,
-                "meter": self.meter.state(),
+                "meter": self.ranks.gather(self.meter.state()),
                 "carried": self.engine.carried(),
                 "random": checkpoint.random_state(),
                 "device": self.device.type,
                 "world": self.ranks.world,
+                "threads": torch.get_num_threads(),
             }
         return state
 
     def save(self, path, full: bool = True) -> None:
-        """Write a checkpoint; rank 0 does."""
+        """Write a checkpoint; rank 0 does, after all have told it what they have counted."""
+        state = self.state(full)
         if self.ranks.first:
-            checkpoint.save(path, self.state(full))
+            checkpoint.save(path, state)
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go back to where a full checkpoint was written. Raises CheckpointError for one that no run of this config
@@ -111,16 +116,21 @@ class Session:
             if self.engine.optimizer is not None:
                 self.engine.optimizer.load_state_dict(state["optimizer"])
                 saved.check_optimizer(self.engine.optimizer, path)
-            self.meter.restore(state["meter"])
-            self.engine.carry(state["carried"])
+            meter, carried = state["meter"], state["carried"]  # of one rank alone in older checkpoints
+            self.meter.restore(meter if isinstance(meter, list) else [meter], self.ranks)
+            self.engine.carry(carried if isinstance(meter, list) else [carried])
             checkpoint.set_random_state(state["random"])
             if self.progress.batch:
                 self._resumed_random = state["random"]
             self.density = self.method.density(self.model)
-        for key, here in (("device", self.device.type), ("world", self.ranks.world)):
-            if state[key] != here:
+        threads = state.get("threads", torch.get_num_threads())
+        if self.config.train.deterministic:
+            torch.set_num_threads(threads)
+        here = {"device": self.device.type, "world": self.ranks.world, "threads": torch.get_num_threads()}
+        for key, now in here.items():
+            if state.get(key, now) != now:
                 self.console.say(
-                    f"note: the run was on {key}={state[key]} and goes on with {here}; "
+                    f"note: the run was on {key}={state[key]} and goes on with {now}; "
                     "the results are no longer those of one machine to the bit"
                 )
 
@@ -228,6 +238,8 @@ class Session:
             progress.batch, progress.step = index + 1, progress.step + 1
             self.method.after_update(self.model, progress.step)
             progress.seconds = before + time.perf_counter() - begun
+            if progress.step == FIRST_LOOK:
+                self._say_what_rests()
             look = progress.batch % every == 0 or progress.batch == total
             if look:
                 self._look(total)
@@ -235,6 +247,17 @@ class Session:
                 self._stop_if_wished(wish)
         progress.seconds = before + time.perf_counter() - begun
         self._resumed_random = None
+
+    def _say_what_rests(self) -> None:
+        """By now a scale that began at 0 has moved, if it learns."""
+        layers, all_layers = self.engine.without_gradient(), hidden_layers(self.model)
+        if layers:
+            self.console.say(
+                f"warning: {len(layers)} of {len(all_layers)} hidden layers get no gradient ({', '.join(layers[:4])}"
+                f"{', ...' if len(layers) > 4 else ''}): what they send is pruned, or multiplied with 0, as by a batch "
+                "norm whose scale begins at 0 and does not learn; begin it at 1 (timm: zero_init_last=False), let it "
+                "learn (model.batch_norm=affine, where the method trains it), or keep more weights"
+            )
 
     def _restore_random(self) -> None:
         """Starting a loader may draw numbers; the stopped run had drawn them before its state."""
@@ -244,8 +267,9 @@ class Session:
 
     def _batch_images(self, index: int) -> int:
         """Images of a batch over all ranks; the last batch takes what is left."""
-        size, loader = self.config.data.batch_size, self.data.train
-        return loader.num_images - index * size if index == len(loader) - 1 else size
+        loader = self.data.train
+        whole = self.engine.text or index < len(loader) - 1
+        return self.config.data.batch_size if whole else loader.order.last_batch
 
     def _look(self, total: int) -> None:
         """Read the device: show how it goes, refuse a loss or scores that are not finite."""

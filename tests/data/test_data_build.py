@@ -235,5 +235,5 @@ def test_a_gpu_gets_the_same_batches(cifar10, augment):
 
 def test_the_sections_keys_are_the_requests():
     """A key of the config reaches every set by its name."""
-    told_by_the_run = {"device", "seed", "rank", "world_size", "channels_last", "in_channels", "num_classes"}
+    told_by_the_run = {"device", "seed", "rank", "world_size", "channels_last", "in_channels", "num_classes", "classes"}
     assert set(DataSection.model_fields) == set(Request.__dataclass_fields__) - told_by_the_run

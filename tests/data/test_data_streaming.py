@@ -7,8 +7,10 @@ import random
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from hiddennet import data
+from hiddennet.data import folders
 from hiddennet.data.order import derived_seed
 from hiddennet.data.streaming import random_crop
 
@@ -230,3 +232,21 @@ def test_the_whole_of_a_share_is_what_one_process_reads(folder):
     assert len(share) < len(whole) == len(alone)
     for (images, labels), (others, targets) in zip(whole, alone, strict=True):
         assert torch.equal(images, others) and torch.equal(labels, targets)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I", "F"])
+def test_images_of_more_bits_are_scaled_or_refused(tmp_path, mode):
+    """16 bits lose their lower half, as PIL does it with colours; 32 bits have no known white."""
+    numbers = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
+    kinds = {"I;16": "<u2", "I;16B": ">u2", "I": "<i4", "F": "<f4"}
+    Image.frombytes(mode, (8, 8), numbers.astype(kinds[mode]).tobytes()).save(tmp_path / "a.tif")
+    images = folders.image_list(tmp_path, [("a.tif", 0)])
+    if not mode.startswith("I;16"):
+        with pytest.raises(
+            ValueError, match=rf"a.tif: expected an image, got numbers of 32 bits \(PIL's mode {mode}\)"
+        ):
+            images.open(0)
+        return
+    assert np.array_equal(np.asarray(images.open(0))[..., 1], numbers // 256)
+    (tmp_path / "a.tif").write_bytes(b"P5 8 8 65535\n" + numbers.astype(">u2").tobytes())  # which PIL calls I, too
+    assert np.array_equal(np.asarray(images.open(0))[..., 0], numbers // 256)

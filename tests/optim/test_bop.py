@@ -295,3 +295,18 @@ def test_bad_parameters_gradients_and_rates():
     with pytest.raises(ValueError, match=r"flags of shape \(2,\)"):
         optimizer.set_flags({p: torch.zeros(9, dtype=torch.uint8)})
     assert_equal(p, before)
+
+
+def test_schedules_of_learning_rates_are_refused_in_a_sentence():
+    """Also after a state was loaded; what asks whether there is one gets None."""
+    weight = torch.nn.Parameter(torch.ones(4))
+    bop = optim.Bop([weight])
+    schedules = torch.optim.lr_scheduler
+    for _ in range(2):
+        for make in (lambda b: schedules.StepLR(b, 3), schedules.ReduceLROnPlateau, lambda b: schedules.LRScheduler(b)):
+            with pytest.raises(TypeError, match="Bop: expected no schedule of learning rates"):
+                make(bop)
+        assert bop.param_groups[0].get("lr") is None
+        with pytest.raises(KeyError, match="momentum"):
+            bop.param_groups[0]["momentum"]
+        bop.load_state_dict(bop.state_dict())

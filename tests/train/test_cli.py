@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from hiddennet import artifact, cli, run
+from hiddennet import artifact, cli, config, run
 from hiddennet.models.dnw import NotConverged
 from hiddennet.settings import yaml
+from hiddennet.train import experiment
 from hiddennet.train.folder import RunFolder
 
 
@@ -108,3 +111,43 @@ def test_errors_of_ours_are_a_sentence_and_others_keep_their_traceback(monkeypat
     monkeypatch.setenv("HIDDENNET_TRACEBACK", "1")
     with pytest.raises(ValueError, match="x"):
         run.guarded(raising(ValueError("x")), "hiddennet")
+
+
+def test_home_is_found_in_every_path(make, write, monkeypatch, tmp_path, capsys):
+    """The shell does not see ~ behind a = or in a file."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write({"extends": "~/small.yml", "train": {"epochs": 1}}, "sub/own.yml")
+    write()
+    record = experiment.run(config.load("~/sub/own.yml", ["runs=~/runs", "name=own"]))
+    run = f"~/{Path(record['run']).relative_to(tmp_path)}"
+    assert cli.main(["export", run, "-o", "~/out/net"]) == 0 and (tmp_path / "out" / "net").is_file()
+    assert cli.main(["eval", "~/out/net", "--root", "~"]) == 0 and cli.main(["eval", run, "--device", "cpu"]) == 0
+    assert cli.main(["report", run, "-o", "~/out/page", "--layers", "none"]) == 0
+    assert (tmp_path / "out" / "page" / "report.html").is_file()
+    for where in (run, "~/out/net"):
+        imported = make(f"method={{name: prune_at_init, stage: train, subnet: {where}}}", "train.epochs=0")
+        experiment.run(imported)
+    assert not (tmp_path / "~").exists() and not Path("~").exists()
+
+
+@pytest.mark.parametrize("override", ["name=", "seed=", "runs=", "plugins=", "model=", "model.name="])
+def test_a_key_without_a_value_is_named(write, override, capsys):
+    assert cli.main(["config", str(write()), override]) == 1
+    said = capsys.readouterr().err
+    assert f"{override.rstrip('=')}: expected" in said and "mistakes" not in said, said
+
+
+def test_no_config_at_all(capsys):
+    assert cli.main(["run", ""]) == 1
+    assert capsys.readouterr().err.startswith("hiddennet run: '': expected a config file or a name under configs/")
+
+
+def test_epochs_that_never_come_are_said(make, capsys):
+    late = ("schedule={name: multistep, milestones: [1, 2, 9]}", "train.save_epochs=[2, 3]")
+    experiment.run(make(*late))
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert said == [
+        "note: train.save_epochs: epoch 3 of 2 is never reached",
+        "note: schedule.milestones of search: epoch 2 of 2 is never reached",
+        "note: schedule.milestones of search: epoch 9 of 2 is never reached",
+    ]

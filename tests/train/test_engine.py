@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from hiddennet import methods
-from hiddennet.train import checkpoint
+from hiddennet.train import build as train_build
+from hiddennet.train import checkpoint, evaluate, machine
 from hiddennet.train.build import build_data, build_model
 from hiddennet.train.engine import Engine
 from hiddennet.train.experiment import run
@@ -206,3 +207,100 @@ def test_each_group_keeps_its_own_rate_under_a_schedule(make, monkeypatch):
     folder.record.unlink()
     run(config)
     assert used == rows
+
+
+def test_deterministic_algorithms_are_asked_for_where_that_changes_something(monkeypatch):
+    """torch imports its compiler in that call, for seconds."""
+    asked, own = [], torch.use_deterministic_algorithms
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda mode: (asked.append(mode), own(mode)))
+    try:
+        for mode in (False, True, True, False, False):
+            machine.set_deterministic(mode)
+            assert torch.are_deterministic_algorithms_enabled() == mode
+    finally:
+        own(False)
+    assert asked == [True, False]
+
+
+NORMED = ("model.name=cifar_resnet18", "model.width=0.05", "data.limit=33", "data.validation=0", "train.selection=test")
+
+
+def test_a_last_batch_of_one_image_is_refused_said_or_left_out(make, capfd):
+    """Batch norm has no deviation there where the images are one pixel by then; of larger ones it has their own."""
+    small = ("data.batch_size=16", "data.image_size=8", "train.epochs=1")
+    with pytest.raises(ValueError, match="last batch of 1; set data.drop_last=true, another data.batch_size than 16"):
+        run(make(*NORMED, *small))
+    with pytest.raises(ValueError, match="one image at a time for batch norm, got one; .* or less train.accumulate"):
+        run(make(*NORMED, *small, "data.drop_last=true", "train.accumulate=16"))
+    assert "note: batch norm" not in capfd.readouterr().out
+    dropped = make(*NORMED, *small, "data.drop_last=true")
+    run(dropped)
+    progress = checkpoint.load(RunFolder.of(dropped).last)["progress"]
+    assert progress["step"] == 2
+    run(make(*NORMED, "data.batch_size=16", "data.image_size=32", "train.epochs=1"))
+    assert "note: batch norm normalises an image by itself there" in capfd.readouterr().out
+    run(make("data.limit=33", "data.validation=0", "train.selection=test", *small[::2]))  # a network without it
+
+
+def test_left_out_are_others_in_each_epoch(make):
+    config = make("data.drop_last=true", "data.limit=100", "data.validation=0", "train.selection=test")
+    loader = build_data(config, CPU, Ranks()).train
+    seen = []
+    for epoch in (0, 1):
+        loader.set_epoch(epoch)
+        assert [len(labels) for _, labels in loader] == [32, 32, 32] and loader.order.last_batch == 32
+        seen.append(set(loader.order.epoch(epoch)[:96].tolist()))
+    assert len(seen[0] | seen[1]) > 96
+    assert len(build_data(config, CPU, Ranks()).test.order.epoch(0)) == build_data(config, CPU, Ranks()).test.num_images
+    with pytest.raises(ValueError, match="drop_last: expected at least one whole batch of 128 images, got 100"):
+        build_data(
+            make(
+                "data.drop_last=true",
+                "data.limit=100",
+                "data.validation=0",
+                "train.selection=test",
+                "data.batch_size=128",
+            ),
+            CPU,
+            Ranks(),
+        )
+
+
+def test_layers_without_a_gradient_are_named_in_the_first_steps(make, capfd, monkeypatch):
+    """A branch that ends in a batch norm of scale 0 gives its scores nothing to learn from, unless the scale learns."""
+
+    def zero(model: nn.Module) -> nn.Module:
+        for name, module in model.named_modules():
+            if isinstance(module, nn.BatchNorm2d) and name.endswith("bn2"):
+                nn.init.zeros_(module.weight)
+        return model
+
+    plain = train_build.build_plain
+    monkeypatch.setattr(train_build, "build_plain", lambda *given: zero(plain(*given)))
+    net = ("model.name=cifar_resnet18", "model.width=0.05", "model.batch_norm=affine", "train.epochs=1")
+    run(make(*net, "method={name: hc}"))
+    said = capfd.readouterr().out
+    assert "hidden layers get no gradient (layer" in said and "zero_init_last=False" in said
+    for method in ("edge_popup, density: 0.5", "dense"):
+        run(make(*net, f"method={{name: {method}}}"))
+        assert "get no gradient" not in capfd.readouterr().out
+    monkeypatch.undo()
+    run(make(*net, "method={name: hc}", "seed=1"))
+    assert "get no gradient" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("more", [{"pruner": "synflow", "invert": True}, {"pruner": "snip", "density": 0.0002}])
+def test_a_pruner_that_leaves_nothing_alive_says_so(make, capfd, more):
+    keys = ", ".join(f"{key}: {str(value).lower()}" for key, value in {"density": 0.002, **more}.items())
+    run(make(f"method={{name: prune_at_init, {keys}}}", "train.epochs=0"))
+    assert "warning: no weight that is kept lies on a path from the input to the output" in capfd.readouterr().out
+
+
+def test_a_run_that_broke_in_its_first_epoch_has_no_network(make):
+    config = make("optimizer.lr=1e30")
+    with pytest.raises(RunError, match="expected finite"):
+        run(config)
+    for use in (evaluate.export, lambda where: evaluate.evaluate(where, device="cpu")):
+        with pytest.raises(RunError, match="expected a run that has come to the end of an epoch"):
+            use(str(RunFolder.of(config).path))
+    assert not RunFolder.of(config).artifact.exists()

@@ -274,3 +274,31 @@ def test_no_epochs_evaluates_the_network_as_drawn(make):
     record = experiment.run(make("train.epochs=0"))
     assert record["best_epoch"] == 0
     assert 0 <= record["test_top1"] < 0.5
+
+
+def test_parameters_are_counted_as_the_run_starts(make, monkeypatch):
+    """Not as the layers stand in the stage where it was left."""
+    config = make("method.dense_epochs=1", "train.epochs=3")
+    want = experiment.run(config)["parameters"]
+    stop_at_step(monkeypatch, "edge_popup", 8)
+    with pytest.raises(Stopped):
+        experiment.run(config, fresh=True)
+    assert experiment.run(config)["parameters"] == want
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_another_number_of_threads_is_said_or_put_back(make, monkeypatch, capfd, deterministic):
+    config = make(f"train.deterministic={str(deterministic).lower()}")
+    with monkeypatch.context() as patch:
+        stop_at_step(patch, "edge_popup", 2)
+        with pytest.raises(Stopped):
+            experiment.run(config)
+    torch.set_num_threads(2)
+    capfd.readouterr()
+    try:
+        experiment.run(config)
+        assert torch.get_num_threads() == (1 if deterministic else 2)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    said = "note: the run was on threads=1 and goes on with 2; the results are no longer those of one machine"
+    assert (said in capfd.readouterr().out) != deterministic

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from hiddennet.train.ranks import Ranks
 from hiddennet.train.scores import Meter, rank_of_label
 
 NAN = float("nan")
@@ -62,6 +63,6 @@ def test_meter_goes_on_from_its_state_to_the_bit():
     whole = fill(Meter(torch.device("cpu")), range(40))
     first = fill(Meter(torch.device("cpu")), range(19))
     second = Meter(torch.device("cpu"))
-    second.restore(first.state())
+    second.restore([first.state()], Ranks())
     assert fill(second, range(19, 40)).read() == whole.read()
     assert whole.read()[0].images == 280

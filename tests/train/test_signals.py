@@ -68,3 +68,32 @@ def test_eval_of_something_else(write, tmp_path, where, capsys):
     write()
     assert cli.main(["eval", str(tmp_path / where)]) == 1
     assert capsys.readouterr().err.startswith("hiddennet eval: ")
+
+
+STARTS = (["-m", "hiddennet.run"], ["-m", "hiddennet.cli", "run"], ["bin/hiddennet", "run"])
+
+
+@pytest.mark.parametrize("start", STARTS, ids=["module", "cli", "script"])
+@pytest.mark.parametrize("policy", [None, "ACTIVE"])
+def test_before_torch_is_there(tmp_path, start, policy):
+    """Threads are told to wait without spinning where the user says nothing; Ctrl-C is one sentence."""
+    torch = "import os, signal, time\nprint(os.environ['OMP_WAIT_POLICY'], flush=True)\n"
+    torch += "os.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
+    (tmp_path / "torch.py").write_text(torch)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "hiddennet").write_text("from hiddennet.cli import main\nmain()\n")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "OMP_WAIT_POLICY": policy or ""}
+    if policy is None:
+        del environment["OMP_WAIT_POLICY"]
+    done = subprocess.run(
+        [sys.executable, *start, "digits"], capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (130, "hiddennet: stopped by SIGINT\n")
+    assert done.stdout == f"{policy or 'PASSIVE'}\n"
+
+
+def test_a_program_that_imports_the_package_keeps_its_own(tmp_path):
+    code = "import os, signal; before = signal.getsignal(2); import hiddennet; assert signal.getsignal(2) is before"
+    code += "; assert 'OMP_WAIT_POLICY' not in os.environ"
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    subprocess.run([sys.executable, "-c", code], check=True, env={**environment, "PYTHONPATH": str(ROOT)})

@@ -16,6 +16,7 @@ from hiddennet.train.build import build_data, build_model
 from hiddennet.train.engine import Engine, begin_pass
 from hiddennet.train.evaluate import evaluate, summary
 from hiddennet.train.experiment import run
+from hiddennet.train.folder import RunError
 from hiddennet.train.ranks import Ranks
 from hiddennet.train.scores import Meter
 
@@ -164,3 +165,18 @@ def test_every_method_hides_in_it(make, method):
 def test_what_does_not_go_together_is_refused(make, overrides, message):
     with pytest.raises(ConfigError, match=message):
         make(*overrides)
+
+
+def test_another_text_is_refused(make, tmp_path):
+    """Words have numbers by their order of appearance: of another text they mean something else."""
+    record = run(make("train.epochs=1"))
+    for file in ("train.txt", "valid.txt", "test.txt"):
+        (tmp_path / "other").mkdir(exist_ok=True)
+        text = (tmp_path / file).read_text()
+        (tmp_path / "other" / file).write_text(text.replace("one", "won"))
+    other = str(tmp_path / "other")
+    for where in (record["run"], record["artifact"]):
+        with pytest.raises(ValueError, match="eval: expected the words that the network has learned"):
+            evaluate(where, root=other, device="cpu", batch_size=4)
+    with pytest.raises(RunError, match="data: expected what .* was begun with"):
+        run(make("train.epochs=1", f"data.root={other}"))

@@ -254,3 +254,18 @@ def test_random_states_come_back(tmp_path):
     assert draw() != want
     checkpoint.set_random_state(checkpoint.load(path)["random"])
     assert draw() == want
+
+
+def test_a_lock_ends_with_its_process_though_forked_ones_live(tmp_path):
+    """As a loader's workers do for seconds after a kill."""
+    told = FORK.Event()
+    with locked(tmp_path / "lock", wait=False) as first:
+        assert first
+        child = FORK.Process(target=told.wait, args=(60,))
+        child.start()
+        with locked(tmp_path / "lock", wait=False) as second:
+            assert not second
+    with locked(tmp_path / "lock", wait=False) as again:
+        assert again and child.is_alive()
+    told.set()
+    child.join(60)
