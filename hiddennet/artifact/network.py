@@ -48,7 +48,7 @@ def export(model: nn.Module, path: str | os.PathLike, *, metadata: dict[str, Any
 
     Raises:
         TypeError: a single layer instead of a model; a wiring that is not in float32; state that is no
-            tensor, metadata that is no JSON.
+            tensor, metadata that is no JSON. ArtifactError (a ValueError): method or config_hash that is no text.
     """
     from hiddennet import compaction
 

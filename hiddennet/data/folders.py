@@ -13,6 +13,14 @@ import torch
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
+class ImageError(ValueError):
+    """A file that is no image, in one sentence: also when a worker process met it, whose whole traceback torch makes
+    the message of the error that it raises again."""
+
+    def __init__(self, said: str):
+        super().__init__(said.rpartition("ImageError: ")[2].strip())
+
+
 @dataclass(frozen=True)
 class ImageList:
     """Image files and their labels. ``paths`` is a byte-string array, relative to ``root``: worker
@@ -29,15 +37,16 @@ class ImageList:
         return ImageList(self.root, self.paths[indices], self.labels[indices])
 
     def open(self, index: int):
-        """The image as an RGB ``PIL.Image``. Raises ValueError for a file that is none."""
+        """The image as an RGB ``PIL.Image``. Raises ImageError (a ValueError) for a file that is none."""
         from PIL import Image
 
         path = self.root / os.fsdecode(self.paths[index])
         try:
             with Image.open(path) as image:
                 return _eight_bits(image).convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"{path}: expected an image, got {error}; replace or delete the file") from error
+        except Exception as error:  # PIL's readers answer damage, and bombs, with many types
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise ImageError(f"{path}: expected an image, got {reason}; replace or delete the file") from None
 
 
 def _eight_bits(image):

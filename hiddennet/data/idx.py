@@ -4,12 +4,15 @@ downloading them: see ``roots``."""
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 
 import numpy as np
 
 from .arrays import Arrays
+
+MOST_BYTES = 2**30  # of a set that is held in memory; MNIST has 47 million
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
@@ -19,10 +22,16 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     """
     packed = path.with_name(path.name + ".gz")
     file = path if path.exists() else packed
+    head = 4 + 4 * dimensions
     try:
-        data = file.read_bytes()
-        if file is packed:
-            data = gzip.decompress(data)
+        with (gzip.open if file is packed else open)(file, "rb") as stream:
+            data = stream.read(head)
+            if len(data) < head or data[:4] != bytes([0, 0, 8, dimensions]):
+                raise _corrupt(file, dimensions, f"a file that begins with {data[:4].hex() or 'nothing'}")
+            shape = tuple(map(int, np.frombuffer(data, ">u4", dimensions, 4)))
+            if math.prod(shape) > MOST_BYTES:
+                raise _corrupt(file, dimensions, f"the shape {shape}, which is more than {MOST_BYTES} bytes")
+            data = stream.read(math.prod(shape) + 1)  # no more of a file that unfolds to gigabytes
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{path}: expected an idx file, or the same with .gz, got neither; put it there or set "
@@ -30,13 +39,11 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
         ) from error
     except (EOFError, OSError, zlib.error) as error:
         raise _corrupt(file, dimensions, str(error)) from error
-    head = 4 + 4 * dimensions
-    if len(data) < head or data[:4] != bytes([0, 0, 8, dimensions]):
-        raise _corrupt(file, dimensions, f"a file that begins with {data[:4].hex() or 'nothing'}")
-    shape = np.frombuffer(data, ">u4", dimensions, 4).astype(np.int64)
-    if len(data) - head != shape.prod():
-        raise _corrupt(file, dimensions, f"{len(data) - head} bytes for the shape {shape.tolist()}")
-    return np.frombuffer(data, np.uint8, offset=head).reshape(shape)
+    wanted = math.prod(shape)
+    if len(data) != wanted:
+        found = f"{len(data)}" if len(data) < wanted else f"more than {wanted}"
+        raise _corrupt(file, dimensions, f"{found} bytes for the shape {list(shape)}")
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def _corrupt(file: Path, dimensions: int, found: str) -> ValueError:

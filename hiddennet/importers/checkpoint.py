@@ -84,7 +84,7 @@ def read_checkpoint(path: str | os.PathLike, *, inert: Sequence[str] = ()) -> An
         raise CheckpointError(f"import: expected a checkpoint at {path}, got no file; check the path")
     try:
         if zipfile.is_zipfile(path):
-            _check_members(path)
+            check_members(path)
         else:
             warnings.warn(
                 f"import: {path} is in torch's old format, without checksums: a changed bit would go unnoticed",
@@ -99,7 +99,7 @@ def read_checkpoint(path: str | os.PathLike, *, inert: Sequence[str] = ()) -> An
         ) from None
 
 
-def _check_members(path: str | os.PathLike) -> None:
+def check_members(path: str | os.PathLike) -> None:
     """Refuse an archive whose members do not match their checksums, which torch.load does not compare, or unfold to
     more than the file is long."""
     with zipfile.ZipFile(path) as archive:

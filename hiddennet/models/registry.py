@@ -223,7 +223,7 @@ def _check(wanted: Options, entry: Entry) -> None:
         if value != usual[key] and key not in takes:
             takers = ", ".join(sorted(name for name in MODELS if key in entry_of(name).takes))
             raise ValueError(f"{key}: expected {usual[key]} for {wanted.name}, got {value}; it is for {takers}")
-    if wanted.layers is not None and (not isinstance(wanted.layers, int) or wanted.layers < 1):
-        raise ValueError(f"layers: expected a whole number of at least 1, got {wanted.layers!r}")
+    if wanted.layers is not None and (not isinstance(wanted.layers, int) or not 1 <= wanted.layers <= 1000):
+        raise ValueError(f"layers: expected a whole number from 1 to 1000, got {wanted.layers!r}")
     if wanted.dropout is not None and not 0 <= wanted.dropout < 1:
         raise ValueError(f"dropout: expected a number in [0, 1), got {wanted.dropout!r}")

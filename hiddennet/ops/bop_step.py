@@ -10,11 +10,12 @@ from torch import Tensor
 
 from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 from hiddennet.ops.checks import check_like, check_plane, check_same_device, check_tensor, is_channels_last
+from hiddennet.ops.fakes import register_fake
 
 _bop_step = torch.ops.hiddennet.bop_step_.default
 
 
-@torch.library.register_fake("hiddennet::bop_step_")
+@register_fake("bop_step_")
 def _(weights, grads, averages, flips, total_flips, flags, fresh, adaptivity_rate, threshold) -> None:
     return None
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 from hiddennet.ops.checks import check_same_device, check_tensor
+from hiddennet.ops.fakes import register_fake
 
 _code_weight_gradient = torch.ops.hiddennet.code_weight_gradient.default
 
@@ -16,7 +17,7 @@ INPUT_CODES = (torch.uint8, torch.int8, torch.int16, torch.int32)
 GRADIENT_CODES = (torch.int8, torch.int16)
 
 
-@torch.library.register_fake("hiddennet::code_weight_gradient")
+@register_fake("code_weight_gradient")
 def _(
     input, gradient, input_delta, gradient_delta, shape, stride, padding, dilation, groups, channels_last
 ) -> tuple[Tensor, Tensor]:

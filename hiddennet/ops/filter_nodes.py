@@ -7,11 +7,12 @@ from torch import Tensor
 
 from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 from hiddennet.ops.checks import check_same_device, check_tensor
+from hiddennet.ops.fakes import register_fake
 
 _filter_nodes = torch.ops.hiddennet.filter_nodes_.default
 
 
-@torch.library.register_fake("hiddennet::filter_nodes_")
+@register_fake("filter_nodes_")
 def _(out, x, scale, shift, taps, stride) -> None:
     return None
 

@@ -12,18 +12,19 @@ from torch import Tensor
 
 from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 from hiddennet.ops.checks import MAX_ELEMENTS, check_seed
+from hiddennet.ops.fakes import register_fake
 from hiddennet.ops.inits import InitScale, init_scale
 
 _generate_weight = torch.ops.hiddennet.generate_weight.default
 _generate_signs = torch.ops.hiddennet.generate_signs.default
 
 
-@torch.library.register_fake("hiddennet::generate_weight")
+@register_fake("generate_weight")
 def _(out, source, signs, scale, seed, layer, redraw) -> None:
     return None
 
 
-@torch.library.register_fake("hiddennet::generate_signs")
+@register_fake("generate_signs")
 def _(plane, n, seed, layer, redraw) -> None:
     return None
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 from hiddennet.ops.checks import check_geometry, check_plane, check_same_device, check_tensor
+from hiddennet.ops.fakes import register_fake
 
 _forward = torch.ops.hiddennet.magnitude_conv.default
 _backward = torch.ops.hiddennet.magnitude_conv_backward_.default
@@ -24,17 +25,17 @@ def _output_size(x: Tensor, shape: Pair, stride: Pair, padding: Pair, dilation: 
     return [(x.shape[1 + d] + 2 * padding[d] - dilation[d] * (shape[2 + d] - 1) - 1) // stride[d] + 1 for d in range(2)]
 
 
-@torch.library.register_fake("hiddennet::magnitude_conv")
+@register_fake("magnitude_conv")
 def _(x, weight, bits, stride, padding, dilation) -> Tensor:
     return x.new_empty(weight.shape[0], *_output_size(x, weight.shape, stride, padding, dilation))
 
 
-@torch.library.register_fake("hiddennet::magnitude_conv_backward_")
+@register_fake("magnitude_conv_backward_")
 def _(x, dy, weight, bits, scores, accumulate, want_dx, stride, padding, dilation) -> Tensor:
     return torch.empty_like(x) if want_dx else x.new_empty(0)
 
 
-@torch.library.register_fake("hiddennet::magnitude_conv_slopes")
+@register_fake("magnitude_conv_slopes")
 def _(x, dy, shape, places, stride, padding, dilation) -> Tensor:
     return x.new_empty(places.numel())
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 from hiddennet.ops.checks import check_choice, check_geometry
+from hiddennet.ops.fakes import register_fake
 from hiddennet.ops.mask import Mask
 from hiddennet.ops.masked_weight import (
     DTYPE_CODES,
@@ -35,7 +36,7 @@ PLANS = {
 }
 
 
-@torch.library.register_fake("hiddennet::masked_conv_forward")
+@register_fake("masked_conv_forward")
 def _(x, scores, selection, shape, *others) -> Tensor:
     stride, padding, dilation = others[-3:]
     size = [(x.shape[2 + d] + 2 * padding[d] - dilation[d] * (shape[2 + d] - 1) - 1) // stride[d] + 1 for d in range(2)]
@@ -43,7 +44,7 @@ def _(x, scores, selection, shape, *others) -> Tensor:
     return torch.empty(out, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
-@torch.library.register_fake("hiddennet::masked_conv_input_gradient")
+@register_fake("masked_conv_input_gradient")
 def _(dy, input_shape, *others) -> Tensor:
     return torch.empty(input_shape, dtype=dy.dtype, device=dy.device, memory_format=torch.channels_last)
 

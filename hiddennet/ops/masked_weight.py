@@ -22,6 +22,7 @@ from hiddennet.ops.checks import (
     in_layout,
     is_channels_last,
 )
+from hiddennet.ops.fakes import register_fake
 from hiddennet.ops.inits import KINDS
 from hiddennet.ops.mask import CODES, SCORELESS, Mask
 from hiddennet.ops.source import WeightSource
@@ -141,7 +142,7 @@ def part_gradients(to_scores: Tensor | None, to_stored: Tensor | None) -> list[T
     return found
 
 
-@torch.library.register_fake("hiddennet::masked_weight")
+@register_fake("masked_weight")
 def _(*arguments) -> Tensor:
     *parts, dtype = arguments
     weight = MaskedWeight(*parts)
@@ -149,13 +150,13 @@ def _(*arguments) -> Tensor:
     return torch.empty(weight.shape, dtype=_DTYPES[dtype], device=device, memory_format=layout)
 
 
-@torch.library.register_fake("hiddennet::topk_weight")
+@register_fake("topk_weight")
 def _(scores, *others) -> tuple[Tensor, Tensor]:
     row = torch.empty((1, 4), dtype=torch.int32, device=scores.device)
     return torch.empty_like(scores, dtype=_DTYPES[others[-1]]), row
 
 
-@torch.library.register_fake("hiddennet::masked_weight_backward")
+@register_fake("masked_weight_backward")
 def _(grad, scores, selection, channels_last, *others) -> tuple[Tensor, Tensor]:
     def like(wanted: bool) -> Tensor:
         shape = grad.shape if wanted else 0

@@ -7,17 +7,18 @@ from torch import Tensor
 
 from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 from hiddennet.ops.checks import MAX_ELEMENTS, check_tensor, dense
+from hiddennet.ops.fakes import register_fake
 
 _pack_mask = torch.ops.hiddennet.pack_mask.default
 _unpack_mask = torch.ops.hiddennet.unpack_mask.default
 
 
-@torch.library.register_fake("hiddennet::pack_mask")
+@register_fake("pack_mask")
 def _(mask) -> Tensor:
     return torch.empty((mask.numel() + 7) // 8, dtype=torch.uint8, device=mask.device)
 
 
-@torch.library.register_fake("hiddennet::unpack_mask")
+@register_fake("unpack_mask")
 def _(bits, shape) -> Tensor:
     return torch.empty(shape, dtype=torch.bool, device=bits.device)
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 from hiddennet.ops.checks import check_choice, check_same_device, check_tensor, dense, is_channels_last
+from hiddennet.ops.fakes import register_fake
 
 _code_range = torch.ops.hiddennet.code_range.default
 _quantize_codes = torch.ops.hiddennet.quantize_codes.default
@@ -25,19 +26,19 @@ def code_dtype(bits: int, signed: bool) -> torch.dtype:
     return torch.int16 if bits < 16 or signed else torch.int32
 
 
-@torch.library.register_fake("hiddennet::code_range")
+@register_fake("code_range")
 def _(x, per_sample) -> Tensor:
     return torch.empty(1, dtype=torch.float32, device=x.device)
 
 
-@torch.library.register_fake("hiddennet::quantize_codes")
+@register_fake("quantize_codes")
 def _(x, maximum, bits, is_signed, channels_last) -> tuple[Tensor, Tensor]:
     layout = torch.channels_last if channels_last or is_channels_last(x) else torch.contiguous_format
     codes = torch.empty(x.shape, dtype=code_dtype(bits, is_signed), device=x.device, memory_format=layout)
     return codes, torch.empty(1, dtype=torch.float32, device=x.device)
 
 
-@torch.library.register_fake("hiddennet::threshold_gradient_")
+@register_fake("threshold_gradient_")
 def _(grad, exact, maximum, threshold, sign) -> None:
     return None
 

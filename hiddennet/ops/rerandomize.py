@@ -26,6 +26,7 @@ from hiddennet.ops.checks import (
     dense,
     is_channels_last,
 )
+from hiddennet.ops.fakes import register_fake
 from hiddennet.ops.inits import KINDS, InitScale
 
 _rerandomize = torch.ops.hiddennet.rerandomize_.default
@@ -34,12 +35,12 @@ _redrawn_weight = torch.ops.hiddennet.redrawn_weight.default
 MAX_NOTED_REDRAW = 32767  # what an int16 holds
 
 
-@torch.library.register_fake("hiddennet::rerandomize_")
+@register_fake("rerandomize_")
 def _(weights, scores, selection, kinds, scales, seed, layers, redraw, limit, by_value, redraws, decay, mix) -> None:
     return None
 
 
-@torch.library.register_fake("hiddennet::redrawn_weight")
+@register_fake("redrawn_weight")
 def _(redraws, kind, scale, seed, layer) -> Tensor:
     layout = torch.channels_last if is_channels_last(redraws) else torch.contiguous_format
     return torch.empty(redraws.shape, dtype=torch.float32, device=redraws.device, memory_format=layout)

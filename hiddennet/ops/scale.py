@@ -7,11 +7,12 @@ from torch import Tensor
 
 from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 from hiddennet.ops.checks import check_tensor
+from hiddennet.ops.fakes import register_fake
 
 _scale = torch.ops.hiddennet.scale.default
 
 
-@torch.library.register_fake("hiddennet::scale")
+@register_fake("scale")
 def _(x: Tensor, a: float) -> Tensor:
     return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 

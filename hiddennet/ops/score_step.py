@@ -10,11 +10,12 @@ from torch import Tensor
 
 from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 from hiddennet.ops.checks import check_like, check_plane, check_same_device, check_tensor, is_channels_last
+from hiddennet.ops.fakes import register_fake
 
 _score_step = torch.ops.hiddennet.score_step_.default
 
 
-@torch.library.register_fake("hiddennet::score_step_")
+@register_fake("score_step_")
 def _(
     scores, grads, first, second, flags, steps, lr, weight_decay, l1, l2, low, high, momentum, nesterov, *adam
 ) -> None:

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 from hiddennet.ops.checks import check_same_device, check_tensor
+from hiddennet.ops.fakes import register_fake
 from hiddennet.ops.strike_out import _check_planes
 
 _strike_near = torch.ops.hiddennet.strike_near_.default
 
 
-@torch.library.register_fake("hiddennet::strike_near_")
+@register_fake("strike_near_")
 def _(scores, flags, count, margin) -> tuple[Tensor, Tensor, Tensor]:
     device, near = scores[0].device, torch.library.get_ctx().new_dynamic_size()
     return (

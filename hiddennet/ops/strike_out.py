@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 from hiddennet.ops.checks import ORDERS, check_choice, check_same_device, check_tensor, dense
+from hiddennet.ops.fakes import register_fake
 from hiddennet.ops.topk_mask import _check_scores
 
 _strike_out = torch.ops.hiddennet.strike_out_.default
@@ -21,12 +22,12 @@ _count_flags = torch.ops.hiddennet.count_flags.default
 SCOPES = ("global", "layer")
 
 
-@torch.library.register_fake("hiddennet::strike_out_")
+@register_fake("strike_out_")
 def _(scores, flags, counts, network_wide, by_value, invert, exact) -> Tensor:
     return torch.empty(len(counts), dtype=torch.float32, device=scores[0].device)
 
 
-@torch.library.register_fake("hiddennet::count_flags")
+@register_fake("count_flags")
 def _(flags) -> Tensor:
     return torch.empty(len(flags), dtype=torch.int64, device=flags[0].device)
 

@@ -21,18 +21,19 @@ from hiddennet.ops.checks import (
     dense,
     is_channels_last,
 )
+from hiddennet.ops.fakes import register_fake
 from hiddennet.ops.mask import SCORELESS, Mask
 
 _topk_select = torch.ops.hiddennet.topk_select.default
 _rule_mask = torch.ops.hiddennet.rule_mask.default
 
 
-@torch.library.register_fake("hiddennet::topk_select")
+@register_fake("topk_select")
 def _(scores, k, by_value, network_wide, hint) -> Tensor:
     return torch.empty((len(scores), 4), dtype=torch.int32, device=scores[0].device)
 
 
-@torch.library.register_fake("hiddennet::rule_mask")
+@register_fake("rule_mask")
 def _(scores, selection, shape, channels_last, rule, bits, step, rule_seed, layer) -> Tensor:
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return torch.empty(shape, dtype=torch.bool, device=selection.device, memory_format=layout)

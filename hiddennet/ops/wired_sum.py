@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 from hiddennet.ops.checks import check_choice, check_counts, check_same_device, check_tensor
+from hiddennet.ops.fakes import register_fake
 
 _wired_sum = torch.ops.hiddennet.wired_sum.default
 _wired_sum_into = torch.ops.hiddennet.wired_sum_.default
@@ -29,24 +30,24 @@ WIRED_PLANS = {
 SPARSE_UP_TO = {"cpu": 0.35, "cuda": 0.02, "meta": 0.35}
 
 
-@torch.library.register_fake("hiddennet::edge_starts")
+@register_fake("edge_starts")
 def _(weight) -> Tensor:
     return torch.empty(weight.shape[0] + 1, dtype=torch.int32, device=weight.device)
 
 
-@torch.library.register_fake("hiddennet::pack_edges")
+@register_fake("pack_edges")
 def _(weight, starts, n_edges) -> tuple[Tensor, Tensor]:
     sources = torch.empty(n_edges, dtype=torch.int32, device=weight.device)
     return sources, torch.empty(n_edges, dtype=torch.float32, device=weight.device)
 
 
-@torch.library.register_fake("hiddennet::wired_sum")
+@register_fake("wired_sum")
 def _(x, starts, sources, values) -> Tensor:
     shape = (x.shape[0], starts.shape[0] - 1, *x.shape[2:])
     return torch.empty(shape, dtype=torch.float32, device=x.device)
 
 
-@torch.library.register_fake("hiddennet::wired_sum_")
+@register_fake("wired_sum_")
 def _(out, x, starts, sources, values, accumulate) -> None:
     return None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from hiddennet.files import write_atomic
+from hiddennet.importers.checkpoint import check_members
 
 FORMAT = 1
 
@@ -33,10 +33,7 @@ def load(path: Path) -> dict[str, Any]:
     """
     way_out = "delete it, or start again with --fresh"
     try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()  # torch.load does not compare the checksums
-        if broken is not None:
-            raise zipfile.BadZipFile(f"{broken} does not match its checksum")
+        check_members(path)
         document = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"checkpoint: expected a file at {path}, got none") from None

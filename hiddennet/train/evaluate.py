@@ -111,15 +111,18 @@ def evaluate(
             "image_size": (header["model"] or {}).get("image_size"),
             "normalization": options.get("normalization", "own"),
         }
-    images = data.build(
-        name,
-        root=root or "data",
-        batch_size=batch_size,
-        device=on,
-        augment=False,
-        download=download,
-        **{"seed": 0, **options, "classes": facts.get("classes")},
-    )
+    try:
+        images = data.build(
+            name,
+            root=root or "data",
+            batch_size=batch_size,
+            device=on,
+            augment=False,
+            download=download,
+            **{"seed": 0, **options, "classes": facts.get("classes")},
+        )
+    except TypeError as error:  # options of the file's that are none
+        raise ValueError(f"eval: expected options of a data set in {where}, got {options!r:.80} ({error})") from None
     loader = getattr(images, split)
     if loader is None:
         raise ValueError(f"eval: expected a split of {name} with images, got {split!r}")

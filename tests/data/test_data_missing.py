@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import pickle
 
@@ -146,7 +147,7 @@ def test_a_cifar_batch_cannot_run_code(tmp_path, write):
     ("part", "change", "message"),
     [
         ("train-images-idx3-ubyte", lambda b: b[:-1], r"bytes for the shape \[40, 28, 28\]"),
-        ("train-labels-idx1-ubyte", lambda b: b + b"x", r"41 bytes for the shape \[40\]"),
+        ("train-labels-idx1-ubyte", lambda b: b + b"x", r"more than 40 bytes for the shape \[40\]"),
         ("t10k-images-idx3-ubyte", lambda b: b"", "begins with nothing"),
         ("t10k-images-idx3-ubyte", lambda b: b"\0\0\x0d" + b[3:], "begins with 00000d03"),
         ("t10k-labels-idx1-ubyte", lambda b: b[:-1] + b"\x0a", "t10k labels from 0 to 9, got 10"),
@@ -218,3 +219,14 @@ class TestDownload:
     def test_what_cannot_be_downloaded_says_so(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="it cannot be downloaded for you"):
             build("imagenet", tmp_path, download=True)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (2**32 - 1, 2**32 - 1, 28)])
+def test_a_packed_file_that_unfolds_to_gigabytes_is_read_no_further(tmp_path, write, shape):
+    folder = tmp_path / "MNIST" / "raw"
+    write.mnist(folder, packed=True)
+    head = bytes([0, 0, 8, 3]) + np.array(shape, ">u4").tobytes()
+    bomb = gzip.compress(head + bytes(2**20)) + gzip.compress(bytes(2**24), 9) * 600  # 10 GB in 10 MB
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(bomb)
+    with pytest.raises(ValueError, match=r"idx3-ubyte\.gz: expected an idx file .* got .* bytes"):
+        build("mnist", tmp_path)

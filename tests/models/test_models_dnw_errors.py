@@ -12,6 +12,7 @@ from hiddennet.models.dnw import (
     ContinuousGraph,
     DiscreteConfig,
     DiscreteGraph,
+    MobileNetConfig,
     NotConverged,
     StaticConfig,
     StaticGraph,
@@ -116,6 +117,7 @@ def test_the_originals_names_lead_back(name, kind):
         (ContinuousConfig, {"clamp": True}, "solver='original' with clamp"),
         (ContinuousConfig, {"solver": "euler"}, "solver to be one of"),
         (StaticConfig, {"window": "left"}, "window to be one of"),
+        (MobileNetConfig, {"stages": ((1, 1, 1, 10**7),)}, "at most 10000 blocks, got stages"),
         (StaticConfig, {"num_classes": True}, "num_classes to be a whole number of at least 1, got True"),
     ],
 )

@@ -173,7 +173,7 @@ def test_an_artifact(tmp_path):
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("lstm_lm", {"layers": 0}, "layers: expected a whole number of at least 1, got 0"),
+        ("lstm_lm", {"layers": 0}, "layers: expected a whole number from 1 to 1000, got 0"),
         ("lstm_lm", {"dropout": 1.0}, "dropout: expected a number in .0, 1., got 1.0"),
         ("conv4", {"dropout": 0.5}, "dropout: expected None for conv4, got 0.5; it is for lstm_lm"),
         ("fc", {"layers": 2}, "layers: expected None for fc, got 2; it is for lstm_lm"),

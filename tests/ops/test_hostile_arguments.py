@@ -126,3 +126,19 @@ def test_edges_made_by_hand(starts, sources, values):
     refused(ops.Edges, starts, sources, values, 4)
     right = ops.Edges(int32(0, 2, 3), int32(0, 1, 3), torch.ones(3), 4)
     assert ops.wired_sum(torch.ones(1, 4, 2, 2), right)[0, :, 0, 0].tolist() == [2.0, 1.0]
+
+
+FILLED = {"int": 0, "bool": False, "float": 1.0, "List[int]": [1], "List[float]": [1.0]}
+RAW = [name for name in ops.__all__ if hasattr(torch.ops.hiddennet, name)]
+
+
+@pytest.mark.parametrize("name", [*RAW, "masked_weight_backward", "masked_conv_forward", "code_range", "edge_starts"])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_raw_ops_without_a_tensor(name, device):
+    op, t = getattr(torch.ops.hiddennet, name).default, torch.zeros(1, 2, 3, 3, device=device)
+    arguments = op._schema.arguments
+    whole = [[t] if str(a.type) == "List[Tensor]" else FILLED.get(str(a.type), t) for a in arguments]
+    for place, argument in enumerate(arguments):
+        if str(argument.type) == "Tensor":
+            with pytest.raises((TypeError, RuntimeError)):
+                op(*whole[:place], None, *whole[place + 1 :])

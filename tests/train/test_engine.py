@@ -202,7 +202,8 @@ def test_each_group_keeps_its_own_rate_under_a_schedule(make, monkeypatch):
     assert rates == pytest.approx([5.0, 2.5])
     used.clear()
     state = checkpoint.load(folder.last)
-    state["progress"] |= {"epoch": 1, "history": state["progress"]["history"][:1]}
+    before = state["progress"]["history"][:1]
+    state["progress"] |= {"epoch": 1, "step": half, "history": before, "best": before[0]}
     checkpoint.save(folder.last, state)
     folder.record.unlink()
     run(config)

@@ -11,6 +11,8 @@ from typing import NamedTuple
 from hiddennet.nn.edge_rules import KINDS
 from hiddennet.ops.checks import check_counts
 
+MOST_BLOCKS = 10_000  # modules of a network
+
 
 class StageShape(NamedTuple):
     """One graph: `inputs` nodes and `blocks` - 1 blocks of `outputs` nodes send, as many blocks of `outputs` receive.
@@ -93,6 +95,8 @@ class MobileNetConfig:
         check_counts("MobileNetConfig", counts)
         if not self.stages:
             raise ValueError("MobileNetConfig: expected at least one stage, got none")
+        if sum(stage.blocks for stage in self.stages) > MOST_BLOCKS:
+            raise ValueError(f"MobileNetConfig: expected at most {MOST_BLOCKS} blocks, got stages {self.stages!r:.80}")
         for i in range(1, len(self.stages)):
             before, after = self.stages[i - 1].outputs, self.stages[i].inputs
             if before != after:
