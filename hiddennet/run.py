@@ -18,6 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="such as optimizer.lr=0.05 seed=1")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N; short for train.device=...")
     parser.add_argument("--amp", choices=("bf16",), help="short for train.amp=...")
+    said = "begin with what a finished run of the same config with fewer train.epochs ended with"
+    parser.add_argument("--extend", metavar="RUN", help=said)
     parser.add_argument("--fresh", action="store_true", help="start again, deleting this config's earlier run")
 
 
@@ -33,7 +35,8 @@ def execute(arguments: argparse.Namespace) -> int:
     from hiddennet import config
     from hiddennet.train import experiment
 
-    experiment.run(config.load(arguments.config, overrides_of(arguments)), fresh=arguments.fresh)
+    one = config.load(arguments.config, overrides_of(arguments))
+    experiment.run(one, fresh=arguments.fresh, extend=arguments.extend)
     return 0
 
 

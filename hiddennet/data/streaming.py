@@ -147,8 +147,15 @@ class StreamingLoader:
         found._loader = DataLoader(self._loader.dataset, batch_sampler=found._batches)
         return found
 
+    def _read(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The loader's batches; a mistake in a worker is the sentence without the worker's trace."""
+        try:
+            yield from self._loader
+        except ValueError as error:
+            raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from None
+
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for images, labels in self._loader:
+        for images, labels in self._read():
             images = images.to(self.device, non_blocking=True)
             labels = labels.to(self.device, non_blocking=True)
             yield (

@@ -107,6 +107,7 @@ class Method:
 
     Section: ClassVar[type[MethodSection]]
     takes_graphs: ClassVar[bool] = False  # whether it trains graph networks (models.GRAPHS)
+    extends: ClassVar[bool] = True  # whether what it does in an epoch is the same however many follow
 
     def __init__(self, setting: Setting):
         self.setting, self.section, self.seed = setting, setting.method, setting.seed

@@ -51,6 +51,7 @@ class GemMiner(Hc):
     """Hc, whose flags lose the fraction `rate` of the lowest scores every `period` epochs."""
 
     Section = GemMinerSection
+    extends = False
 
     @property
     def strikes(self) -> tuple[int, float]:

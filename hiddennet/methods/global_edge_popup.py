@@ -62,6 +62,7 @@ class GlobalEdgePopup(Search):
     """y = f(x; w * h(|s|)), h = 1 for the highest of all layers' scores; n - ceil((1 - density) n) of n are kept."""
 
     Section = GlobalEdgePopupSection
+    extends = False
 
     def __init__(self, setting: Setting):
         super().__init__(setting)

@@ -44,6 +44,7 @@ class GradualMagnitude(Method):
     """Sparsity s_t = s (1 - (1 - progress)^3) of each layer, s its final one; what is pruned stays so."""
 
     Section = GradualMagnitudeSection
+    extends = False
 
     def build(self, model: nn.Module) -> nn.Module:
         section, number = self.section, numbers(model)

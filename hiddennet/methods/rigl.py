@@ -39,6 +39,7 @@ class Set(RandomMask):
     """Drop the smallest |w| of each layer, grow as many elsewhere, from 0. Such a step updates nothing else."""
 
     Section = SetSection
+    extends = False
 
     def __init__(self, setting: Setting):
         super().__init__(setting)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from hiddennet.nn.graph_layout import GraphLayout
 from hiddennet.nn.wiring import Wiring
-from hiddennet.report.plots import COLORS, INK, figure
+from hiddennet.report.paint import COLORS
+from hiddennet.report.plots import INK, figure
 
 MOST_PIXELS = 800  # a side of an adjacency matrix
 MOST_EDGES = 2000  # lines in a graph

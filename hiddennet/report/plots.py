@@ -9,11 +9,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from hiddennet.report.paint import Paint, color, paints
 from hiddennet.report.published import Published
-from hiddennet.report.runs import Line, Run
+from hiddennet.report.runs import Line, Run, mean_and_std
 
-COLORS = ("#4c8dd6", "#e0803a", "#3fa45f", "#c9567a", "#9273c9", "#a88a2d", "#2fa5a5", "#8a8f98")
-DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)))
 COUNTED = {  # what counts per epoch are called, and whether their axis is logarithmic
     "flips": ("flips in the epoch", True),
     "wiring_swaps": ("edges swapped in the epoch", True),
@@ -67,16 +66,6 @@ def png(drawn: Any) -> bytes:
     return buffer.getvalue()
 
 
-def color(index: int) -> str:
-    """A colour for each of eight; then from the first again, with other dashes."""
-    return COLORS[index % len(COLORS)]
-
-
-def dash(index: int) -> Any:
-    """The dashes that go with `color`."""
-    return DASHES[index // len(COLORS) % len(DASHES)]
-
-
 def _per_cent(axes: Any) -> None:
     from matplotlib.ticker import FuncFormatter
 
@@ -98,39 +87,68 @@ def along(lines: Sequence[Line], axis: str, published: Sequence[Published] = ())
     network is a level line beside the densities. Published numbers are crosses.
     """
     with figure() as (drawn, axes):
-        for index, line in enumerate(lines):
+        painted = paints([line.method for line in lines])
+        places = [x for line in lines for x in line.places(axis) if x > 0]
+        if len({round(x, 3) for x in places}) == 1:
+            _dots(axes, lines, painted)
+            axes.set_xlabel(f"{axis} {100 * places[0]:.3g} %" if axis == "density" else f"{axis} {places[0]:g}")
+            _finish(drawn, axes)
+            return png(drawn)
+        for paint, line in zip(painted, lines, strict=True):
             rounds = line.rounds() if axis == "density" else []
             final = rounds or line.points(lambda run: run.record.get("test_top1"))
             level = axis == "density" and line.method == "dense"
             staged = line.points(lambda run: run.before)
             label = f"{line.label}, fine-tuned" if staged else line.label
             if level:
-                _level(axes, final, label, index)
+                _level(axes, final, label, paint)
                 continue
-            _errors(axes, final, index, label, "o", dash(index))
+            _errors(axes, final, paint.color, label, paint.dash)
             if staged:
-                _errors(axes, staged, index, f"{line.label}, before", "o", ":", hollow=True)
+                _errors(axes, staged, paint.color, f"{line.label}, before", ":", hollow=True)
         if axis == "density":
             _crosses(axes, lines, published)
-        places = [x for line in lines for x in line.places(axis) if x > 0]
         if axis in ("density", "width") and places and max(places) / min(places) > 4:
             axes.set_xscale("log")
             _plain_ticks(axes, places, per_cent=axis == "density")
         elif axis == "density":
             _plain_ticks(axes, places, per_cent=True, log=False)
-        _per_cent(axes)
         axes.set_xlabel({"density": "density (kept fraction)", "width": "width"}.get(axis, axis))
-        axes.set_ylabel("test accuracy, top-1")
-        _legend(drawn, axes)
+        _finish(drawn, axes)
         return png(drawn)
+
+
+def _finish(drawn: Any, axes: Any) -> None:
+    _per_cent(axes)
+    axes.set_ylabel("test accuracy, top-1")
+    _legend(drawn, axes)
+
+
+def _dots(axes: Any, lines: Sequence[Line], painted: Sequence[Paint]) -> None:
+    """Where all stand at one place: a dot for each run side by side, mean and spread beside them."""
+    for number, (line, paint) in enumerate(zip(lines, painted, strict=True)):
+        ends = [("", lambda run: run.record.get("test_top1"), 0.0), (", before", lambda run: run.before, -0.3)]
+        for word, of, shift in ends:
+            values = [value for setting in line.settings for value in setting.values(of)]
+            if not values:
+                continue
+            at, face = number + shift, "none" if word else paint.color
+            axes.plot([at] * len(values), values, "o", color=paint.color, markerfacecolor=face, alpha=0.7)
+            mean, spread = mean_and_std(values)
+            bar = [[spread], [spread]] if spread else None
+            label = f"{line.label}{word}"
+            axes.errorbar(
+                [at + 0.12], [mean], yerr=bar, fmt="_", color=paint.color, markersize=14, capsize=3, label=label
+            )
+    axes.set_xlim(-0.8, len(lines) - 0.2)
+    axes.set_xticks([])
 
 
 def _errors(
     axes: Any,
     points: Sequence[tuple[float, float, float]],
-    index: int,
+    shade: Any,
     label: str,
-    marker: str,
     style: Any,
     hollow: bool = False,
 ) -> None:
@@ -142,25 +160,25 @@ def _errors(
         mean,
         yerr=[spread, spread] if any(spread) else None,
         label=label,
-        color=color(index),
+        color=shade,
         linestyle=style,
-        marker=marker,
+        marker="o",
         markersize=6,
-        markerfacecolor="none" if hollow else color(index),
+        markerfacecolor="none" if hollow else shade,
         capsize=3,
         elinewidth=1.2,
     )
 
 
-def _level(axes: Any, points: Sequence[tuple[float, float, float]], label: str, index: int) -> None:
+def _level(axes: Any, points: Sequence[tuple[float, float, float]], label: str, paint: Paint) -> None:
     for number, (_, mean, spread) in enumerate(points):
-        axes.axhline(mean, color=color(index), linestyle="--", label=label if number == 0 else None)
+        axes.axhline(mean, color=paint.color, linestyle="--", label=label if number == 0 else None)
         if spread:
-            axes.axhspan(mean - spread, mean + spread, color=color(index), alpha=0.15, linewidth=0)
+            axes.axhspan(mean - spread, mean + spread, color=paint.color, alpha=0.15, linewidth=0)
 
 
 def _crosses(axes: Any, lines: Sequence[Line], published: Sequence[Published]) -> None:
-    methods = list(dict.fromkeys(line.method for line in lines))
+    methods = sorted({line.method for line in lines})
     for method in dict.fromkeys(row.method for row in published):
         rows = [row for row in published if row.method == method]
         shade = color(methods.index(method)) if method in methods else INK
@@ -205,17 +223,16 @@ def over_epochs(lines: Sequence[Line], axis: str, metric: str) -> bytes:
     accuracy = metric.endswith("_top1")
     called, logarithmic = COUNTED.get(metric, (f"{metric} in the epoch", not accuracy))
     with figure() as (drawn, axes):
-        index = 0
+        curves = [(line, setting) for line in lines for setting in line.settings]
+        painted = paints([line.method for line, _ in curves])
         several = sum(len(line.settings) for line in lines) > len(lines)
-        for line in lines:
-            for setting in line.settings:
-                label = line.label
-                if several and axis != "epoch":
-                    label += f", {f'density {100 * setting.x:.3g} %' if axis == 'density' else f'{axis} {setting.x:g}'}"
-                runs = [run for run in setting.runs if any(metric in row for row in run.metrics)]
-                if runs:
-                    _curve(axes, runs, metric, label, index)
-                index += 1
+        for (line, setting), paint in zip(curves, painted, strict=True):
+            label = line.label
+            if several and axis != "epoch":
+                label += f", {f'density {100 * setting.x:.3g} %' if axis == 'density' else f'{axis} {setting.x:g}'}"
+            runs = [run for run in setting.runs if any(metric in row for row in run.metrics)]
+            if runs:
+                _curve(axes, runs, metric, label, paint)
         if accuracy:
             _per_cent(axes)
         elif logarithmic:
@@ -227,7 +244,7 @@ def over_epochs(lines: Sequence[Line], axis: str, metric: str) -> bytes:
         return png(drawn)
 
 
-def _curve(axes: Any, runs: Sequence[Run], metric: str, label: str, index: int) -> None:
+def _curve(axes: Any, runs: Sequence[Run], metric: str, label: str, paint: Paint) -> None:
     by_epoch: dict[float, list[float]] = {}
     for run in runs:
         for row in (row for row in run.metrics if metric in row):
@@ -236,12 +253,12 @@ def _curve(axes: Any, runs: Sequence[Run], metric: str, label: str, index: int) 
     mean = [statistics.fmean(by_epoch[epoch]) for epoch in epochs]
     spread = [statistics.stdev(by_epoch[epoch]) if len(by_epoch[epoch]) > 1 else 0.0 for epoch in epochs]
     axes.plot(
-        epochs, mean, color=color(index), linestyle=dash(index), label=label, marker="." if len(epochs) == 1 else ""
+        epochs, mean, color=paint.color, linestyle=paint.dash, label=label, marker="." if len(epochs) == 1 else ""
     )
     if any(spread):
         low = [m - s for m, s in zip(mean, spread, strict=True)]
         high = [m + s for m, s in zip(mean, spread, strict=True)]
-        axes.fill_between(epochs, low, high, color=color(index), alpha=0.18, linewidth=0)
+        axes.fill_between(epochs, low, high, color=paint.color, alpha=0.18, linewidth=0)
     for stage in (runs[0].record.get("stages") or [])[1:] if runs else ():
         axes.axvline(stage["first_epoch"] - 0.5, color=INK, linewidth=0.8, linestyle=":")
 

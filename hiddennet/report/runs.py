@@ -224,27 +224,42 @@ def _natural(label: str) -> list[tuple[float, str]]:
 
 
 def _labels(runs: Sequence[Run], aside: set[str]) -> dict[int, str]:
-    """The method, and what tells a run from others of its method; network and data where they differ at all."""
+    """The method, and what tells a run from others of its method; network and data where they differ at all.
+
+    A section that only some have, such as fine_tune, is named; its keys are as far as they differ among those.
+    """
     always = [key for key in ("data.name", "model.name") if len({run.settings[key] for run in runs}) > 1]
     labels = {}
     by_method: dict[str, list[Run]] = {}
     for run in runs:
         by_method.setdefault(run.settings["method.name"], []).append(run)
     for method, same in by_method.items():
-        keys = [key for run in same for key in run.settings if key not in aside]
-        varied = [key for key in dict.fromkeys(keys) if key not in always and _differs(key, same)]
+        keys = dict.fromkeys(key for run in same for key in run.settings if key not in (*aside, *always))
+        sections = [key for key in keys if any(_has_section(run, key) for run in same)]
+        varied = [key for key in keys if key not in sections and _differs(key, same)]
         for run in same:
             parts = [str(run.settings[key]) for key in always]
-            parts += [f"{key.rpartition('.')[2]} {_short(run.settings.get(key))}" for key in varied]
+            parts += [key.rpartition(".")[2] for key in sections if _has_section(run, key)]
+            parts += [f"{key.rpartition('.')[2]} {_short(run.settings[key])}" for key in varied if key in run.settings]
             labels[id(run)] = ", ".join([method, *parts])
     return labels
 
 
+def _has_section(run: Run, key: str) -> bool:
+    """Whether a key that is null in other runs is a map in this one."""
+    return any(other.startswith(f"{key}.") for other in run.settings)
+
+
 def _differs(key: str, runs: Sequence[Run]) -> bool:
-    return len({json.dumps(run.settings.get(key)) for run in runs}) > 1
+    return len({json.dumps(run.settings[key]) for run in runs if key in run.settings}) > 1
 
 
 def _short(value: Any) -> str:
+    """A value of a config as one would say it."""
+    if isinstance(value, list):
+        return "+".join(map(_short, value)) or "none"
+    if isinstance(value, dict):
+        return " ".join(f"{key} {_short(item)}" for key, item in value.items())
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -18,6 +18,7 @@ from hiddennet.files import append_row, put_aside
 from hiddennet.settings.errors import shown
 from hiddennet.tables import named
 from hiddennet.train import checkpoint, machine
+from hiddennet.train import extend as extension
 from hiddennet.train.build import build_data, build_model, check_batches, check_contents, contents
 from hiddennet.train.console import Console, clock
 from hiddennet.train.evaluate import metadata
@@ -27,10 +28,11 @@ from hiddennet.train.session import Session
 from hiddennet.train.stages import Plan
 
 
-def run(config: Config, *, fresh: bool = False, bar: bool | None = None) -> dict[str, Any]:
+def run(config: Config, *, fresh: bool = False, extend: str | None = None, bar: bool | None = None) -> dict[str, Any]:
     """Run the config to its end, from where it was left if it was begun, and return its record.
 
-    fresh: start again, deleting what an earlier run of the same config left. bar: a progress bar;
+    fresh: start again, deleting what an earlier run of the same config left. extend: the folder of a finished run of
+    fewer epochs, with whose end a run that is not begun yet begins, see extend.py. bar: a progress bar;
     None: on a terminal.
 
     Raises RunError, CheckpointError, ValueError and FileNotFoundError with a sentence for the
@@ -53,7 +55,7 @@ def run(config: Config, *, fresh: bool = False, bar: bool | None = None) -> dict
                     check_contents(config, record["contents"], contents(config))
                 console.say(_finished_before(record, folder))
                 return record
-            return _run(config, device, ranks, folder, console)
+            return _run(config, device, ranks, folder, console, extend)
     finally:
         ranks.stop()
 
@@ -73,7 +75,9 @@ def _finished_before(record: dict[str, Any], folder: RunFolder) -> str:
     return f"{said}--fresh starts it again\n{summary(record)}"
 
 
-def _run(config: Config, device: torch.device, ranks: Ranks, folder: RunFolder, console: Console) -> dict[str, Any]:
+def _run(
+    config: Config, device: torch.device, ranks: Ranks, folder: RunFolder, console: Console, extend: str | None = None
+) -> dict[str, Any]:
     begun, results = time.perf_counter(), folder.path.parents[1] / "results.csv"
     _say_aside(console, results, put_aside(results, "id") if ranks.first else None)
     if config.train.amp and machine.autocast_dtype("bf16", config.train.amp_on_cpu, device) is None:
@@ -89,9 +93,10 @@ def _run(config: Config, device: torch.device, ranks: Ranks, folder: RunFolder, 
     session = Session(config, data, model, method, device, ranks, folder, console, run_id)
     for note in unreached(config, session.plan):
         console.say(f"note: {note}")
-    _start_or_resume(session)
-    started = folder.read_record().get("started") if session.progress.step else None
-    record = {**_facts(session), "started": started or _now(), "finished": None}
+    extended = _start_or_resume(session, extend)
+    earlier = folder.read_record() if session.progress.step else {}
+    record = {**_facts(session), "started": earlier.get("started") or _now(), "finished": None}
+    record["extends"] = earlier.get("extends") or extended
     if ranks.first:
         folder.write_record(record)
     session.train()
@@ -115,7 +120,8 @@ def _say_aside(console: Console, results: Path, aside: Path | None) -> None:
         console.say(f"note: {results} could not be read as a table with a column id, and is now {aside}")
 
 
-def _start_or_resume(session: Session) -> None:
+def _start_or_resume(session: Session, run: str | None) -> str | None:
+    """Returns the run that this one was begun from now, or None. run: the one to begin from."""
     folder, ranks, config = session.folder, session.ranks, session.config
     state = None
     if ranks.first:
@@ -127,19 +133,25 @@ def _start_or_resume(session: Session) -> None:
                     f"checkpoint: expected one of config {digest(config)} in {folder.last}, "
                     f"got one of {shown(state.get('config'))}; start again with --fresh"
                 )
+            run = None
+        elif run is not None:
+            state = extension.begin(session, run)
+        if state is not None:
             check_contents(config, state.get("contents"), session.data.contents)
     state = ranks.share(state, session.device)
     name, epochs = config.name, session.plan.epochs
     if state is None:
         session.console.say(f"run {folder.path}: {name}, {epochs} epochs on {session.device}")
         session.begin()
-        return
+        return None
     session.resume(state)
     progress = session.progress
     session.console.say(
         f"run {folder.path}: {name} goes on with epoch {progress.epoch + 1} of {epochs}"
         + (f", batch {progress.batch + 1}" if progress.batch else "")
+        + (f", from {run}, at the learning rates of a run of {epochs} epochs" if run is not None else "")
     )
+    return run
 
 
 def unreached(config: Config, plan: Plan) -> list[str]:

@@ -253,3 +253,14 @@ def test_images_of_more_bits_are_scaled_or_refused(tmp_path, mode):
     assert np.array_equal(np.asarray(images.open(0))[..., 1], numbers // 256)
     (tmp_path / "a.tif").write_bytes(b"P5 8 8 65535\n" + numbers.astype(">u2").tobytes())  # which PIL calls I, too
     assert np.array_equal(np.asarray(images.open(0))[..., 0], numbers // 256)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_image_is_one_sentence(folder, workers):
+    """Also where a worker has come upon it, whose trace torch puts into the message."""
+    root, _ = folder
+    (root / "train" / "bee" / "03.png").write_bytes(b"no image")
+    with pytest.raises(
+        ValueError, match=r"^\S+train/bee/03.png: expected an image, got .*; replace or delete the file$"
+    ):
+        everything(build(root, workers=workers).train)

@@ -11,7 +11,8 @@ import pytest
 
 from hiddennet import artifact, cli
 from hiddennet.analysis import layer_report, total
-from hiddennet.report import command, costs, runs
+from hiddennet.report import command, costs, plots, runs
+from hiddennet.report.paint import paints
 from hiddennet.train.folder import RunFolder
 from tests.report.conftest import stage
 
@@ -127,3 +128,34 @@ def test_flips_and_the_cost_of_training_are_told(real, tmp_path):
     assert exact.bit_operations == exact.dense_bit_operations == few.dense_bit_operations
     assert few.bit_operations * 3 * 1024 == few.dense_bit_operations * (2 * 1024 + 8 * 16)
     assert few.kept_bit_operations < few.bit_operations and f"{few.kept_bit_operations:.4g}" in text
+
+
+def drawn_along(monkeypatch, lines, axis):
+    """The figure instead of its picture."""
+    monkeypatch.setattr(plots, "png", lambda drawn: drawn)
+    return plots.along(lines, axis).axes[0]
+
+
+def test_one_place_is_dots_and_spread(fake, monkeypatch, tmp_path):
+    """No line of one point on an axis from 48 to 52 %."""
+    for seed, accuracy in enumerate((0.5, 0.6, 0.7)):
+        fake(accuracy, seed=seed)
+    fake(0.9, density=1.0, method={"name": "dense"})
+    lines = runs.lines(runs.read_all([str(tmp_path)])[0], "density")
+    axes = drawn_along(monkeypatch, lines, "density")
+    dots = sorted(sorted(line.get_ydata()) for line in axes.lines if line.get_marker() == "o")
+    assert dots == [[0.5, 0.6, 0.7], [0.9]]
+    assert axes.get_xlabel() == "density 50 %" and not len(axes.get_xticks())
+    means = [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "_" and line.get_markersize() == 14]
+    assert sorted(means) == pytest.approx([0.6, 0.9])
+    fake(0.4, density=0.1, method={"density": 0.1})
+    lines = runs.lines(runs.read_all([str(tmp_path)])[0], "density")
+    assert len(drawn_along(monkeypatch, lines, "density").get_xticks()) == 2
+
+
+def test_a_method_has_its_colour_in_every_plot():
+    few, many = paints(["dense", "imp"]), paints(["imp", "dense", "imp", "imp"])
+    assert few[0].color == many[1].color
+    darker, _, own, lighter = (sum(paint.color) for paint in many)
+    assert darker < own < lighter and many[2].color == pytest.approx(few[1].color)
+    assert len({(paint.color, str(paint.dash)) for paint in paints(["a"] * 9 + ["b"] * 9)}) == 18

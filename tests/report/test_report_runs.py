@@ -115,3 +115,18 @@ def test_published_numbers_are_of_the_same_network_and_data(fake, tmp_path):
     beside = published.beside(lines(found(tmp_path), "density"))
     assert {row.method for row in beside} == {"dense", "hc", "edge_popup"}
     assert all((row.model, row.data) == ("conv4", "cifar10") for row in beside)
+
+
+def test_labels_hold_what_differs_between_the_runs(fake, tmp_path):
+    """A section that one run has is named, not listed key by key; values are no Python."""
+    fake(0.5)
+    fake(0.6, method={"name": "edge_popup", "density": 0.5, "fine_tune": {"epochs": 2}})
+    labels = sorted(line.label for line in lines(found(tmp_path), "density"))
+    assert labels == ["edge_popup", "edge_popup, fine_tune"]
+    fake(0.7, method={"name": "edge_popup", "density": 0.5, "fine_tune": {"epochs": 3}, "exclude": ["linear.0"]})
+    labels = {frozenset(line.label.split(", ")) for line in lines(found(tmp_path), "density")}
+    assert labels == {
+        frozenset({"edge_popup", "exclude none"}),
+        frozenset({"edge_popup", "fine_tune", "exclude linear.0", "epochs 3"}),
+        frozenset({"edge_popup", "fine_tune", "exclude none", "epochs 2"}),
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import multiprocessing
 import os
 import signal
@@ -302,3 +303,59 @@ def test_another_number_of_threads_is_said_or_put_back(make, monkeypatch, capfd,
         torch.use_deterministic_algorithms(False)
     said = "note: the run was on threads=1 and goes on with 2; the results are no longer those of one machine"
     assert (said in capfd.readouterr().out) != deterministic
+
+
+@pytest.mark.parametrize("kind", ["edge_popup", "dense", "prune_at_init", "peek_a_boo"])
+def test_a_finished_run_is_extended(make, tmp_path, capfd, kind):
+    """With a schedule that does not know the end, it is the run that would have been so long from its beginning."""
+    one, long = small(make, kind), small(make, kind, "train.epochs=4", f"runs={tmp_path / 'long'}")
+    run = experiment.run(one)["run"]
+    experiment.run(long)
+    more = small(make, kind, "train.epochs=4")
+    capfd.readouterr()
+    record = experiment.run(more, extend=run)
+    said = capfd.readouterr().out
+    assert f"goes on with epoch 3 of 4, from {run}, at the learning rates of a run of 4 epochs" in said
+    assert_same(outcome(RunFolder.of(long)), outcome(RunFolder.of(more)))
+    assert record["extends"] == run and record["epochs"] == 4 and record["run"] != run
+    assert experiment.run(more, extend=run) == record  # finished, as any
+    assert experiment.run(one)["epochs"] == 2
+
+
+def test_an_extension_that_is_stopped_goes_on(make, monkeypatch):
+    config, more = make(), make("train.epochs=4", "schedule.name=cosine")
+    run = experiment.run(config)["run"]
+    with monkeypatch.context() as patch:
+        stop_at_step(patch, "edge_popup", 15)
+        with pytest.raises(Stopped):
+            experiment.run(more, extend=run)
+    record = experiment.run(more)
+    assert record["extends"] == run
+    with open(RunFolder.of(more).metrics, newline="") as file:
+        rates = [float(row["lr"]) for row in csv.DictReader(file)]
+    assert rates == pytest.approx([0.1, 0.1, 0.05, 0.1 * (1 + math.cos(0.75 * math.pi)) / 2])
+
+
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        (("train.epochs=4", "seed=1"), r"expected seed as .* has it \(the default\), got 1; train.epochs and schedule"),
+        (("train.epochs=4", "optimizer.lr=0.2"), r"expected optimizer.lr as .* has it \(the default\), got 0.2"),
+        (("train.epochs=1",), "expected more epochs than the 2 of"),
+        (("train.epochs=4", "method={name: gem_miner, density: 0.5, period: 1}"), "expected method.density as"),
+    ],
+)
+def test_what_cannot_be_extended_is_refused(make, more, words):
+    run = experiment.run(make())["run"]
+    with pytest.raises(ValueError, match=f"--extend: {words}"):
+        experiment.run(make(*more), extend=run)
+    assert not RunFolder.of(make(*more)).last.exists()
+
+
+@pytest.mark.parametrize("kind", ["gem_miner at its end", "imp", "trained weights"])
+def test_a_method_that_counts_back_from_its_end_is_not_extended(make, kind):
+    document = yaml.parse(configs.dump(small(make, kind)))
+    run = experiment.run(configs.parse(document))["run"]
+    document["train"]["epochs"] = 4
+    with pytest.raises(ValueError, match="--extend: expected a run whose epochs do not depend on how many follow"):
+        experiment.run(configs.parse(document), extend=run)
