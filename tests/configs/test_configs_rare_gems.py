@@ -324,3 +324,7 @@ def test_points_of_the_originals_files():
     assert (kaiming.method.init, kaiming.method.score_init, kaiming.train.epochs) == ("kaiming_normal", "uniform", 150)
     short = points("conv4-cifar10-edge-popup-variants")[-1]
     assert (short.train.epochs, short.optimizer.lr, short.optimizer.weight_decay) == (5, 0.01, 0.0)
+    first = [point.method for point in points("resnet20-cifar10-gem-miner-first-runs")]
+    assert all((m.fine_tune.unflag, m.fine_tune.schedule.name) == (False, "constant") for m in first)
+    last = first[-1]
+    assert (last.strike, last.period, last.score_init, last.quantized) == ("threshold", 25, "skew", True)

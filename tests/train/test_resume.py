@@ -149,9 +149,9 @@ def test_stopped_in_an_evaluation(make, monkeypatch, tmp_path):
 @pytest.mark.parametrize("kind", ["gem_miner", "gem_miner at its end", "global_edge_popup", "sampled draw"])
 def test_stopped_in_every_evaluation(make, monkeypatch, tmp_path, kind):
     """What a method does at the end of an epoch it does once, whichever split's evaluation the signal comes in."""
-    config = small(make, kind, "train.selection=test")
+    config = small(make, kind, "train.selection=test", "data.validation=0.1")
     experiment.run(config)
-    again = small(make, kind, "train.selection=test", f"runs={tmp_path / 'again'}")
+    again = small(make, kind, "train.selection=test", "data.validation=0.1", f"runs={tmp_path / 'again'}")
     evaluate, end, at, stopped = Engine.evaluate, Session._evaluate_epoch, [], []
 
     def noted(self, wish, lr):
