@@ -55,9 +55,10 @@ def check_choice(op: str, name: str, value: object, allowed: Sequence[str]) -> s
 def check_geometry(op: str, stride: object, padding: object, dilation: object) -> None:
     """Numbers of a convolution, each a pair or the name of a padding, small enough for every library below."""
     for name, pair, least in (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)):
-        if isinstance(pair, str):
-            continue
-        if len(pair) != 2 or not all(isinstance(n, int) and least <= n <= MAX_GEOMETRY for n in pair):
+        right = isinstance(pair, str) or len(pair) == 2
+        for n in () if isinstance(pair, str) else pair:
+            right = right and isinstance(n, int) and least <= n <= MAX_GEOMETRY
+        if not right:
             raise ValueError(f"{op}: expected {name} to be two ints in [{least}, 2^29], got {tuple(pair)}")
 
 

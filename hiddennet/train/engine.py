@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._pytree import tree_map
 
 from hiddennet import data, trace
 from hiddennet.config import Config
@@ -79,20 +78,13 @@ class Engine:
 
     def carry(self, states: Any) -> None:
         """Go on from what `carried` gave, also where there were more or fewer ranks then."""
-        if not hasattr(self.model, "carry_state"):
-            return
-        rank, world = self.ranks.rank, self.ranks.world
-        if len(states) == world or states[0] is None:
-            own = states[rank % len(states)]
-        else:  # rank r has every world-th column, from the r-th
-            own = tree_map(lambda *rows: torch.stack(rows, 1).flatten(0, 1)[rank::world], *states)
-        self.model.carry_state(own)
+        if hasattr(self.model, "carry_state"):
+            self.model.carry_state(self.ranks.own_rows(states))
 
     def learning_parameters(self) -> list[Tensor]:
         """What the optimiser changes."""
-        if self.optimizer is None:
-            return []
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
+        groups = self.optimizer.param_groups if self.optimizer is not None else []
+        return [p for group in groups for p in group["params"]]
 
     def scale_learning_rates(self, scale: float) -> float:
         """Set the rate of each group that has one to its own at the stage's beginning, times `scale`.
@@ -106,16 +98,13 @@ class Engine:
         return next((rate for rate in self._rates if rate is not None), self._section_rate) * scale
 
     def _cast(self) -> Any:
-        if self.autocast is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.autocast)
+        return nullcontext() if self.autocast is None else torch.autocast(self.device.type, dtype=self.autocast)
 
     def _layout(self, images: Tensor) -> Tensor:
         return images.to(memory_format=torch.channels_last) if self.channels_last and not self.text else images
 
     def step(self, images: Tensor, labels: Tensor, meter: Meter, batch_images: int, number: int = 0) -> None:
-        """One optimiser step on this rank's images of a batch of `batch_images` (of a text: columns)
-        over all ranks.
+        """One optimiser step on this rank's images of a batch of `batch_images` (of a text: columns) over all ranks.
 
         The loss is the mean over the whole batch: parts and ranks may be of unequal size. number: the
         steps of the run before this one. No synchronisation with the host.

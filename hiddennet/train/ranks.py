@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_map
 
 from hiddennet.nn import hidden_layers
 
@@ -94,6 +95,15 @@ class Ranks:
             found *= self.world
             dist.all_gather_object(found, value)
         return found
+
+    def own_rows(self, gathered: list[Any]) -> Any:
+        """This rank's part of trees of tensors that `gather` gave, also where there were more or fewer ranks then.
+
+        Rank r has every world-th row, from the r-th.
+        """
+        if len(gathered) == self.world or gathered[0] is None:
+            return gathered[self.rank % len(gathered)]
+        return tree_map(lambda *rows: torch.stack(rows, 1).flatten(0, 1)[self.rank :: self.world], *gathered)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the model whose backward averages gradients over the ranks."""
