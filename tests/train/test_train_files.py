@@ -256,13 +256,19 @@ def test_random_states_come_back(tmp_path):
     assert draw() == want
 
 
+def _live(begun, told) -> None:
+    begun.set()
+    told.wait(60)
+
+
 def test_a_lock_ends_with_its_process_though_forked_ones_live(tmp_path):
     """As a loader's workers do for seconds after a kill."""
-    told = FORK.Event()
+    begun, told = FORK.Event(), FORK.Event()
     with locked(tmp_path / "lock", wait=False) as first:
         assert first
-        child = FORK.Process(target=told.wait, args=(60,))
+        child = FORK.Process(target=_live, args=(begun, told))
         child.start()
+        assert begun.wait(60)
         with locked(tmp_path / "lock", wait=False) as second:
             assert not second
     with locked(tmp_path / "lock", wait=False) as again:
