@@ -123,7 +123,7 @@ def _tiny_imagenet(request: Request) -> tuple[Pool, Pool, int]:
     )
     classes = _classes(train, request)
     lists = (
-        folders.scan(train, classes),
+        _training(train, classes, request),
         folders.tiny_imagenet_validation(_beside(train, "tiny_imagenet", ["val"]), classes),
     )
 
@@ -158,14 +158,19 @@ def list_images(name: str, request: Request) -> Listed:
         test = _beside(train, name, ["test", "val"])
         if test.name == "test" and (train.parent / "val").is_dir():
             validation = folders.scan(train.parent / "val", classes)
-    images = folders.scan(train, classes)
+    return Listed(_training(train, classes, request), validation, folders.scan(test, classes), tuple(classes))
+
+
+def _training(folder: Path, classes: list[str], request: Request) -> ImageList:
+    """The training images. Raises ValueError where a class has none, unless the request names the classes."""
+    images = folders.scan(folder, classes)
     empty = np.setdiff1d(np.arange(len(classes)), images.labels)
     if len(empty) and request.classes is None:
         raise ValueError(
-            f"{train}: expected training images of every class, got none in the folder {classes[empty[0]]!r}; "
+            f"{folder}: expected training images of every class, got none in the folder {classes[empty[0]]!r}; "
             "remove the folder or put images there"
         )
-    return Listed(images, validation, folders.scan(test, classes), tuple(classes))
+    return images
 
 
 def _classes(train: Path, request: Request) -> list[str]:

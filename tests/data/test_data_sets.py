@@ -175,6 +175,9 @@ def test_tiny_imagenet_refuses_other_sizes_and_classes(tmp_path, write):
     write.images(root / "train", ["n01/images/n01_0.JPEG"], side=32)
     with pytest.raises(ValueError, match="expected 64x64 pixels, got 32x32"):
         build("tiny_imagenet", tmp_path, limit=12)
+    (root / "train" / "n00").mkdir()
+    with pytest.raises(ValueError, match="expected training images of every class, got none in the folder 'n00'"):
+        build("tiny_imagenet", tmp_path)
 
 
 def test_big_cifar10_enlarges_to_128_pixels(tmp_path, write):

@@ -305,7 +305,7 @@ def test_another_number_of_threads_is_said_or_put_back(make, monkeypatch, capfd,
     assert (said in capfd.readouterr().out) != deterministic
 
 
-@pytest.mark.parametrize("kind", ["edge_popup", "dense", "prune_at_init", "peek_a_boo"])
+@pytest.mark.parametrize("kind", ["edge_popup", "dense", "iterand with signs", "prune_at_init", "peek_a_boo"])
 def test_a_finished_run_is_extended(make, tmp_path, capfd, kind):
     """With a schedule that does not know the end, it is the run that would have been so long from its beginning."""
     one, long = small(make, kind), small(make, kind, "train.epochs=4", f"runs={tmp_path / 'long'}")
