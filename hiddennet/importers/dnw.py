@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hiddennet import models
 from hiddennet.importers import fit
 from hiddennet.importers.checkpoint import CheckpointError, read_checkpoint
-from hiddennet.importers.dnw_shapes import mobilenet_config, shape, small_config, told
+from hiddennet.importers.dnw_shapes import architecture_of, mobilenet_config, shape, small_config
 from hiddennet.models import dnw
 from hiddennet.nn import Fixed, Stored, hide
 from hiddennet.nn.edge_rules import KINDS
@@ -62,7 +62,7 @@ def _read(
         raise CheckpointError(f"import: expected a density in [0, 1] (the kept fraction), got {density}")
     checkpoint = read_checkpoint(path, inert=_INERT)
     state = fit.state_dict(checkpoint, path, ("model", "state_dict"))
-    name = told(state, path)
+    name = architecture_of(state, path)
     said = checkpoint.get("arch") if arch is None else arch
     if isinstance(said, str) and said != name:
         raise CheckpointError(f"import: expected a checkpoint of {said} in {path}, got one of {name}")

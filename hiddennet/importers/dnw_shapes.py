@@ -24,7 +24,7 @@ _RESNETS = {
 ARCHITECTURES = ("dnw_static", "dnw_discrete", "dnw_continuous", "dnw_mobilenet", "mobilenet_v1", *_RESNETS.values())
 
 
-def told(state: Mapping[str, Tensor], path: str | os.PathLike) -> str:
+def architecture_of(state: Mapping[str, Tensor], path: str | os.PathLike) -> str:
     """Which network the names of the tensors are of."""
     for pattern, name in (
         (r"odesolve\.", "dnw_continuous"),

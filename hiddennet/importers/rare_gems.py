@@ -74,7 +74,7 @@ def _read(
     scores = fit.load(model, state, name, "scores", theirs)
     flags = {layer: _flag(flags.pop(theirs(layer), None), tensor, name) for layer, tensor in scores.items()}
     if kind == "auto":
-        kind = _told(scores, flags)
+        kind = _kind_of(scores, flags)
     if kind in ("subnet", "global") and density is None:
         raise CheckpointError(
             "import: expected a density for scores of edge-popup (the fraction kept), got none; it stood in a config"
@@ -161,7 +161,7 @@ def _flag(flag: Tensor | None, scores: Tensor, name: str) -> Tensor:
     return flag.reshape(scores.shape) != 0
 
 
-def _told(scores: Mapping[str, Tensor], flags: Mapping[str, Tensor]) -> str:
+def _kind_of(scores: Mapping[str, Tensor], flags: Mapping[str, Tensor]) -> str:
     """The kind that the scores tell."""
     if all(map(fit.is_mask, scores.values())):
         masked = any(not bool(((score > 0) & flags[layer]).all()) for layer, score in scores.items())

@@ -25,7 +25,7 @@ from hiddennet.train.evaluate import metadata
 from hiddennet.train.folder import RunError, RunFolder, commit, versions
 from hiddennet.train.ranks import Ranks
 from hiddennet.train.session import Session
-from hiddennet.train.stages import Plan
+from hiddennet.train.stages import StagePlan
 
 
 def run(config: Config, *, fresh: bool = False, extend: str | None = None, bar: bool | None = None) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def _start_or_resume(session: Session, run: str | None) -> str | None:
     return run
 
 
-def unreached(config: Config, plan: Plan) -> list[str]:
+def unreached(config: Config, plan: StagePlan) -> list[str]:
     """Sentences on epochs that the config names and no stage has."""
     found = [("train.save_epochs", epoch, plan.epochs) for epoch in config.train.save_epochs if epoch > plan.epochs]
     for stage in plan.stages:

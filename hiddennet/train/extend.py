@@ -17,7 +17,7 @@ from hiddennet.train.folder import RunFolder
 from hiddennet.train.session import Session
 
 
-def _told(config: Config) -> dict[str, Any]:
+def _unchangeable(config: Config) -> dict[str, Any]:
     """What of a config an extension may not change, by dotted keys."""
     found: dict[str, Any] = {}
 
@@ -41,7 +41,7 @@ def begin(session: Session, run: str) -> dict[str, Any]:
     before, record = old.read_config(), old.read_record()
     if not record.get("finished"):
         raise ValueError(f"{key}: expected a finished run, got {run}; the command that began it goes on with it")
-    ours, theirs = _told(config), _told(before)
+    ours, theirs = _unchangeable(config), _unchangeable(before)
     other = next((k for k in sorted(ours.keys() | theirs.keys()) if ours.get(k) != theirs.get(k)), None)
     if other is not None:
         got, want = (found.get(other, "the default") for found in (ours, theirs))

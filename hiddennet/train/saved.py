@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from hiddennet.train.checkpoint import CheckpointError
-from hiddennet.train.stages import Plan
+from hiddennet.train.stages import StagePlan
 
 Count = Annotated[int, Field(ge=0, le=2**62)]
 Row = dict[str, Any]
@@ -74,7 +74,7 @@ def taking(state: dict[str, Any], path: Path, *, full: bool = False) -> Iterator
         _refuse(path, f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
 
 
-def check_progress(state: dict[str, Any], path: Path, plan: Plan, split: str) -> None:
+def check_progress(state: dict[str, Any], path: Path, plan: StagePlan, split: str) -> None:
     """Refuse counts that no run of this plan comes to. split: of the accuracy that chooses the best epoch."""
     found = _Progress.model_validate(state["progress"])
     stages, key = len(plan.stages), f"{split}_top1"

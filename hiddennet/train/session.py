@@ -22,7 +22,7 @@ from hiddennet.train.folder import RunError, RunFolder
 from hiddennet.train.ranks import Ranks
 from hiddennet.train.scores import Meter, Scores
 from hiddennet.train.signals import Stopped, StopWish
-from hiddennet.train.stages import Plan, anatomy
+from hiddennet.train.stages import StagePlan, alive_report
 
 FIRST_LOOK = 3  # the step after which is looked for layers without a gradient
 
@@ -63,7 +63,7 @@ class Session:
         self.progress = Progress(run_id)
         self.model, self.parameters = model, sum(p.numel() for p in model.parameters())  # as the run starts
         method.steps_per_epoch, method.data, method.ranks = len(data.train), data, ranks
-        self.plan = Plan(method.stages, len(data.train))
+        self.plan = StagePlan(method.stages, len(data.train))
         self.engine = Engine(model, config, device, ranks, method)
         self.meter = Meter(device)
         self.density = method.density(model)
@@ -210,7 +210,7 @@ class Session:
             "density": self.method.density(self.model),
             "test_top1": test_top1,
             "validation_top1": row.get("validation_top1"),
-            **({} if self.engine.text else anatomy(self.model, self.data)),
+            **({} if self.engine.text else alive_report(self.model, self.data)),
         }
         name, density = entry["name"], entry["density"]
         if len(self.plan.stages) > 1:

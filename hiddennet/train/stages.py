@@ -14,7 +14,7 @@ from hiddennet.nn import hidden_layers
 from hiddennet.settings.recipe import Clock, TrainStage
 
 
-class Plan:
+class StagePlan:
     """A method's stages, one after the other; epochs of so many optimiser steps."""
 
     def __init__(self, stages: Sequence[TrainStage], steps: int = 1):
@@ -65,7 +65,7 @@ def before_training(record: Mapping[str, Any]) -> float | None:
     return stages[-1].get("start_test_top1") if stages and stages[-1].get("weights_learn") else None
 
 
-def anatomy(model: nn.Module, data: Data) -> dict[str, Any]:
+def alive_report(model: nn.Module, data: Data) -> dict[str, Any]:
     """Layer by layer what is kept, by flags and by flags and rounding, and what of it is alive; and in total.
 
     Nothing for a network that hides nothing.
