@@ -86,7 +86,13 @@ def test_before_torch_is_there(tmp_path, start, policy):
     if policy is None:
         del environment["OMP_WAIT_POLICY"]
     done = subprocess.run(
-        [sys.executable, *start, "digits"], capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=60
+        [sys.executable, *start, "digits"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+        timeout=60,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background ignores it
     )
     assert (done.returncode, done.stderr) == (130, "hiddennet: stopped by SIGINT\n")
     assert done.stdout == f"{policy or 'PASSIVE'}\n"
