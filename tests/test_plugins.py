@@ -205,3 +205,12 @@ def test_rules_sources_and_initialisations_load_too(tmp_path):
         f"print([REGISTRIES[kind]['mine'].__name__ for kind in {KINDS}])"
     )
     assert python("-c", code, cwd=tmp_path).stdout.strip() == "['Rule', 'Source', 'Init']"
+
+
+def test_a_model_that_asks_for_an_unknown_option_is_refused(monkeypatch):
+    from hiddennet import models
+    from hiddennet.models.registry import MODELS
+
+    monkeypatch.setattr(MODELS, "find", lambda name: lambda *, classes: None)
+    with pytest.raises(ValueError, match=r"model 'mine': expected arguments among num_classes, .*got 'classes'"):
+        models.build("mine", num_classes=3)

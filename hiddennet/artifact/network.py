@@ -259,7 +259,9 @@ def _build(header: dict[str, Any], state: dict[str, Tensor]) -> nn.Module:
     except ArtifactError:
         raise
     except ValueError as error:
-        raise ArtifactError(f"artifact: the model cannot be built: {error}") from None
+        raise ArtifactError(
+            f"artifact: the model cannot be built: {error}; one of a plugin needs it loaded first (--plugins)"
+        ) from None
 
 
 def _with_biases(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:

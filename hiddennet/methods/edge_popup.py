@@ -74,9 +74,10 @@ class EdgePopupSection(SearchSection):
         if self.rule is not None:
             keys = ("density", "by", "scope", "densities")
             found += [
-                f"method.{key}: expected none with method.rule, which says it itself, got {getattr(self, key)!r}"
+                f"method.{key}: expected none with method.rule, which says it itself, got {getattr(self, key)!r}; "
+                f"leave it out, or write its default, {default!r}, over one inherited"
                 for key in keys
-                if getattr(self, key) != type(self).model_fields[key].default
+                if getattr(self, key) != (default := type(self).model_fields[key].default)
             ]
             if not REGISTRIES["rule"][self.rule.name].has_scores:
                 found.append(f"method.rule.name: expected a rule with learned scores, got {self.rule.name!r}")

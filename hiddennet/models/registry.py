@@ -198,6 +198,11 @@ def build(name: str, *, num_classes: int, **options: Any) -> nn.Module:
     usual = {"in_channels": entry.in_channels, "image_size": entry.image_size, **entry.defaults}
     wanted = replace(wanted, **{key: value for key, value in usual.items() if getattr(wanted, key) is None})
     _check(wanted, entry)
+    for one in inspect.signature(entry.make).parameters.values():
+        needed = one.default is one.empty and one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+        if needed and one.name not in entry.takes:
+            known = ", ".join(option.name for option in fields(Options) if option.name != "name")
+            raise ValueError(f"model {name!r}: expected arguments among {known}, got {one.name!r}; give it a default")
     model = entry.make(**{key: getattr(wanted, key) for key in entry.takes})
     if not isinstance(model, nn.Module):
         raise ValueError(f"model {name!r}: expected it to return an nn.Module, got {type(model).__name__}")

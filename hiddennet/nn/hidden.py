@@ -90,9 +90,6 @@ class HiddenMixin(HiddenState):
             )
         super().register_parameter(name, param)
 
-    def reset_parameters(self) -> None:
-        """Called by torch's constructor; the weight is made later, from the source."""
-
     @property
     def _score_bound(self) -> float:
         return 1 / math.sqrt(max(1, math.prod(self.weight_shape[1:])))

@@ -20,6 +20,15 @@ class HiddenState:
     rule: Rule
     selection: Tensor
     plain_names: frozenset[str]
+    _sealed: bool
+
+    def reset_parameters(self) -> None:
+        """Called by torch's constructor, as the weight is made later, from the source; refused from then on."""
+        if self._sealed:
+            raise RuntimeError(
+                f"{type(self).__name__}: expected no reset_parameters(), since weights are their source's, got a call; "
+                "draw scores with layer.reset_scores(), or make the model anew and hide() it"
+            )
 
     def spec(self) -> dict:
         """Source and rule as a plain dict."""

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable
 
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from hiddennet.nn.attention import close_attention, open_attention
@@ -171,6 +172,11 @@ def _check_own(model: nn.Module, include: Filter, exclude: Filter) -> None:
         wanted = (include is None or _matches(include, name, module)) and not (
             exclude is not None and _matches(exclude, name, module)
         )
+        if wanted and isinstance(module._parameters.get("weight"), UninitializedParameter):
+            raise ValueError(
+                f"hide: expected a weight of known shape, got none yet in {name} ({type(module).__name__}); "
+                "call the model once before hide(), or exclude the layer"
+            )
         made = "weight" not in module._parameters or parametrize.is_parametrized(module)
         if wanted and made and not hasattr(module, "psg"):
             raise ValueError(

@@ -107,7 +107,7 @@ def damaged(path, change):
         (lambda h, t: h["layers"][0].pop("source"), r"layers\.0\.source: Field required"),
         (lambda h, t: h["layers"][0]["source"].update(colour="red"), "colour"),
         (lambda h, t: h["layers"][0]["source"].update(init="magic"), "init.*magic"),
-        (lambda h, t: h["model"].update(name="conv9"), "cannot be built.*conv9"),
+        (lambda h, t: h["model"].update(name="conv9"), "cannot be built.*conv9.*--plugins"),
         (lambda h, t: h["model"].update(depth=3), "depth"),
         (lambda h, t: t.pop("mask_bits"), "numbers in mask_bits, got 0"),
         (lambda h, t: t.update(mask_bits=t["mask_bits"][:-1]), "numbers in mask_bits"),

@@ -112,7 +112,10 @@ def test_keys_lists_them(own):
         ({"rule": {"name": "grouped", "n": 2, "m": 4, "k": 1}}, r"method\.rule\.k: expected a key of rule 'grouped'"),
         ({"rule": {"name": "grouped", "n": 2.5, "m": 4}}, r"method\.rule\.n: expected a whole number, got 2\.5"),
         ({"rule": {"name": "grouped", "n": 5, "m": 4}}, r"method\.rule.*expected 0 <= n <= m.*got n=5, m=4"),
-        ({"rule": {"name": "grouped", "n": 2, "m": 4}, "density": 0.3}, r"method\.density: expected none with method"),
+        (
+            {"rule": {"name": "grouped", "n": 2, "m": 4}, "density": 0.3},
+            r"method\.density: expected none.*default, 0\.5",
+        ),
         ({"rule": {"name": "all"}}, r"method\.rule\.name: expected a rule with learned scores, got 'all'"),
         ({"rule": {"name": "fixed"}}, r"method\.rule\.name: expected one of"),
         ({"source": {"name": "generated", "init": "kaming"}}, r"method\.source.*expected init to be"),

@@ -195,3 +195,24 @@ def test_a_training_step_replays_as_a_cuda_graph():
     hn.refresh(model)
     for mask, want in zip(hn.masks(model).values(), hn.masks(twin).values(), strict=True):
         assert_equal(mask, want)
+
+
+def test_a_lazy_layer_is_refused_before_its_shape_is_known():
+    model = nn.Sequential(nn.LazyLinear(6), nn.Linear(6, 4))
+    with pytest.raises(ValueError, match=r"expected a weight of known shape, got none yet in 0 \(LazyLinear\); call"):
+        hn.hide(model)
+    assert hn.hidden_layers(hn.hide(model, exclude="0")).keys() == {"1"}
+    known = nn.Sequential(nn.LazyLinear(6), nn.Linear(6, 4))
+    known(torch.randn(2, 3))
+    assert hn.hidden_layers(hn.hide(known)).keys() == {"0", "1"}
+
+
+@pytest.mark.parametrize("plain", [nn.Linear(6, 4), nn.Conv2d(6, 4, 3), nn.ConvTranspose2d(6, 4, 3)], ids=str)
+def test_a_hidden_layer_does_not_pass_over_a_call_to_reset_itself(plain):
+    model = hn.hide(nn.Sequential(plain))
+    before = model[0].scores.clone()
+    with pytest.raises(RuntimeError, match=r"expected no reset_parameters.*reset_scores"):
+        model[0].reset_parameters()
+    assert torch.equal(model[0].scores, before)
+    model[0].reset_scores()
+    assert not torch.equal(model[0].scores, before)
