@@ -148,6 +148,7 @@ class HiddenMixin(HiddenState):
                     f"{type(self).__name__}: expected a selection over the whole model for {self.rule}, got none; "
                     "call the model given to hide(), or hiddennet.select(model) before its parts"
                 )
+            check_no_transform(self, selecting=True)
             self.keep_selected(self.rule.select([self])[0])
         return self._selected.value
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import is_functorch_wrapped_tensor
+from torch._C._functorch import is_functorch_wrapped_tensor, peek_interpreter_stack
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 _steps = 0  # of all optimisers: fused ones write parameters without raising the version that says so
@@ -33,13 +33,15 @@ def _key(tensors: tuple[Tensor, ...]) -> tuple | None:
     return tuple(key)
 
 
-def check_no_transform(module: nn.Module) -> None:
-    """Refuse parameters that torch.func (grad, vmap, jvp) traces: selections are no function it can see through."""
-    for parameter in module._parameters.values():
-        if parameter is not None and not torch.compiler.is_compiling() and is_functorch_wrapped_tensor(parameter):
+def check_no_transform(module: nn.Module, selecting: bool = False) -> None:
+    """Refuse what torch.func (grad, vmap, jvp) cannot see through: a selection, straight-through gradients."""
+    if torch.compiler.is_compiling() or peek_interpreter_stack() is None:
+        return
+    for p in module.parameters(recurse=False):
+        if selecting or is_functorch_wrapped_tensor(p) or (torch.is_grad_enabled() and p.requires_grad):
             raise RuntimeError(
-                f"hiddennet: expected no transform of torch.func over the parameters of a {type(module).__name__}, got "
-                "one; differentiate by backward() or torch.autograd.grad"
+                f"hiddennet: expected no transform of torch.func over a {type(module).__name__} that learns, got one; "
+                "differentiate by backward(), or call model.requires_grad_(False).eval() on a batch first"
             )
 
 

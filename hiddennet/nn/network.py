@@ -36,7 +36,7 @@ def _selecting(model: nn.Module) -> list[HiddenMixin]:
 def _select(layers: list[HiddenMixin]) -> None:
     groups: dict[Hashable, list[HiddenMixin]] = defaultdict(list)
     for layer in layers:
-        check_no_transform(layer)
+        check_no_transform(layer, selecting=True)
         device = layer.selection.device
         if device.type != "meta":
             groups[device, layer.rule.group(layer)].append(layer)
@@ -46,8 +46,7 @@ def _select(layers: list[HiddenMixin]) -> None:
 
 
 def select(model: nn.Module) -> None:
-    """Select for every layer whose rule compares scores, all layers of a kind in one call. hide() has the model do so
-    at each forward."""
+    """Select for every layer whose rule compares scores, a call a kind. hide() has the model do so at each forward."""
     _select(_selecting(model))
 
 

@@ -224,6 +224,7 @@ class Wiring(nn.Module):
         return torch.is_grad_enabled() and self.weight.requires_grad
 
     def _revealed(self, values: Tensor, factor: Tensor | None) -> Tensor:
+        check_no_transform(self)
         return reveal(self.weight, values, factor) if self._learning else values
 
     @torch.no_grad()

@@ -412,24 +412,49 @@ def test_recomputed_activations_use_the_forwards_draw(name, reentrant, twice):
             assert int(a.draw) == int(b.draw) == 1 + len(inputs)
 
 
-def test_functional_transforms_of_a_fixed_selection():
-    from torch.func import functional_call, grad, vmap
+@pytest.mark.parametrize("source", [
+    hn.Generated(), hn.Stored(trainable=True)
+], ids=["scores", "weights"])  # fmt: skip
+def test_functional_transforms_of_what_learns_are_refused_and_of_what_is_fixed_hold(source):
+    from torch.func import functional_call, grad, jacrev, jvp, vmap
 
-    model, x = hn.hide(nn.Sequential(nn.Linear(6, 4)), rule=hn.TopK(0.5)).eval(), torch.randn(5, 6)
-    scores = {name: p.detach() for name, p in model.named_parameters()}
+    model = hn.hide(nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4)), source, hn.TopK(0.5))
+    x = torch.randn(5, 6)
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
 
     def loss(parameters, x):
         return functional_call(model, parameters, (x,)).square().sum()
 
-    try:
-        found = grad(loss)(scores, x)["0.scores"]
-        each = vmap(grad(loss), in_dims=(None, 0))(scores, x)["0.scores"]
-    except (RuntimeError, TypeError) as error:
-        assert "hiddennet" in str(error) and "\n" not in str(error)
-        return
-    model(x).square().sum().backward()
-    torch.testing.assert_close(found, model[0].scores.grad)
-    torch.testing.assert_close(each.sum(0), model[0].scores.grad)
+    transforms = {
+        "over parameters": lambda: grad(loss)(parameters, x),
+        "over examples": lambda: vmap(grad(loss), in_dims=(None, 0))(parameters, x),
+        "jacrev": lambda: jacrev(model)(x[0]),
+        "vmap": lambda: vmap(model)(x),
+        "jvp": lambda: jvp(model, (x,), (x,)),
+        "of a layer": lambda: jacrev(model[0])(x[0]),
+    }
+    for mode in (True, False):
+        model.train(mode)
+        for transform in transforms.values():
+            with pytest.raises(
+                RuntimeError, match="hiddennet: expected no transform of torch.func over a HiddenLinear"
+            ):
+                transform()
+    want = model.requires_grad_(False).eval()(x)
+    torch.testing.assert_close(vmap(model)(x), want)
+    torch.testing.assert_close(jvp(model, (x,), (x,))[0], want)
+    weights = model[0].weight, model[2].weight
+    slopes = weights[1] @ torch.diag((model[0](x[0]) > 0).float()) @ weights[0]
+    torch.testing.assert_close(jacrev(model)(x[0]), slopes)
+
+
+def test_functional_transforms_of_a_wiring():
+    from torch.func import jacrev, vmap
+
+    made, x = hn.nn.Wiring(6, 4, 0.5), torch.randn(3, 6, 2, 2)
+    for transform in (lambda: vmap(made)(x[:, None]), lambda: jacrev(made)(x)):
+        with pytest.raises(RuntimeError, match="hiddennet: expected no transform of torch.func over a Wiring"):
+            transform()
 
 
 WRITES = {
