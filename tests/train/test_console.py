@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from hiddennet.loggers import TensorBoard
@@ -61,6 +63,7 @@ def test_curves_are_written_and_a_resumed_epoch_is_not_there_twice(tmp_path):
         for epoch, value in values.items():
             curves.add({"train_loss": value, "lr": 1.0, "density/conv1": 0.5}, epoch)
         curves.close()
+        time.sleep(1.0)  # files of one second are read in the order of their numbers as text: 10 before 9
     events = EventAccumulator(str(tmp_path / "events")).Reload()
     assert set(events.Tags()["scalars"]) == {"train/loss", "run/lr", "density/conv1"}
     found = [(event.step, round(event.value, 4)) for event in events.Scalars("train/loss")]
