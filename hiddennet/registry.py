@@ -38,6 +38,7 @@ class Registry(Mapping[str, Any]):
     def __init__(self, kind: str, label: str | None = None) -> None:
         self.kind, self.label = kind, label  # label: the attribute that a registered thing knows its name by
         self.check: Callable[[str, Any], None] = lambda name, thing: None  # raises ValueError for what is none
+        self.base: type | None = None  # what its classes inherit from
         self._things: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
@@ -66,6 +67,11 @@ class Registry(Mapping[str, Any]):
                 f"register: expected a {self.kind} name that is free, got {name!r}, which {_place(old)} has; "
                 "choose another name"
             )
+        if self.base is not None and not (isinstance(thing, type) and issubclass(thing, self.base)):
+            raise ValueError(
+                f"register: expected the {self.kind} {name!r} to be a subclass of hiddennet.nn.{self.base.__name__}, "
+                f"got {_place(thing)}"
+            )
         self.check(name, thing)
         self._things[name] = thing
         if self.label is not None:
@@ -86,7 +92,7 @@ REGISTRIES = {kind: Registry(kind, _LABELS.get(kind)) for kind in KINDS}
 def register(kind: str, name: str) -> Callable[[T], T]:
     """A decorator that registers a class or function as the `kind` (of KINDS) called `name`.
 
-    Raises ValueError: an unknown kind, or a name that another definition has.
+    Raises ValueError: an unknown kind, a name that another definition has, or a rule or source that is none.
     """
     if kind not in REGISTRIES:
         raise ValueError(f"register: expected {one_of(KINDS)}, got {kind!r}{nearest(kind, KINDS)}")

@@ -197,7 +197,8 @@ def test_an_installed_package_announces_its_plugins(tmp_path):
 
 def test_rules_sources_and_initialisations_load_too(tmp_path):
     """Whatever the kind: a plugin registers it, twice if it is imported twice."""
-    text = [f"@hn.register({kind!r}, 'mine')\nclass {kind.title()}: ..." for kind in KINDS]
+    bases = {"rule": "hn.nn.Rule", "source": "hn.nn.Source"}
+    text = [f"@hn.register({k!r}, 'mine')\nclass {k.title()}({bases.get(k, 'object')}): ..." for k in KINDS]
     (tmp_path / "kinds.py").write_text("\n\n".join(["import hiddennet as hn", *text]))
     code = (
         "from pathlib import Path\nfrom hiddennet import plugins\nfrom hiddennet.registry import REGISTRIES\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from hiddennet import plugins
 from hiddennet.config import families
 from hiddennet.config.schema import Config, Mistakes
-from hiddennet.registry import nearest, one_of
+from hiddennet.registry import REGISTRIES, nearest, one_of
 from hiddennet.settings import yaml
 from hiddennet.settings.errors import ConfigError, explain, shown, unknown_key
 from hiddennet.settings.section import Section, Sections
@@ -97,7 +98,7 @@ def load_plugins(document: dict[str, Any], folder: Path, source: str) -> None:
 def merge(base: Mapping[str, Any], over: Mapping[str, Any], *, leave: bool = True) -> dict[str, Any]:
     """Return `base` with the keys of `over`; maps merge key by key, and plugins add up.
 
-    Where, with `leave`, `over` gives method, optimizer or schedule another name, the keys of
+    Where, with `leave`, `over` gives method, optimizer, schedule, rule or source another name, the keys of
     `base` that the new one does not have are left behind: they spoke of the old one.
     """
     merged = dict(base)
@@ -113,12 +114,14 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any], *, leave: bool = Tru
         name = value.get("name", old.get("name"))
         if leave and isinstance(variants, Sections) and _known(name, variants) and name != old.get("name"):
             old = {k: v for k, v in old.items() if k in variants[name].model_fields}
+        elif leave and key in ("rule", "source") and _known(name, REGISTRIES[key]) and name != old.get("name"):
+            old = {k: v for k, v in old.items() if k in inspect.signature(REGISTRIES[key][name]).parameters}
         merged[key] = merge(old, value, leave=leave)
     return merged
 
 
-def _known(name: Any, sections: Sections) -> bool:
-    return isinstance(name, str) and name in sections
+def _known(name: Any, things: Mapping[str, Any]) -> bool:
+    return isinstance(name, str) and name in things
 
 
 def overrides_document(overrides: Iterable[str]) -> dict[str, Any]:

@@ -19,6 +19,9 @@ from hiddennet.nn.sources import Generated, Stored
 from hiddennet.nn.summary import density, masks, summary
 from hiddennet.nn.targeted import TargetedDropout
 from hiddennet.nn.wiring import Wiring, wirings
+from hiddennet.registry import REGISTRIES
+
+REGISTRIES["rule"].base, REGISTRIES["source"].base = Rule, Source
 
 __all__ = [
     "Activated",

@@ -10,6 +10,7 @@ from torch import nn
 
 import hiddennet as hn
 from hiddennet import config
+from hiddennet.config.load import merge, overrides_document
 from hiddennet.registry import REGISTRIES, register
 from hiddennet.train import experiment
 from hiddennet.train.build import build_model
@@ -125,3 +126,19 @@ def test_keys_lists_them(own):
 def test_what_cannot_be_is_refused(settings, method, message):
     with pytest.raises(ValueError, match=message):
         settings(**method)
+
+
+def test_another_rule_leaves_the_keys_of_the_old_one_behind():
+    family = {"method": {"name": "edge_popup", "rule": {"name": "per_channel", "density": 0.25}}}
+    over = overrides_document(["method.rule={name: grouped, n: 2, m: 4}"])
+    assert merge(family, over)["method"]["rule"] == {"name": "grouped", "n": 2, "m": 4}
+    same = merge(family, {"method": {"rule": {"name": "topk"}}})
+    assert same["method"]["rule"] == {"name": "topk", "density": 0.25}  # which it has as well
+
+
+@pytest.mark.parametrize("kind", ["rule", "source"])
+@pytest.mark.parametrize("thing", [type("Odd", (), {}), lambda layer: layer, 3], ids=["class", "function", "number"])
+def test_a_rule_or_source_that_is_none_is_refused_when_it_is_registered(kind, thing):
+    with pytest.raises(ValueError, match=f"register: expected the {kind} 'odd' to be a subclass of hiddennet.nn"):
+        register(kind, "odd")(thing)
+    assert "odd" not in REGISTRIES[kind]
