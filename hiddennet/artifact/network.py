@@ -8,12 +8,9 @@ weight * sigmoid(score); one evaluated by a fixed draw keeps that draw as a mask
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import math
 import os
 import platform
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -27,6 +24,7 @@ from hiddennet.artifact.architecture import check_architecture
 from hiddennet.artifact.layers import Restored, Streams, decode, decode_wiring, encode, encode_wiring
 from hiddennet.container import ArtifactError
 from hiddennet.nn import Wiring, hidden_layers, hide, masks, wirings
+from hiddennet.nn.atomic import all_or_nothing
 from hiddennet.nn.attention import close_attention, open_attention
 from hiddennet.nn.expose import expose, skip_init
 from hiddennet.nn.hidden import HiddenMixin
@@ -133,7 +131,7 @@ def load(path: str | os.PathLike, model: nn.Module | None = None) -> nn.Module:
             model = _build(header, state)
         open_attention(model, layers.keys())
         check_architecture(model, header["layers"], state)
-        with _all_or_nothing(model):
+        with all_or_nothing(model.modules()):
             _reveal(model, layers)
             for name, (mask, weight) in graphs.items():
                 model.get_submodule(name).fix(mask, weight)
@@ -162,25 +160,6 @@ def _check_header(header: dict[str, Any], tensors: dict[str, Tensor], path: str 
     from hiddennet.header import check  # pydantic, which `import hiddennet` does without
 
     check(header, tensors, path)
-
-
-@contextlib.contextmanager
-def _all_or_nothing(model: nn.Module) -> Iterator[None]:
-    """On an error the modules are what they were; what their tensors hold is changed last, by load_state_dict."""
-    held = (dict, list, set)
-    before = [
-        (module, type(module), {k: copy.copy(v) if isinstance(v, held) else v for k, v in vars(module).items()})
-        for module in model.modules()
-    ]
-    learned = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    try:
-        yield
-    except BaseException:
-        for module, kind, state in before:
-            module.__class__, module.__dict__ = kind, state
-        for parameter, requires_grad in learned:
-            parameter.requires_grad_(requires_grad)
-        raise
 
 
 def _compact(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import fnmatch
 import warnings
@@ -12,6 +11,7 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
+from hiddennet.nn.atomic import all_or_nothing
 from hiddennet.nn.attention import close_attention, open_attention
 from hiddennet.nn.hidden import HiddenMixin, ScoreInit
 from hiddennet.nn.layers import LAYERS, hidden_class, hideable
@@ -48,21 +48,13 @@ def _convert(
     model: nn.Module, chosen: dict[str, nn.Module], parts: list[tuple[Source, Rule]], score_init: ScoreInit
 ) -> None:
     """Turn plain layers into hidden ones of these sources and rules, in place: all of them, or on an error none."""
-    before = [(m, type(m), {k: copy.copy(v) for k, v in m.__dict__.items()}) for m in chosen.values()]
-    learned = [(p, p.requires_grad) for m in chosen.values() for p in m.parameters(recurse=False)]
-    try:
+    with all_or_nothing(chosen.values()):
         ties = [_tied(model, module) for module in chosen.values()]
         for module, (source, rule) in zip(chosen.values(), parts, strict=True):
             module.__class__ = hidden_class(type(module))
             module.become_hidden(source, rule, score_init, fresh=False)
         for layer, (weight, others) in zip(chosen.values(), ties, strict=True):
             _check_tie(layer, weight, others)
-    except BaseException:
-        for module, plain, state in before:
-            module.__class__, module.__dict__ = plain, state
-        for parameter, requires_grad in learned:
-            parameter.requires_grad_(requires_grad)
-        raise
 
 
 def hide(
