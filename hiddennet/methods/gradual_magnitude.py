@@ -14,8 +14,8 @@ from torch import nn
 from hiddennet import ops
 from hiddennet.methods.base import DrawnSection, Init, Method, Setting
 from hiddennet.methods.densities import DENSITIES, Densities, layer_densities
-from hiddennet.methods.layers import Patterns, dense_names, draw_weights, learn, numbers
-from hiddennet.nn import Fixed, Stored, hidden_layers, hide
+from hiddennet.methods.layers import Patterns, hide_unpruned
+from hiddennet.nn import hidden_layers
 from hiddennet.nn.rules import kept_count
 from hiddennet.registry import register
 from hiddennet.settings.section import Density, Number, Positive
@@ -47,16 +47,8 @@ class GradualMagnitude(Method):
     extends = False
 
     def build(self, model: nn.Module) -> nn.Module:
-        section, number = self.section, numbers(model)
-        dense = dense_names(model, self.setting, section.exclude)
-        draw_weights(model, section, self.seed)
-        hide(
-            model,
-            source=lambda name, _: Stored(trainable=True, layer=number[name]),
-            rule=lambda _, module: Fixed(torch.ones_like(module.weight, dtype=torch.bool)),
-            exclude=lambda name, _: name in dense,
-        )
-        learn(model)
+        section = self.section
+        hide_unpruned(model, section, self.setting, self.seed)
         shapes = {name: tuple(layer.weight_shape) for name, layer in hidden_layers(model).items()}
         self.targets = layer_densities(section.densities, shapes, section.density)
         return model

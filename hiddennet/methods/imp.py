@@ -13,9 +13,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from hiddennet.methods.base import DrawnSection, Init, Method, Setting
-from hiddennet.methods.layers import Patterns, dense_names, draw_weights, learn, numbers
+from hiddennet.methods.layers import Patterns, hide_unpruned
 from hiddennet.methods.strike import strike_layers
-from hiddennet.nn import Fixed, Stored, hidden_layers, hide
+from hiddennet.nn import hidden_layers
 from hiddennet.registry import register
 from hiddennet.settings.recipe import TrainStage
 from hiddennet.settings.section import Count, Number, Positive
@@ -68,15 +68,7 @@ class Imp(Method):
         return [self.stage(f"round {i}", length) for i, length in enumerate(lengths)]
 
     def build(self, model: nn.Module) -> nn.Module:
-        dense, number = dense_names(model, self.setting, self.section.exclude), numbers(model)
-        draw_weights(model, self.section, self.seed)
-        hide(
-            model,
-            source=lambda name, _: Stored(trainable=True, layer=number[name]),
-            rule=lambda _, module: Fixed(torch.ones_like(module.weight, dtype=torch.bool)),
-            exclude=lambda name, _: name in dense,
-        )
-        learn(model)
+        hide_unpruned(model, self.section, self.setting, self.seed)
         if self.section.rewind == "weights" and self.section.rewind_step == 0:
             self._rewind = self._weights(model)
         return model

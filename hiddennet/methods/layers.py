@@ -12,7 +12,7 @@ from torch import nn
 
 from hiddennet import ops
 from hiddennet.methods.base import DrawnSection, Setting
-from hiddennet.nn import Generated, hidden_layers
+from hiddennet.nn import Fixed, Generated, Stored, hidden_layers, hide
 from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.layers import hideable
 
@@ -133,3 +133,19 @@ def learn(model: nn.Module, *, hidden: bool = True, batch_norm: bool = True, den
             parameter.requires_grad_(hidden)
         else:
             parameter.requires_grad_(batch_norm if key in normal else dense)
+
+
+def hide_unpruned(model: nn.Module, section: DrawnSection, setting: Setting, seed: int) -> None:
+    """Hide drawn weights, which learn, under masks of ones: for methods that prune while they train.
+
+    section: one with `exclude`.
+    """
+    dense, number = dense_names(model, setting, section.exclude), numbers(model)
+    draw_weights(model, section, seed)
+    hide(
+        model,
+        source=lambda name, _: Stored(trainable=True, layer=number[name]),
+        rule=lambda _, module: Fixed(torch.ones_like(module.weight, dtype=torch.bool)),
+        exclude=lambda name, _: name in dense,
+    )
+    learn(model)
