@@ -19,6 +19,7 @@ from hiddennet.ops.score_step import score_step_
 from hiddennet.ops.source import WeightSource
 from hiddennet.ops.strike_near import strike_near_
 from hiddennet.ops.strike_out import count_flags, strike_out_
+from hiddennet.ops.tile_conv import tile_conv_forward, tile_conv_input_gradient, tile_conv_weight_gradient
 from hiddennet.ops.topk_mask import rule_mask, topk_mask, topk_mask_global, topk_select
 from hiddennet.ops.wired_sum import WIRED_PLANS, Edges, default_wired_plan, pack_edges, wired_sum, wired_sum_
 
@@ -60,6 +61,9 @@ __all__ = [
     "score_step_",
     "strike_near_",
     "strike_out_",
+    "tile_conv_forward",
+    "tile_conv_input_gradient",
+    "tile_conv_weight_gradient",
     "topk_mask",
     "topk_mask_global",
     "topk_select",

@@ -12,76 +12,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
+from hiddennet.ops import conv_ways
 from hiddennet.ops.checks import check_choice, check_geometry
-from hiddennet.ops.fakes import register_fake
+from hiddennet.ops.implicit_gemm import implicit_gemm
 from hiddennet.ops.mask import Mask
-from hiddennet.ops.masked_weight import (
-    DTYPE_CODES,
-    N_ARGUMENTS,
-    MaskedWeight,
-    checked_weight,
-    effective_weight,
-    part_gradients,
-)
+from hiddennet.ops.masked_weight import DTYPE_CODES, MaskedWeight, checked_weight, effective_weight
 from hiddennet.ops.source import WeightSource
-
-_forward = torch.ops.hiddennet.masked_conv_forward.default
-_input_gradient = torch.ops.hiddennet.masked_conv_input_gradient.default
 
 PLANS = {
     "effective_weight": "write the effective weight once, then torch's convolution (oneDNN, cuDNN)",
+    "measured": "CPU, channels_last: each direction in the way measured to be fastest (hiddennet.ops.conv_ways)",
+    "tiles": "CPU, channels_last, bfloat16: products of matrix tiles that block the batch (AMX, AVX512-BF16)",
     "matmul": "a 1x1 kernel on a 1x1 map as a matrix product (oneDNN, cuBLAS)",
     "implicit_gemm": "CUDA, bfloat16: an implicit GEMM whose weight loader makes the masked weight",
 }
-
-
-@register_fake("masked_conv_forward")
-def _(x, scores, selection, shape, *others) -> Tensor:
-    stride, padding, dilation = others[-3:]
-    size = [(x.shape[2 + d] + 2 * padding[d] - dilation[d] * (shape[2 + d] - 1) - 1) // stride[d] + 1 for d in range(2)]
-    out = (x.shape[0], shape[0], *size)
-    return torch.empty(out, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-
-
-@register_fake("masked_conv_input_gradient")
-def _(dy, input_shape, *others) -> Tensor:
-    return torch.empty(input_shape, dtype=dy.dtype, device=dy.device, memory_format=torch.channels_last)
-
-
-class _ImplicitGemm(torch.autograd.Function):
-    """Forward and input gradient by our kernel; the weight gradient by torch's, then straight through to the scores."""
-
-    @staticmethod
-    def forward(ctx, x, geometry, *parts):
-        weight = MaskedWeight(*parts)
-        weight.save(ctx, x)
-        ctx.geometry = geometry
-        return _forward(x, *weight[:N_ARGUMENTS], *geometry)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, dy):
-        (x,), weight = MaskedWeight.saved(ctx)
-        want_x, want_scores, want_stored = (ctx.needs_input_grad[i] for i in (0, 2, 11))
-        dy = dy.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
-        dx = grad_scores = grad_stored = None
-        if want_x:
-            dx = _input_gradient(dy, list(x.shape), *weight[:N_ARGUMENTS], *ctx.geometry)
-        if want_scores or want_stored:
-            stride, padding, dilation = ctx.geometry
-            like = dy.new_empty(()).expand(weight.shape)
-            grad = torch.ops.aten.convolution_backward(
-                dy, x, like, None, stride, padding, dilation, False, [0, 0], 1, [False, True, False]
-            )[1]
-            grad_scores, grad_stored = weight.gradients(grad, want_scores, want_stored)
-        return dx, None, *part_gradients(grad_scores, grad_stored)
-
-
-def _implicit_gemm(x: Tensor, weight: MaskedWeight, bias, geometry) -> Tensor:
-    x = x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
-    y = _ImplicitGemm.apply(x, geometry, *weight)
-    return y if bias is None else y + bias.to(y.dtype).view(1, -1, 1, 1)
 
 
 def _pair(value: int | tuple[int, int]) -> list[int]:
@@ -98,13 +42,19 @@ def is_matmul(x: Tensor, shape: Sequence[int], stride: list[int], padding: list[
     )
 
 
-def default_plan(x: Tensor, shape: Sequence[int], stride, padding, dilation, groups: int) -> str:
-    """The fastest plan known today for this input: "matmul" where it applies, else "effective_weight".
+def default_plan(
+    x: Tensor, shape: Sequence[int], stride, padding, dilation, groups: int, dtype: torch.dtype | None = None
+) -> str:
+    """The fastest plan known today for this input: "matmul" where it applies; "measured" on a CPU where there is a
+    choice; else "effective_weight". dtype: to compute in, else the input's.
 
     On a GPU at training batch sizes the effective weight costs about 1 % of a step and feeds cuDNN; making weights
     inside the convolution is expected to pay only for weight-bound layers, so "implicit_gemm" is never the default yet.
     """
-    return "matmul" if is_matmul(x, shape, stride, padding, groups) else "effective_weight"
+    if is_matmul(x, shape, stride, padding, groups):
+        return "matmul"
+    conv = conv_ways.conv_of(x, shape, dtype or x.dtype, stride, padding, dilation, groups)
+    return "measured" if conv is not None and conv_ways.is_measured(conv) else "effective_weight"
 
 
 def compute_dtype(op: str | None, x: Tensor) -> torch.dtype:
@@ -122,7 +72,7 @@ def compute_dtype(op: str | None, x: Tensor) -> torch.dtype:
     return dtype
 
 
-def _check_plan(op: str, plan: str, x: Tensor, shape: Sequence[int], stride, padding, groups: int) -> None:
+def _check_plan(op: str, plan: str, x: Tensor, dtype, shape: Sequence[int], stride, padding, groups: int) -> None:
     check_choice(op, "plan", plan, tuple(PLANS))
     if plan == "matmul" and not is_matmul(x, shape, stride, padding, groups):
         raise ValueError(f"{op}: expected a 1x1 kernel on a 1x1 map for plan 'matmul', got input {tuple(x.shape)}")
@@ -131,6 +81,8 @@ def _check_plan(op: str, plan: str, x: Tensor, shape: Sequence[int], stride, pad
             raise ValueError(f"{op}: expected a CUDA input for plan 'implicit_gemm', got {x.device}")
         if groups != 1 or isinstance(padding, str):
             raise ValueError(f"{op}: expected groups=1 and padding in numbers for plan 'implicit_gemm'")
+    if plan == "tiles" and dtype is not torch.bfloat16:
+        raise ValueError(f"{op}: expected bfloat16 for plan 'tiles', got {dtype}; use torch.autocast")
 
 
 def conv2d(x: Tensor, weight: MaskedWeight, bias, stride, padding, dilation, groups: int, plan: str | None) -> Tensor:
@@ -141,11 +93,16 @@ def conv2d(x: Tensor, weight: MaskedWeight, bias, stride, padding, dilation, gro
         raise TypeError(f"{op}: expected a dense input, got a nested one or layout {x.layout}; use .to_dense()")
     check_geometry(op, stride, padding, dilation)
     if plan is None:
-        plan = default_plan(x, shape, stride, padding, dilation, groups)
+        plan = default_plan(x, shape, stride, padding, dilation, groups, dtype)
     else:
-        _check_plan(op, plan, x, shape, stride, padding, groups)
+        _check_plan(op, plan, x, dtype, shape, stride, padding, groups)
     if plan == "implicit_gemm":
-        return _implicit_gemm(x, weight, bias, (stride, padding, dilation))
+        return implicit_gemm(x, weight, bias, (stride, padding, dilation))
+    if plan in ("measured", "tiles"):
+        conv = conv_ways.conv_of(x, shape, dtype, stride, padding, dilation, groups)
+        if conv is None:
+            raise ValueError(f"{op}: expected a channels_last input on a CPU and groups=1 for plan {plan!r}")
+        return conv_ways.convolve(x, weight, bias, conv, None if plan == "measured" else plan)
     made = effective_weight(weight, dtype)
     if plan == "matmul":
         return F.linear(x.flatten(1), made.flatten(1), bias)[:, :, None, None]

@@ -30,7 +30,7 @@ namespace cpu {
 void tile_conv_forward(const TileConvParams& p);
 void tile_conv_input_gradient(const TileConvParams& p);
 void tile_conv_weight_gradient(const TileConvParams& p);
-const char* tile_instructions();  // "amx", "avx512_bf16" or "plain"
+int tile_instructions();  // 0: plain loops, 1: AVX512-BF16, 2: AMX
 }  // namespace cpu
 
 }  // namespace hn

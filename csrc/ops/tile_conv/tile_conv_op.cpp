@@ -78,12 +78,15 @@ Tensor tile_conv_weight_gradient_op(const Tensor& x, const Tensor& dy, const Siz
   return dw;
 }
 
+int64_t tile_instructions_op(const Tensor&) { return tile_instructions(); }
+
 }  // namespace cpu
 }  // namespace hn
 
 STABLE_TORCH_LIBRARY_IMPL(hiddennet, CPU, m) {
   m.impl("tile_conv_forward", TORCH_BOX(&hn::cpu::tile_conv_forward_op));
   m.impl("tile_conv_input_gradient", TORCH_BOX(&hn::cpu::tile_conv_input_gradient_op));
+  m.impl("tile_instructions", TORCH_BOX(&hn::cpu::tile_instructions_op));
   m.impl("tile_conv_weight_gradient", TORCH_BOX(&hn::cpu::tile_conv_weight_gradient_op));
 }
 #endif

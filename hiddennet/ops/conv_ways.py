@@ -1,0 +1,191 @@
+"""A masked convolution on a CPU, each of its three directions in the way that is fastest on this machine.
+
+A direction (forward, input gradient, weight gradient) can be computed by the library, or by kernels of our own. Which
+is fastest depends on sizes, batch and processor, so it is measured, as cuDNN does: the first time a direction of a
+convolution comes by, every way that serves it computes it a few times, on the very tensors of the step. The choice is
+kept for the process and in the user's cache (hiddennet.tuned). HIDDENNET_PLANS=fixed, and torch's deterministic mode,
+leave every direction to the library.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hiddennet.ops import tile_conv
+from hiddennet.ops.masked_weight import MaskedWeight, effective_weight, part_gradients
+from hiddennet.tuned import Measured
+
+LIBRARY = "effective_weight"
+KIND = "convolutions"  # of choices in hiddennet.tuned
+LEAST_WORK = 1 << 23  # multiply-adds below which nothing is measured: a call costs more than a better way saves
+ROUNDS = 3
+
+Pair = tuple[int, ...]
+
+
+class Conv(NamedTuple):
+    """A convolution as the ways to compute it see it: sizes, geometry, and the dtype of its maps."""
+
+    input: Pair
+    weight: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    dtype: torch.dtype
+
+    @property
+    def geometry(self) -> dict[str, Pair]:
+        """The arguments of that name of every convolution."""
+        return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
+
+    @property
+    def work(self) -> int:
+        """Multiply-adds of one direction, those with padding too."""
+        n, o, h, w = tile_conv.output_shape(self.input, self.weight, self.stride, self.padding, self.dilation)
+        return n * o * h * w * self.weight[1] * self.weight[2] * self.weight[3]
+
+    def __str__(self) -> str:
+        sizes = ["x".join(map(str, pair)) for pair in self[:5]]
+        words = "{} by {}, stride {}, padding {}, dilation {}".format(*sizes)
+        return f"{words}, {str(self.dtype).removeprefix('torch.')}"
+
+
+class Way(NamedTuple):
+    """One way to compute the directions: forward(conv, x, weight), input_gradient(conv, dy, weight) and
+    weight_gradient(conv, x, dy), each None where it has none. Maps are channels_last and of the convolution's dtype."""
+
+    serves: Callable[[Conv], bool]
+    forward: Callable[[Conv, Tensor, Tensor], Tensor] | None
+    input_gradient: Callable[[Conv, Tensor, Tensor], Tensor] | None
+    weight_gradient: Callable[[Conv, Tensor, Tensor], Tensor] | None
+
+
+def _library_gradient(conv: Conv, dy: Tensor, x: Tensor, weight: Tensor, which: int) -> Tensor:
+    wanted = [which == 0, which == 1, False]
+    return torch.ops.aten.convolution_backward(
+        dy, x, weight, None, conv.stride, conv.padding, conv.dilation, False, [0, 0], 1, wanted
+    )[which]
+
+
+_library = Way(
+    lambda conv: True,
+    lambda conv, x, weight: F.conv2d(x, weight, None, conv.stride, conv.padding, conv.dilation),
+    lambda conv, dy, weight: _library_gradient(conv, dy, dy.new_empty(()).expand(conv.input), weight, 0),
+    lambda conv, x, dy: _library_gradient(conv, dy, x, x.new_empty(()).expand(conv.weight), 1),
+)
+_tiles = Way(
+    lambda conv: conv.dtype is torch.bfloat16 and tile_conv.instructions() != "plain",
+    lambda conv, x, weight: tile_conv.tile_conv_forward(x, weight, **conv.geometry),
+    lambda conv, dy, weight: tile_conv.tile_conv_input_gradient(dy, weight, conv.input, **conv.geometry),
+    lambda conv, x, dy: tile_conv.tile_conv_weight_gradient(x, dy, conv.weight, **conv.geometry),
+)
+WAYS = {LIBRARY: _library, "tiles": _tiles}
+
+_chosen: dict[tuple[str, Conv], str] = {}
+
+
+def _candidates(direction: str, conv: Conv) -> list[str]:
+    return [name for name, way in WAYS.items() if getattr(way, direction) is not None and way.serves(conv)]
+
+
+def _measure(direction: str, conv: Conv, names: list[str], tensors: tuple[Tensor, Tensor]) -> dict[str, float]:
+    """The shortest time of each way, in milliseconds; in turns, so that a busy neighbour hits all alike."""
+    best = dict.fromkeys(names, float("inf"))
+    for turn in range(1 + ROUNDS):
+        for name in names:
+            begin = time.perf_counter()
+            getattr(WAYS[name], direction)(conv, *tensors)
+            if turn:  # the first is to warm up
+                best[name] = min(best[name], (time.perf_counter() - begin) * 1e3)
+    return best
+
+
+def choose(direction: str, conv: Conv, tensors: tuple[Tensor, Tensor]) -> str:
+    """The name of the fastest way for this direction: as measured before, or now on these tensors."""
+    key = direction, conv
+    if key not in _chosen:
+        names = _candidates(direction, conv)
+        where = f"{direction.replace('_', ' ')}: {conv}"
+        kept = Measured.get(KIND, where) if len(names) > 1 else {"way": names[0]}
+        if kept is None or kept.get("way") not in names:
+            times = _measure(direction, conv, names, tensors)
+            kept = {"way": min(times, key=times.__getitem__), "ms": {n: round(t, 4) for n, t in times.items()}}
+            Measured.put(KIND, where, kept)
+        _chosen[key] = kept["way"]
+    return _chosen[key]
+
+
+def _run(direction: str, conv: Conv, name: str | None, *tensors: Tensor) -> Tensor:
+    """One direction in the way of this name, or in the fastest; by the library where that way does not have it."""
+    way = WAYS[choose(direction, conv, tensors) if name is None else name]
+    return (getattr(way, direction) or getattr(_library, direction))(conv, *tensors)
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, conv, way, *parts):
+        weight = MaskedWeight(*parts)
+        made = weight.write(conv.dtype)
+        weight.save(ctx, x, made)
+        ctx.conv, ctx.way = conv, way
+        return _run("forward", conv, way, x, made)
+
+    @staticmethod
+    def backward(ctx, dy):
+        (x, made), weight = MaskedWeight.saved(ctx)
+        wanted = [ctx.needs_input_grad[i] for i in (0, 3, 12)]
+        if torch.is_grad_enabled():  # this gradient is to have one itself: the library's has
+            return _differentiable(ctx.conv, x, weight, dy, wanted)
+        dy = dy.contiguous(memory_format=torch.channels_last)
+        dx = _run("input_gradient", ctx.conv, ctx.way, dy, made) if wanted[0] else None
+        to_parts = (None, None)
+        if any(wanted[1:]):
+            to_parts = weight.gradients(_run("weight_gradient", ctx.conv, ctx.way, x, dy), *wanted[1:])
+        return dx, None, None, *part_gradients(*to_parts)
+
+
+def _differentiable(conv: Conv, x: Tensor, weight: MaskedWeight, dy: Tensor, wanted: list[bool]) -> tuple:
+    y = _library.forward(conv, x, effective_weight(weight, conv.dtype))
+    inputs = [part for part, want in zip((x, weight.scores, weight.stored), wanted, strict=True) if want]
+    found = iter(torch.autograd.grad(y, inputs, dy, create_graph=True))
+    dx, *to_parts = (next(found) if want else None for want in wanted)
+    return dx, None, None, *part_gradients(*to_parts)
+
+
+def _measures() -> bool:
+    mode = os.environ.get("HIDDENNET_PLANS") or "auto"
+    if mode not in ("auto", "fixed"):
+        raise ValueError(f"expected HIDDENNET_PLANS to be auto or fixed, got {mode!r}")
+    return mode == "auto" and not torch.are_deterministic_algorithms_enabled()
+
+
+def conv_of(x: Tensor, shape: Sequence[int], dtype: torch.dtype, stride, padding, dilation, groups: int) -> Conv | None:
+    """The convolution that the ways compute; None where they do not: on a GPU, in groups, in other layouts."""
+    if x.device.type != "cpu" or x.dim() != 4 or groups != 1 or isinstance(padding, str) or x.shape[1] != shape[1]:
+        return None
+    if not x.is_contiguous(memory_format=torch.channels_last) or torch.compiler.is_compiling():
+        return None
+    return Conv(tuple(x.shape), tuple(shape), tuple(stride), tuple(padding), tuple(dilation), dtype)
+
+
+def is_measured(conv: Conv) -> bool:
+    """Whether there is a choice among ways, and enough work for it to matter."""
+    return len(_candidates("forward", conv)) > 1 and conv.work >= LEAST_WORK and _measures()
+
+
+def convolve(x: Tensor, weight: MaskedWeight, bias: Tensor | None, conv: Conv, way: str | None) -> Tensor:
+    """The convolution, each direction in the way of this name, or in the fastest."""
+    x = x.to(conv.dtype)
+    parts = [part for part in (x, weight.scores, weight.stored) if part is not None]
+    if torch.is_grad_enabled() and any(part.requires_grad for part in parts):
+        y = _Convolution.apply(x, conv, way, *weight)
+    else:
+        y = _run("forward", conv, way, x, weight.write(conv.dtype))
+    return y if bias is None else y + bias.to(y.dtype).view(1, -1, 1, 1)
