@@ -62,6 +62,12 @@ HN_INLINE void pack_columns_body(const Rows& r, uint16_t* out) {
 
 #if defined(HN_X86)
 
+#if !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12's own headers, for AVX-512
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
 HN_TARGET_AVX512 inline __m512i row_or_zeros(const Rows& r, int32_t i, __mmask32 mask) {
   return i < r.rows ? _mm512_maskz_loadu_epi16(mask, r.first + i * r.stride) : _mm512_setzero_si512();
 }
