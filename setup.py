@@ -111,6 +111,11 @@ def extensions() -> list:
 class Build(BuildExtension):
     """BuildExtension that says what was built, and why not the rest."""
 
+    def build_extension(self, ext) -> None:
+        shared, self.build_temp = self.build_temp, os.path.join(self.build_temp, ext.name)
+        super().build_extension(ext)  # objects of its own: both compile the ops' glue, with other macros
+        self.build_temp = shared
+
     def run(self) -> None:
         super().run()
         print(f"hiddennet: built _C (CPU) against torch {torch.__version__}")
