@@ -35,6 +35,7 @@ NAMES = (
     "step_dnw_mobilenet",
     "step_dnw",
     "eval_dnw",
+    "eval_hidden",
     "memory",
     "artifact",
     "masked_conv",
