@@ -27,9 +27,10 @@ def kept_weight(layer: HiddenMixin, weight: MaskedWeight, dtype: torch.dtype) ->
     if dtype not in DTYPE_CODES or layer.plan is not None or _is_looked_at(layer):
         return weight
     mask, memo = layer._selected.value, layer._kept
-    private = () if mask is None else (mask.selection, mask.bits)  # which nobody else has, so that the mask tells them
-    parts = [t for t in weight if isinstance(t, Tensor) and not any(t is own for own in private)]
-    made_of = (dtype, *(p for p in weight if not isinstance(p, Tensor)))
+    row, bits = (None, None) if mask is None else (mask.selection, mask.bits)  # nobody else's: the mask tells them
+    tensors = (weight.selection, scores, weight.bits, weight.step, stored, weight.plane)
+    parts = [t for t in tensors if t is not None and t is not row and t is not bits]
+    made_of = (dtype, weight[2:5], weight[7:9], weight[11:])  # all that is no tensor
     found = memo.value  # read once: another thread may drop it
     if found is not None and found[0] is mask and found[1] == made_of and memo.current(*parts, found[2]):
         return found[2]
@@ -49,8 +50,8 @@ def _is_looked_at(layer: HiddenMixin) -> bool:
     """Whether what is computed is recorded, or computed by other means than for its numbers."""
     return (
         torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
+        or torch._C._is_tracing()
         or peek_interpreter_stack() is not None
         or torch._C._len_torch_dispatch_stack() > 0
-        or getattr(layer, "_is_replica", False)  # of DataParallel: threads share what the layer keeps
+        or "_is_replica" in layer.__dict__  # of DataParallel: threads share what the layer keeps
     )
