@@ -21,7 +21,8 @@ class HiddenMixin(HiddenState):
 
     Attributes:
         scores: float32 Parameter of the weight's shape, or None for rules without scores.
-        weight: the effective weight, float32, made anew whenever it is read; differentiable, and not to be written to.
+        weight: the effective weight, float32, made anew whenever it is read (in evaluation without gradients: kept, see
+            kept.py); differentiable, and not to be written to.
         stored: the Parameter `weight` of the state dict when the source stores its weights, else None.
         weight_shape: of the weight, [out, in, *kernel].
         plain_names: of the plain layer's other parameters and buffers: its bias, a subclass's gain.

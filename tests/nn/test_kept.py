@@ -177,6 +177,15 @@ def test_what_moved_is_seen(name, mode):
     assert torch.equal(after, anew(model)) and not torch.equal(after, before)
 
 
+def test_flags_that_are_struck_out_are_seen():
+    model = net(rule=hn.nn.Rounded(threshold=0.0))
+    layers = list(hn.hidden_layers(model).values())
+    with torch.no_grad():
+        before = model(X)
+        ops.strike_out_([layer.scores for layer in layers], [layer.flags for layer in layers], [300])
+        assert torch.equal(model(X), anew(model)) and not torch.equal(model(X), before)
+
+
 def test_dtypes_and_memory_formats_are_told_apart():
     model = net()
     with torch.no_grad():
