@@ -32,6 +32,7 @@ NAMES = (
     "step",
     "step_search",
     "step_psg",
+    "step_bf16",
     "step_dnw_mobilenet",
     "step_dnw",
     "eval_dnw",

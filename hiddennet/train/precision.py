@@ -134,7 +134,7 @@ def of_ratio(ratio: float) -> Precision:
 
 
 def measure(layers: Sequence[LayerShape], batch: int, channels_last: bool) -> dict[str, float]:
-    """Seconds of the layers' steps in float32 and in bfloat16: interleaved, of each layer the least of several."""
+    """CPU seconds of the layers' steps in float32 and in bfloat16: interleaved, of each layer the least of several."""
     steps = [
         (i, dtype, Step(layer, _images(layer, batch), bfloat16=dtype == "bfloat16", channels_last=channels_last))
         for i, layer in enumerate(layers)
