@@ -17,8 +17,9 @@ def _cpu_path() -> str:
 
 def collect() -> dict[str, str]:
     """Return what is installed and what works, one short sentence a key."""
-    from hiddennet import _load
+    from hiddennet import _load, tuned
     from hiddennet._version import __version__
+    from hiddennet.train.precision import measured
 
     found = {
         "hiddennet": __version__,
@@ -29,7 +30,11 @@ def collect() -> dict[str, str]:
         "_C_cuda (kernels)": _load.cuda_status,
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none visible",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "instructions": tuned.instructions(),
+        "measured here": str(tuned.cache_file()),
     }
+    for number, line in enumerate(measured(), 1):
+        found[f"train.amp=auto {number}"] = line
     try:
         import torchvision
 

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="a file, or a name under configs/; family@variant")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="such as optimizer.lr=0.05 seed=1")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N; short for train.device=...")
-    parser.add_argument("--amp", choices=("bf16",), help="short for train.amp=...")
+    parser.add_argument("--amp", choices=("auto", "float32", "bf16"), help="short for train.amp=...")
     said = "begin with what a finished run of the same config with fewer train.epochs ended with"
     parser.add_argument("--extend", metavar="RUN", help=said)
     parser.add_argument("--fresh", action="store_true", help="start again, deleting this config's earlier run")

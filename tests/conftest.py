@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+os.environ["HIDDENNET_AMP"] = "float32"  # what train.amp=auto is, whatever pays on the machine of the tests
+
 
 def pytest_collection_modifyitems(items) -> None:
     """A test of a CUDA device is marked `cuda`, and skipped with a reason where there is no GPU."""
@@ -28,6 +30,12 @@ def device(request) -> torch.device:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory) -> None:
+    """What is measured in tests is not kept for the user."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "bit_order.h"
 #include "draws.h"
 #include "isa.h"
 #include "key.cuh"
@@ -89,17 +90,20 @@ inline void fill_bits(const uint8_t* plane, uint32_t first, int32_t n, uint32_t*
   expand_bits_body(plane, first, n, out);
 }
 
+// Whether memory has another order than OIHW indices.
+inline bool reorders(const Layout& layout) { return layout.channels_last && layout.taps > 1 && layout.channels > 1; }
+
 // A block of one layer, and the buffers it is worked on in. One a thread; reused from block to block.
 class BlockReader {
  public:
   explicit BlockReader(const Layout& layout)
-      : layout_(layout),
-        permuted_(layout.channels_last && layout.taps > 1 && layout.channels > 1),
-        block_(permuted_ ? layout.per_filter : kBlock) {
+      : layout_(layout), permuted_(reorders(layout)), block_(permuted_ ? layout.per_filter : kBlock) {
     const size_t room = size_t(block_) + 256;
     weights_.resize(room);
     keep_.resize(room);
     ordered_.resize(permuted_ ? room : 0);
+    in_bytes_ = permuted_ && reorders_bytes(layout.channels, layout.taps);
+    bytes_.resize(in_bytes_ ? room / 8 : 0);
   }
 
   int32_t block() const { return block_; }
@@ -112,6 +116,10 @@ class BlockReader {
     if (w.kind == Source::kStored) return w.stored + p0;
     if (w.kind == Source::kConstant) {
       fill_value(w.scale, n, weights_.data());
+      return weights_.data();
+    }
+    if (w.kind == Source::kSigns && in_bytes_) {
+      fill_signs(ordered_bytes(w.plane, p0), w.scale, 0u, n, weights_.data());
       return weights_.data();
     }
     return in_memory_order(p0, n, weights_.data(), [&](uint32_t first, int32_t count, float* out) {
@@ -154,6 +162,10 @@ class BlockReader {
   // A plane of bits for positions [p0, p0 + n): all ones or all zeros.
   const uint32_t* plane(const uint8_t* bits, int32_t p0, int32_t n) {
     bits_.resize(keep_.size());
+    if (in_bytes_) {
+      fill_bits(ordered_bytes(bits, p0), 0, n, bits_.data());
+      return bits_.data();
+    }
     float* buffer = reinterpret_cast<float*>(bits_.data());
     return reinterpret_cast<const uint32_t*>(
         in_memory_order(p0, n, buffer, [&](uint32_t first, int32_t count, float* to) {
@@ -165,6 +177,12 @@ class BlockReader {
   const uint32_t* bits(const Rule& r, int32_t p0, int32_t n) { return plane(r.bits, p0, n); }
 
  private:
+  // The bits of the filter at position p0 as it lies in memory.
+  const uint8_t* ordered_bytes(const uint8_t* plane, int32_t p0) {
+    reorder_bytes(plane + p0 / 8, layout_.channels, bytes_.data());
+    return bytes_.data();
+  }
+
   template <class Make>
   const float* drawn(int32_t p0, int32_t n, const Make& make) {
     drawn_.resize(keep_.size());
@@ -220,9 +238,11 @@ class BlockReader {
 
   Layout layout_;
   bool permuted_;
+  bool in_bytes_;  // permuted, and a filter's bits can be brought into memory's order byte by byte
   int32_t block_;
   std::vector<float> weights_, ordered_, drawn_;
   std::vector<uint32_t> keep_, bits_;
+  std::vector<uint8_t> bytes_;
 };
 
 // Elements below which a layer is not worth a second thread.

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from hiddennet import ops
 from hiddennet.nn.effective import EffectiveWeight
-from hiddennet.nn.hidden_state import HiddenState
+from hiddennet.nn.hidden_state import HiddenState, ScoreInit
+from hiddennet.nn.kept import kept_weight
 from hiddennet.nn.memo import Memo, check_no_transform
 from hiddennet.nn.rule import Rule
 from hiddennet.nn.source import Source
-from hiddennet.ops.checks import check_choice
 from hiddennet.ops.inits import InitScale
 from hiddennet.ops.masked_weight import MaskedWeight, effective_weight
-
-ScoreInit = str | float | Callable[[Tensor], object]
 
 
 class HiddenMixin(HiddenState):
@@ -26,7 +21,8 @@ class HiddenMixin(HiddenState):
 
     Attributes:
         scores: float32 Parameter of the weight's shape, or None for rules without scores.
-        weight: the effective weight, float32, made anew whenever it is read; differentiable, and not to be written to.
+        weight: the effective weight, float32, made anew whenever it is read (in evaluation without gradients: kept, see
+            kept.py); differentiable, and not to be written to.
         stored: the Parameter `weight` of the state dict when the source stores its weights, else None.
         weight_shape: of the weight, [out, in, *kernel].
         plain_names: of the plain layer's other parameters and buffers: its bias, a subclass's gain.
@@ -61,7 +57,7 @@ class HiddenMixin(HiddenState):
         self.plain_names = frozenset((*self._parameters, *self._buffers)) - {"weight"}
         self.weight_shape = own.shape
         self.register_buffer("selection", torch.zeros(4, dtype=torch.int32, device=own.device), persistent=False)
-        self._selected = Memo()
+        self._selected, self._kept = Memo(), Memo()  # the mask, and the weight of evaluation, see kept.py
         self._rule_selected: Rule | None = None
         self._in_pass = False  # within a forward of the whole network, which has selected for all layers
         self.passes: dict[int, Tensor | int] = {}  # the steps that forwards drew by, for their recomputation
@@ -90,35 +86,15 @@ class HiddenMixin(HiddenState):
             )
         super().register_parameter(name, param)
 
-    @property
-    def _score_bound(self) -> float:
-        return 1 / math.sqrt(max(1, math.prod(self.weight_shape[1:])))
-
-    def _reset_bias(self) -> None:
-        if self.bias is not None:
-            nn.init.uniform_(self.bias, -self._score_bound, self._score_bound)
-
-    @torch.no_grad()
-    def reset_scores(self, init: ScoreInit = "kaiming_uniform") -> None:
-        """Draw the scores from torch's generator: U(+-1/sqrt(fan_in)) (edge-popup), one constant, or by a function
-        that fills the tensor it is given."""
-        if callable(init):
-            init(self.scores)
-            return
-        if isinstance(init, (int, float)) and not isinstance(init, bool):
-            self.scores.fill_(float(init))
-            return
-        check_choice("reset_scores", "score_init", init, ("kaiming_uniform",))
-        nn.init.uniform_(self.scores, -self._score_bound, self._score_bound)
-
     # the selection
 
     def forget(self) -> None:
-        """Drop the mask that was selected, so that it is selected again."""
+        """Drop the mask that was selected, and the weight that was kept, so that they are made again."""
         self._selected.forget()
+        self._kept.forget()
 
     def train(self, mode: bool = True):
-        """As torch's; a switch also drops the mask that was selected."""
+        """As torch's; a switch also forgets."""
         if mode != self.training:
             self.forget()
         return super().train(mode)
@@ -165,15 +141,19 @@ class HiddenMixin(HiddenState):
         if not self._sealed:  # torch's own constructor is at work: its parameter
             raise AttributeError("weight")
         if self._forward_dtype is not None:
-            return effective_weight(self.masked_weight(), self._forward_dtype)
+            return effective_weight(self._forward_weight(self._forward_dtype), self._forward_dtype)
         self._read = True
-        return self.effective_weight().as_subclass(EffectiveWeight)
+        return effective_weight(self._forward_weight(torch.float32)).as_subclass(EffectiveWeight)
 
     def masked_weight(self) -> MaskedWeight:
         """The weight of a forward as the ops take it."""
         rule, training = self.rule, self.training
         check_no_transform(self)
         return MaskedWeight.of(rule.scores(self, training), rule.state(self, training), self.source.state(self))
+
+    def _forward_weight(self, dtype: torch.dtype) -> MaskedWeight | Tensor:
+        weight = self.masked_weight()
+        return weight if self.training else kept_weight(self, weight, dtype)
 
     def effective_weight(self) -> Tensor:
         """The weight the layer computes with: float32, the source's where kept and +0 elsewhere; differentiable."""
@@ -182,7 +162,7 @@ class HiddenMixin(HiddenState):
     def weight_in_pass(self) -> Tensor:
         """effective_weight() in place of the layer's forward, for a model that multiplies by it several times in one
         pass: it counts as a forward, after which a sampled layer draws anew."""
-        weight = self.effective_weight()
+        weight = effective_weight(self._forward_weight(torch.float32))
         self.end_forward()
         return weight
 

@@ -1,16 +1,20 @@
-"""HiddenState: what a hidden layer saves and loads, and what it does where it moves to another device or type."""
+"""HiddenState: a hidden layer's first scores, what it saves and loads, and its moves to another device or type."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hiddennet.nn.rule import Rule
 from hiddennet.nn.source import Source
+from hiddennet.ops.checks import check_choice
+
+ScoreInit = str | float | Callable[[Tensor], object]
 
 
 class HiddenState:
@@ -20,6 +24,8 @@ class HiddenState:
     rule: Rule
     selection: Tensor
     plain_names: frozenset[str]
+    weight_shape: torch.Size
+    scores: nn.Parameter | None
     _sealed: bool
 
     def reset_parameters(self) -> None:
@@ -29,6 +35,27 @@ class HiddenState:
                 f"{type(self).__name__}: expected no reset_parameters(), since weights are their source's, got a call; "
                 "draw scores with layer.reset_scores(), or make the model anew and hide() it"
             )
+
+    @property
+    def _score_bound(self) -> float:
+        return 1 / math.sqrt(max(1, math.prod(self.weight_shape[1:])))
+
+    def _reset_bias(self) -> None:
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -self._score_bound, self._score_bound)
+
+    @torch.no_grad()
+    def reset_scores(self, init: ScoreInit = "kaiming_uniform") -> None:
+        """Draw the scores from torch's generator: U(+-1/sqrt(fan_in)) (edge-popup), one constant, or by a function
+        that fills the tensor it is given."""
+        if callable(init):
+            init(self.scores)
+            return
+        if isinstance(init, (int, float)) and not isinstance(init, bool):
+            self.scores.fill_(float(init))
+            return
+        check_choice("reset_scores", "score_init", init, ("kaiming_uniform",))
+        nn.init.uniform_(self.scores, -self._score_bound, self._score_bound)
 
     def spec(self) -> dict:
         """Source and rule as a plain dict."""

@@ -9,6 +9,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from hiddennet.nn.hidden import HiddenMixin, ScoreInit
+from hiddennet.nn.kept import kept_weight
 from hiddennet.nn.rule import Rule
 from hiddennet.nn.rules import TopK
 from hiddennet.nn.source import Source
@@ -55,6 +56,8 @@ class HiddenConv2d(HiddenMixin, nn.Conv2d):
             x = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
             padding = (0, 0)
         weight, numbers = self.masked_weight(), (self.stride, padding, self.dilation, self.groups)
+        if not self.training:
+            weight = kept_weight(self, weight, compute_dtype(None, x))
         if self.psg is not None and self.training and torch.is_grad_enabled():
             y = hidden_conv2d(x, weight, self.bias, numbers, self.psg, self.input_signed)
         else:
@@ -86,6 +89,8 @@ class HiddenLinear(HiddenMixin, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.masked_weight()
+        if not self.training:
+            weight = kept_weight(self, weight, compute_dtype(None, x))
         if self.psg is not None and self.training and torch.is_grad_enabled():
             y = hidden_linear(x, weight, self.bias, self.psg, self.input_signed)
         else:

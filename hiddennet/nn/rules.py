@@ -96,7 +96,9 @@ class TopK(Selecting):
         return layer.stored if layer.scores is None else layer.scores
 
     def scores(self, layer: nn.Module, training: bool) -> Tensor:
-        return layer.stored.detach() if layer.scores is None else layer.scores
+        if layer.scores is not None:
+            return layer.scores
+        return layer.stored.detach() if torch.is_grad_enabled() else layer.stored
 
     def group(self, layer: nn.Module) -> Hashable:
         return type(self), self.by, None if self.alone else self

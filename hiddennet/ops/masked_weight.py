@@ -179,8 +179,10 @@ class _MaskedWeight(torch.autograd.Function):
         return None, *part_gradients(*weight.gradients(grad, ctx.needs_input_grad[1], ctx.needs_input_grad[10]))
 
 
-def effective_weight(weight: MaskedWeight, dtype: torch.dtype = torch.float32) -> Tensor:
-    """masked_weight without the checks: for layers, whose parts agree by construction."""
+def effective_weight(weight: MaskedWeight | Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """masked_weight without the checks: for layers, whose parts agree by construction. A weight that is made stays."""
+    if isinstance(weight, Tensor):
+        return weight
     scores, stored = weight.scores, weight.stored
     learns = (scores is not None and scores.requires_grad) or (stored is not None and stored.requires_grad)
     return _MaskedWeight.apply(dtype, *weight) if learns and torch.is_grad_enabled() else weight.write(dtype)

@@ -83,6 +83,8 @@ def strike_near_(
     """
     planes = _check(scores, flags, count, margin)
     threshold, below, places = _strike_near([s.detach() for s in scores], planes, count, float(margin))
+    if not torch.compiler.is_compiling():  # written behind autograd's back: who kept what flags made must know
+        torch.autograd.graph.increment_version(planes)
     ends = torch.tensor([s.numel() for s in scores]).cumsum(0)
     parts = places.tensor_split(torch.searchsorted(places, ends)[:-1])
     return threshold, below, [part - (end - s.numel()) for part, end, s in zip(parts, ends, scores, strict=True)]

@@ -111,7 +111,10 @@ def strike_out_(
     sizes = [s.numel() for s in checked]
     amounts = _check_counts(counts, [sum(sizes)] if scope == "global" else sizes)
     laid = [dense(s.detach()) for s in checked]
-    return _strike_out(laid, planes, amounts, scope == "global", by == "value", bool(invert), bool(exact))
+    taus = _strike_out(laid, planes, amounts, scope == "global", by == "value", bool(invert), bool(exact))
+    if not torch.compiler.is_compiling():  # written behind autograd's back: who kept what flags made must know
+        torch.autograd.graph.increment_version(planes)
+    return taus
 
 
 def count_flags(flags: Sequence[Tensor]) -> Tensor:

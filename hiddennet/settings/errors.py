@@ -29,6 +29,7 @@ FOREIGN_KEYS = {
     "multigpu": "torchrun --nproc-per-node N -m hiddennet.run ...",
     "learning_rate": "optimizer.lr",
     "log_dir": "runs",
+    "amp_on_cpu": "train.amp: bf16, on any device, or train.amp: float32",
 }
 
 

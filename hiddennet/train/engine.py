@@ -50,7 +50,7 @@ class Engine:
         self.model, self.config, self.device, self.ranks = model, config, device, ranks
         self.train_section = config.train
         self.channels_last = machine.use_channels_last(config.train.channels_last)
-        self.autocast = machine.autocast_dtype(config.train.amp, config.train.amp_on_cpu, device)
+        self.autocast = torch.bfloat16 if config.train.amp == "bf16" else None  # auto: until a session decides
         self.text = config.data.name in data.TEXT
         self.mixup = Mixup(config.train.mixup, config.seed, ranks.rank) if config.train.mixup else None
         self.begin_stage(method.stages[0].optimizer)

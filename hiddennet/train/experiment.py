@@ -80,11 +80,6 @@ def _run(
 ) -> dict[str, Any]:
     begun, results = time.perf_counter(), folder.path.parents[1] / "results.csv"
     _say_aside(console, results, put_aside(results, "id") if ranks.first else None)
-    if config.train.amp and machine.autocast_dtype("bf16", config.train.amp_on_cpu, device) is None:
-        console.say(
-            "warning: bfloat16 is mostly slower than float32 on a CPU, so train.amp is not used; "
-            "train.amp_on_cpu=true insists"
-        )
     data = build_data(config, device, ranks)
     model, method = build_model(config, data.num_classes, data.in_channels, data.image_size)
     for note in (*data.notes, *method.notes, *check_batches(config, data, model, ranks.world)):
@@ -141,7 +136,8 @@ def _start_or_resume(session: Session, run: str | None) -> str | None:
     state = ranks.share(state, session.device)
     name, epochs = config.name, session.plan.epochs
     if state is None:
-        session.console.say(f"run {folder.path}: {name}, {epochs} epochs on {session.device}")
+        session.begin_computing()
+        session.console.say(f"run {folder.path}: {name}, {epochs} epochs on {session.device} in {session.precision}")
         session.begin()
         return None
     session.resume(state)
@@ -150,6 +146,7 @@ def _start_or_resume(session: Session, run: str | None) -> str | None:
         f"run {folder.path}: {name} goes on with epoch {progress.epoch + 1} of {epochs}"
         + (f", batch {progress.batch + 1}" if progress.batch else "")
         + (f", from {run}, at the learning rates of a run of {epochs} epochs" if run is not None else "")
+        + f", in {session.precision.dtype} as it began"
     )
     return run
 
@@ -180,6 +177,8 @@ def _facts(session: Session) -> dict[str, Any]:
         "selection": config.train.selection,
         "parameters": session.parameters,
         "device": machine.describe(session.device),
+        "dtype": session.precision.dtype,
+        "dtype_why": session.precision.why,
         "processes": session.ranks.world,
         "threads": torch.get_num_threads(),
         "versions": versions(),
@@ -236,7 +235,7 @@ _COLUMNS = (
     *("finished", "run", "name", "config", "method", "model", "data", "density", "seed", "epochs"),
     *("selection", "best_epoch", "validation_top1", "validation_top5", "test_top1", "test_top5"),
     *("train_top1", "last_validation_top1", "last_test_top1", "artifact_bytes", "dense_bytes"),
-    *("seconds", "peak_memory_bytes", "device", "commit", "id"),
+    *("seconds", "peak_memory_bytes", "device", "dtype", "commit", "id"),
 )
 
 

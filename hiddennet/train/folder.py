@@ -42,6 +42,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+def _as_now(document: dict[str, Any]) -> dict[str, Any]:
+    """The config of a run as it would be written now: with train.amp in place of what it and amp_on_cpu said before."""
+    train = document.get("train")
+    if not isinstance(train, dict) or "amp_on_cpu" not in train:
+        return document
+    train = {key: value for key, value in train.items() if key != "amp_on_cpu"}
+    return {**document, "train": {**train, "amp": train.get("amp") or "auto"}}
+
+
 class RunFolder:
     """runs/<name>/<digest of the config>/ and its files."""
 
@@ -74,7 +83,7 @@ class RunFolder:
         document = families.document(self.config)
         if not document:
             raise RunError(f"run: expected the config of a run in {self.config}, got an empty file; delete it")
-        return parse(document, str(self.config))
+        return parse(_as_now(document), str(self.config))
 
     def read_record(self) -> dict[str, Any]:
         """What run.json says; empty when there is none."""

@@ -1,4 +1,4 @@
-"""The machine a run is on: device, precision, memory format, reproducibility, memory used."""
+"""The machine a run is on: device, memory format, reproducibility, memory used."""
 
 from __future__ import annotations
 
@@ -54,13 +54,6 @@ def use_channels_last(setting: bool | str) -> bool:
     and `python -m bench.step --channels-last` measure it.
     """
     return True if setting == "auto" else bool(setting)
-
-
-def autocast_dtype(amp: str | None, on_cpu: bool, device: torch.device) -> torch.dtype | None:
-    """The dtype that autocast uses, or None for float32 throughout."""
-    if amp is None or (device.type == "cpu" and not on_cpu):
-        return None
-    return torch.bfloat16
 
 
 def peak_memory(device: torch.device) -> int:

@@ -19,6 +19,7 @@ from hiddennet.train import checkpoint, machine, saved
 from hiddennet.train.console import Console
 from hiddennet.train.engine import Engine, batches
 from hiddennet.train.folder import RunError, RunFolder
+from hiddennet.train.precision import Precision, decide, of_checkpoint
 from hiddennet.train.ranks import Ranks
 from hiddennet.train.scores import Meter, Scores
 from hiddennet.train.signals import Stopped, StopWish
@@ -65,6 +66,7 @@ class Session:
         method.steps_per_epoch, method.data, method.ranks = len(data.train), data, ranks
         self.plan = StagePlan(method.stages, len(data.train))
         self.engine = Engine(model, config, device, ranks, method)
+        self.precision: Precision | None = None  # until the run begins, or goes on
         self.meter = Meter(device)
         self.density = method.density(model)
         self.split = config.train.selection
@@ -93,6 +95,7 @@ class Session:
                 "device": self.device.type,
                 "world": self.ranks.world,
                 "threads": torch.get_num_threads(),
+                "precision": asdict(self.precision),
             }
         return state
 
@@ -109,6 +112,7 @@ class Session:
         with saved.taking(state, path, full=True):
             saved.check_progress(state, path, self.plan, self.split)
             self.progress = Progress(**state["progress"])
+            self._compute_in(of_checkpoint(state, self.config.train.amp))
             self.method.restore(state["method"])
             self.method.remake(self.model, self.progress.stage)
             self.model.load_state_dict(state["model"])
@@ -133,6 +137,16 @@ class Session:
                     f"note: the run was on {key}={state[key]} and goes on with {now}; "
                     "the results are no longer those of one machine to the bit"
                 )
+
+    def begin_computing(self) -> None:
+        """Decide on the dtype of the run, the first rank for all. May take a second or two."""
+        images = self.data.in_channels, self.data.image_size
+        given = self.config, self.model, images, self.device, self.ranks.world
+        found = decide(*given) if self.ranks.first else None
+        self._compute_in(self.ranks.share(found, self.device))
+
+    def _compute_in(self, precision: Precision) -> None:
+        self.precision, self.engine.autocast = precision, precision.autocast
 
     def begin(self) -> None:
         """Let the method do what comes before the first step; keep the network as it starts."""

@@ -37,14 +37,15 @@ struct Inputs {
   Buffer<Selection> device_rows;
   Buffer<int64_t> device_step;
 
-  Inputs(Layout l, int offset, uint64_t seed)
+  Inputs(Layout l, int offset, bool ties_pruned, uint64_t seed)
       : layout(l),
         before(offset),
         scores(made_scores(seed)),
         stored(made(seed + 1)),
         plane(made_bits(seed + 2)),
         bits(made_bits(seed + 3)),
-        rows{{float_bits(0.5f), l.n / 2, 0, 0}, {value_key(float_bits(0.5f)), l.n / 3, 0, 0}},
+        rows{{float_bits(0.5f), ties_pruned ? l.n / 2 : 0, 0, 0},
+             {value_key(float_bits(0.5f)), ties_pruned ? l.n / 3 : 0, 0, 0}},
         device_scores(shifted(scores)),
         device_stored(shifted(stored)),
         device_plane(plane),
@@ -108,7 +109,8 @@ struct Inputs {
 std::vector<Layout> layouts() {
   std::vector<Layout> all;
   for (const int n : {1, 31, 32, 33, 255, 1025, 4099}) all.push_back(flat_layout(n));
-  const int shapes[][3] = {{5, 3, 9}, {7, 13, 9}, {3, 5, 1}, {6, 1, 25}, {4, 32, 4}, {1, 2, 2}, {1, 9, 3}};
+  const int shapes[][3] = {{5, 3, 9}, {7, 13, 9}, {3, 5, 1},  {6, 1, 25}, {4, 32, 4}, {1, 2, 2},
+                           {1, 9, 3}, {3, 16, 9}, {2, 24, 9}, {5, 8, 9},  {2, 160, 9}};
   for (const auto& s : shapes) {
     for (const bool last : {true, false}) all.push_back({s[0] * s[1] * s[2], s[1] * s[2], s[1], s[2], last});
   }
@@ -120,7 +122,8 @@ template <class F>
 void for_each_case(const F& f) {
   int i = 0;
   for (const Layout& layout : layouts()) {
-    Inputs in(layout, ++i % 3 == 0 ? 1 + i % 4 : 0, uint64_t(layout.n));
+    ++i;
+    Inputs in(layout, i % 3 == 0 ? 1 + i % 4 : 0, i % 4 < 2, uint64_t(layout.n));
     for (const RuleKind rule : kRules) {
       for (const Source source : kSources) {
         in.rounded_by_draw = (i / 2 + int(source)) % 2 != 0;
@@ -195,7 +198,7 @@ TEST(forward) {
 
 TEST(backward) {
   for_each_case([](const Inputs& in, RuleKind rule, Source source) {
-    const Dtype dtype = kDtypes[(in.layout.n + int(source)) % 3];
+    const Dtype dtype = kDtypes[(in.layout.n + in.layout.channels_last + int(source)) % 3];
     const size_t n = size_t(in.layout.n), head = size_t(in.before);
     const std::vector<uint8_t> shifted = encoded(in.made(77), dtype, head);
     const void* grad = shifted.data() + head * size_t(dtype_bytes(dtype));
@@ -215,6 +218,9 @@ TEST(backward) {
         {grad, dtype, in.scores_of(rule, false), r, w, in.layout, cpu_scores.data(), cpu_weights.data()});
     CHECK_EQ(cpu_scores, scores);
     CHECK_EQ(cpu_weights, weights);
+    std::vector<float> alone(n);
+    cpu::masked_weight_backward({grad, dtype, in.scores_of(rule, false), r, w, in.layout, alone.data(), nullptr});
+    CHECK_EQ(alone, scores);
     for (const int wanted : {1, 2, 3}) {  // either gradient alone, and both
       const auto got = test::same_in_every_order([&] {
         Buffer<uint8_t> grads(shifted);
@@ -243,7 +249,7 @@ TEST(backward) {
 }
 
 TEST(a_pruned_weight_is_plus_zero) {
-  const Inputs in(flat_layout(1025), 0, 3);
+  const Inputs in(flat_layout(1025), 0, true, 3);
   Buffer<float> out(1025);
   CHECK_EQ(cuda::masked_weight({in.scores_of(RuleKind::kValue, true), in.rule(RuleKind::kValue, true),
                                 in.source(Source::kSigns, true), in.layout, Dtype::kFloat32, out.data()},
@@ -258,7 +264,7 @@ TEST(a_pruned_weight_is_plus_zero) {
 }
 
 TEST(an_unflagged_score_gets_plus_zero_even_from_an_infinite_gradient) {
-  Inputs in(flat_layout(1025), 0, 4);
+  Inputs in(flat_layout(1025), 0, true, 4);
   const std::vector<float> grad(1025, -std::numeric_limits<float>::infinity());
   const Buffer<float> device_grad(grad);
   for (const RuleKind rule : {RuleKind::kRounded, RuleKind::kScored}) {
@@ -280,7 +286,7 @@ TEST(an_unflagged_score_gets_plus_zero_even_from_an_infinite_gradient) {
 }
 
 TEST(nothing_to_do) {
-  const Inputs in(flat_layout(0), 0, 1);
+  const Inputs in(flat_layout(0), 0, true, 1);
   CHECK_EQ(cuda::masked_weight({nullptr, in.rule(RuleKind::kAll, true), in.source(Source::kNormal, true), in.layout,
                                 Dtype::kFloat32, nullptr},
                                nullptr),

@@ -131,6 +131,27 @@ def test_flagged_rules_equal_the_reference(device, kind, source):
                     assert_equal(weights.stored.grad, back[1], f"gradient of the weight, {shape} {dtype}")
 
 
+@pytest.mark.parametrize("kind", ["magnitude", "value", "rounded", "bits"])
+@pytest.mark.parametrize("shape", [(6, 16, 3, 3), (3, 8, 3, 3), (2, 40, 3, 3), (5, 12, 3, 3), (4, 16, 5, 5), (7, 33)])
+def test_without_ties_in_both_layouts(device, kind, shape):
+    """Sizes whose sign bits are read a byte at a time in either layout, and others beside them."""
+    scores = torch.randn(shape)
+    weights, weight = _source("signed_constant", shape, device)
+    flags = torch.ones(shape, dtype=torch.bool)
+    if kind == "rounded":
+        state, flags, mask = _flagged(kind, scores, device)
+    else:
+        state, mask = _rule(kind, scores, device)
+    for laid, dtype in itertools.product(_layouts(scores), (torch.float32, torch.bfloat16, torch.float16)):
+        s, grad = laid.to(device).clone().requires_grad_(), torch.randn(shape).to(dtype)
+        got = ops.masked_weight(s, state, source=weights, dtype=dtype)
+        assert_equal(got, reference.masked_weight(weight, mask, scores, state.kind).to(dtype), f"{dtype}")
+        if got.requires_grad:
+            got.backward(grad.to(device))
+            want = reference.masked_weight_backward(grad.float(), weight, mask, scores, state.kind, flags)[0]
+            assert_equal(s.grad, want, f"gradient of the scores, {dtype}")
+
+
 @pytest.mark.parametrize(
     ("threshold", "score", "kept"),
     [

@@ -41,7 +41,12 @@ MISTAKES = [
     ("schedule.name=multistep", "schedule: expected either milestones or interval"),
     ("schedule.warmup_epochs=3", "expected at most train.epochs (2), got 3"),
     ("train.epochs=true", "train.epochs: expected a whole number, at least 0, got True"),
-    ("train.amp=fp16", "train.amp: expected bf16 or null, got 'fp16'; did you mean 'bf16'?"),
+    ("train.amp=fp16", "train.amp: expected one of auto, float32, bf16, got 'fp16'; did you mean 'bf16'?"),
+    ("train.amp=null", "train.amp: expected one of auto, float32, bf16, got None"),
+    (
+        "train.amp_on_cpu=true",
+        "got amp_on_cpu: True; here it is called train.amp: bf16, on any device, or train.amp: f",
+    ),
     ("train.device=tpu", "train.device: expected one of auto, cpu, cuda, cuda:N, got 'tpu'"),
     ("train.accumulate=64", "expected at most data.batch_size (32), got 64"),
     ("data.validation=0", "train.selection: expected test where data.validation is 0"),

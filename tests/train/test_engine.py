@@ -15,7 +15,7 @@ from hiddennet.train.build import build_data, build_model
 from hiddennet.train.engine import Engine
 from hiddennet.train.experiment import run
 from hiddennet.train.folder import RunError, RunFolder
-from hiddennet.train.machine import autocast_dtype, choose_device, use_channels_last
+from hiddennet.train.machine import choose_device, use_channels_last
 from hiddennet.train.ranks import Ranks
 from hiddennet.train.scores import Meter
 from tests.golden import Golden
@@ -66,17 +66,8 @@ def test_label_smoothing_is_the_originals(make):
         assert got == pytest.approx(float(want), abs=1e-5)
 
 
-def test_bfloat16_on_a_cpu_must_be_insisted_on(make, capfd):
-    assert autocast_dtype("bf16", False, CPU) is None
-    assert autocast_dtype("bf16", True, CPU) is torch.bfloat16
-    assert autocast_dtype("bf16", False, torch.device("cuda")) is torch.bfloat16
-    assert autocast_dtype(None, True, CPU) is None
-    run(make("train.amp=bf16", "train.epochs=0"))
-    assert "warning: bfloat16 is mostly slower than float32 on a CPU" in capfd.readouterr().out
-
-
 def test_bfloat16_trains(make):
-    engine, images, labels = engine_and_batch(make("train.amp=bf16", "train.amp_on_cpu=true"))
+    engine, images, labels = engine_and_batch(make("train.amp=bf16"))
     seen = []
     engine.model.linear[-1].register_forward_hook(lambda m, i, out: seen.append(out.dtype))
     losses = []

@@ -3,6 +3,7 @@
 #include "../../base/key_avx2.h"
 #include "../../base/parallel.h"
 #include "masked_weight.h"
+#include "signed_cpu.h"
 
 namespace hn {
 namespace cpu {
@@ -70,55 +71,6 @@ const float* read_gradient(const void* grad, Dtype dtype, int64_t at, int32_t n,
   return buffer;
 }
 
-#if defined(HN_X86)
-
-// The commonest layer in one pass over registers: signed constants, a ranking, float32, no ties to prune. `flags` is
-// read where kFlags says so. n is a multiple of 8, and the first element's index too.
-template <Order kOrder, bool kFlags>
-HN_TARGET_AVX2 void signed_selection_avx2(const float* scores, const uint8_t* plane, const uint8_t* flags, float scale,
-                                          uint32_t threshold, int64_t n, float* out) {
-  const __m256i limit = _mm256_set1_epi32(int((threshold ^ 0x80000000u)));
-  const __m256i bit = _mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24);
-  const __m256i top = _mm256_set1_epi32(int(0x80000000u)), constant = _mm256_set1_epi32(int(float_bits(scale)));
-  for (int64_t i = 0; i < n; i += 8) {
-    const __m256i key = signed_keys<kOrder>(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(scores + i)));
-    const __m256i sign = _mm256_and_si256(_mm256_sllv_epi32(_mm256_set1_epi32(plane[i / 8]), bit), top);
-    __m256i weight = _mm256_xor_si256(constant, sign);
-    if (kFlags) weight = _mm256_and_si256(weight, bit_lanes(flags[i / 8]));
-    const __m256i pruned = _mm256_cmpgt_epi32(limit, key);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), _mm256_andnot_si256(pruned, weight));
-  }
-}
-
-// Writes the layer if it is of that kind, and says whether it did.
-bool signed_selection(const MaskedWeightParams& p) {
-  const bool rounded = p.rule.kind == RuleKind::kRounded && p.rule.step == nullptr;
-  const bool ranked = p.rule.kind == RuleKind::kMagnitude || p.rule.kind == RuleKind::kValue || rounded;
-  if (isa() != Isa::kAvx2 || !ranked || p.source.kind != Source::kSigns || p.dtype != Dtype::kFloat32) return false;
-  if (p.layout.channels_last || p.rule.selection->cut != 0) return false;
-  const uint32_t threshold = p.rule.selection->threshold;
-  float* out = static_cast<float*>(p.out);
-  const int64_t groups = p.layout.n / 8;
-  parallel_for(0, groups, kParallelGrain / 8, [&](int64_t begin, int64_t end) {
-    const int64_t first = begin * 8, count = (end - begin) * 8;
-    const auto run = rounded                               ? &signed_selection_avx2<Order::kValue, true>
-                     : p.rule.kind == RuleKind::kMagnitude ? &signed_selection_avx2<Order::kMagnitude, false>
-                                                           : &signed_selection_avx2<Order::kValue, false>;
-    const uint8_t* flags = rounded ? p.rule.bits + begin : nullptr;
-    run(p.scores + first, p.source.plane + begin, flags, p.source.scale, threshold, count, out + first);
-  });
-  for (int32_t i = int32_t(groups * 8); i < p.layout.n; ++i) {
-    out[i] = kept(p.rule, p.scores[i], i) ? weight_at(p.source, i, i) : 0.0f;
-  }
-  return true;
-}
-
-#else
-
-bool signed_selection(const MaskedWeightParams&) { return false; }
-
-#endif
-
 // Room for n floats that lasts until the thread's next call.
 float* thread_buffer(int32_t n) {
   static thread_local std::vector<float> buffer;
@@ -159,6 +111,7 @@ void masked_weight(const MaskedWeightParams& p) {
 }
 
 void masked_weight_backward(const MaskedWeightBackwardParams& p) {
+  if (signed_gradient(p)) return;
   for_each_block(p.layout, [&](BlockReader& reader, int32_t p0, int32_t n) {
     float* const buffer = thread_buffer(n);
     const float* scores = p.scores == nullptr ? nullptr : p.scores + p0;
