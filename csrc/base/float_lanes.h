@@ -9,6 +9,14 @@
 namespace hn {
 namespace cpu {
 
+// A pointer as the compiler does not know it: one a row, and not one an element of a tile, stays in a register.
+HN_INLINE const float* opaque(const float* p) {
+#if defined(HN_X86)
+  asm("" : "+r"(p));
+#endif
+  return p;
+}
+
 namespace lanes_any {  // plain x86-64 and others; a product and its sum are rounded each
 
 constexpr int kLanes = 4;
@@ -41,6 +49,10 @@ HN_INLINE void turn(V* v) {
       v[i][j] = above;
     }
   }
+}
+HN_INLINE V totals(V* v) {  // lane l: the sum of v[l]'s lanes
+  turn(v);
+  return (v[0] + v[2]) + (v[1] + v[3]);
 }
 
 }  // namespace lanes_any
@@ -80,6 +92,16 @@ HN_TARGET_FMA HN_INLINE void turn(V* v) {
     v[i] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x20);
     v[i + 4] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x31);
   }
+}
+// Of four vectors, in each half: the sums of the half's lanes.
+HN_TARGET_FMA HN_INLINE V half_totals(const V* v) {
+  const V a = _mm256_add_ps(_mm256_unpacklo_ps(v[0], v[1]), _mm256_unpackhi_ps(v[0], v[1]));
+  const V b = _mm256_add_ps(_mm256_unpacklo_ps(v[2], v[3]), _mm256_unpackhi_ps(v[2], v[3]));
+  return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
+}
+HN_TARGET_FMA HN_INLINE V totals(V* v) {
+  const V a = half_totals(v), b = half_totals(v + 4);
+  return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
 }
 
 }  // namespace lanes_avx2
@@ -127,6 +149,19 @@ HN_TARGET_AVX512 HN_INLINE void turn(V* v) {
     v[i] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0x88);
     v[i + 8] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0xdd);
   }
+}
+HN_TARGET_AVX512 HN_INLINE V quarter_totals(const V* v) {
+  const V a = _mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
+  const V b = _mm512_add_ps(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
+  return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+}
+HN_TARGET_AVX512 HN_INLINE V both_halves(V a, V b) {
+  return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+}
+HN_TARGET_AVX512 HN_INLINE V totals(V* v) {
+  const V a = both_halves(quarter_totals(v), quarter_totals(v + 4));
+  const V b = both_halves(quarter_totals(v + 8), quarter_totals(v + 12));
+  return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
 }
 
 }  // namespace lanes_avx512

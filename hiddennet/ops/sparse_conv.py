@@ -1,7 +1,7 @@
 """sparse_conv: a float32 convolution by a weight with many zeros and its gradients, over lists of the other entries.
 
-On a CPU alone. Vectors hold one channel of 16 (AVX-512), 8 (AVX2) or 4 blocks of outputs, of neighbouring images where the
-batch has as many and of one image's map where it has not: any batch is served, large ones best.
+On a CPU alone. Vectors hold one channel of 16 (AVX-512), 8 (AVX2) or 4 blocks of outputs, of neighbouring images where
+the batch has as many and of one image's map where it has not: any batch is served, large ones best.
 """
 
 from __future__ import annotations
@@ -92,9 +92,9 @@ def last(t: Tensor) -> Tensor:
 def sparse_conv_forward(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
     """Return `conv2d(x, weight)` over the entries of `weight` that are not zero.
 
-    Lists of these are made in every call, 0.3 to 0.6 ns a weight. Entries of one magnitude are added and subtracted, and
-    multiplied by it at the end; others are multiplied one by one. Infinity and NaN in x spread through kept entries only;
-    padding counts as zeros, by which an infinite weight gives NaN.
+    Lists of these are made in every call. Entries of one magnitude are added and subtracted, and multiplied by it at
+    the end; others are multiplied one by one. Infinity and NaN in x spread through kept entries only; padding counts as
+    zeros, by which an infinite weight gives NaN.
 
     Args:
         x: float32 (N, C, H, W), on a CPU; channels_last is fastest, others are copied there.

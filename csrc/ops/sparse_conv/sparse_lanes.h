@@ -11,7 +11,7 @@
 namespace hn {
 namespace cpu {
 
-constexpr int32_t kFirstLevel = 36 * 1024;  // bytes of a tile that stay in the first level, beside sums and lists
+constexpr int32_t kFirstLevel = 38 * 1024;  // bytes of a tile that stay in the first level, beside sums and lists
 
 struct Maps {  // channels_last images
   int32_t images, height, width, channels;

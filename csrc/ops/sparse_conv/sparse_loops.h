@@ -64,6 +64,7 @@ HN_LANES_TARGET inline void pack_tile(const PackArgs& a) {
 template <int kRows, int kColumns, bool kIsSigned>
 HN_LANES_TARGET inline void add_block(const AddArgs& a) {
   constexpr int kBlock = kRows * kColumns;
+  const int64_t row = a.row;
   for (int32_t o = 0; o < a.outs; ++o) {
     const ListHead head = a.heads[o];
     float* const sums = a.sums + int64_t(o) * kBlock * kLanes;
@@ -74,20 +75,20 @@ HN_LANES_TARGET inline void add_block(const AddArgs& a) {
     const uint16_t* const offsets = a.offsets + head.start;
     const float* const values = kIsSigned ? nullptr : a.values + head.start;
     for (int32_t e = 0; e < head.first; ++e) {
-      const float* const at = a.tile + size_t(offsets[e]) * 2;
+      const float* at = a.tile + size_t(offsets[e]) * 2;
       const V w = kIsSigned ? V{} : spread(values[e]);
-      _Pragma("GCC unroll 16") for (int i = 0; i < kRows; ++i) {
+      _Pragma("GCC unroll 16") for (int i = 0; i < kRows; ++i, at = opaque(at + row)) {
         _Pragma("GCC unroll 16") for (int j = 0; j < kColumns; ++j) {
-          const V x = load(at + i * a.row + j * kLanes);
+          const V x = load(at + j * kLanes);
           s[i][j] = kIsSigned ? add(s[i][j], x) : add_product(w, x, s[i][j]);
         }
       }
     }
     for (int32_t e = head.first; kIsSigned && e < head.first + head.second; ++e) {
-      const float* const at = a.tile + size_t(offsets[e]) * 2;
-      _Pragma("GCC unroll 16") for (int i = 0; i < kRows; ++i) {
+      const float* at = a.tile + size_t(offsets[e]) * 2;
+      _Pragma("GCC unroll 16") for (int i = 0; i < kRows; ++i, at = opaque(at + row)) {
         _Pragma("GCC unroll 16") for (int j = 0; j < kColumns; ++j) {
-          s[i][j] = subtract(s[i][j], load(at + i * a.row + j * kLanes));
+          s[i][j] = subtract(s[i][j], load(at + j * kLanes));
         }
       }
     }
@@ -103,41 +104,40 @@ HN_LANES_TARGET inline void add_block(const AddArgs& a) {
 // An output's gradients of a block stay in registers; the sums of kLanes entries are turned and added up together.
 template <int kRows, int kColumns>
 HN_LANES_TARGET inline void dot_block(const DotArgs& a) {
-  constexpr int kBlock = kRows * kColumns;
+  constexpr int kBlock = kRows * kColumns, kParts = kLanes > 8 && kBlock > 8 ? 4 : (kBlock > 1 ? 2 : 1);
   alignas(64) float parts[kLanes * kLanes] = {};
+  const int64_t row = a.row;
   for (int32_t o = 0; o < a.outs; ++o) {
     const ListHead head = a.heads[o];
     const float* const gradients = a.gradients + int64_t(o) * kBlock * kLanes;
-    V g[kRows][kColumns];
-    _Pragma("GCC unroll 16") for (int i = 0; i < kRows; ++i) {
-      _Pragma("GCC unroll 16") for (int j = 0; j < kColumns; ++j) g[i][j] =
-          load(gradients + (i * kColumns + j) * kLanes);
-    }
+    V g[kBlock];
+    _Pragma("GCC unroll 16") for (int i = 0; i < kBlock; ++i) g[i] = load(gradients + i * kLanes);
     const uint16_t* const offsets = a.offsets + head.start;
     float* const dw = a.dw + head.start;
     for (int32_t e = 0; e < head.first; e += kLanes) {
       const int32_t n = head.first - e < kLanes ? head.first - e : kLanes;
       for (int32_t k = 0; k < n; ++k) {
-        const float* const at = a.tile + size_t(offsets[e + k]) * 2;
-        V even = spread(0.0f), odd = even;
-        _Pragma("GCC unroll 16") for (int i = 0; i < kRows; ++i) {
+        const float* at = a.tile + size_t(offsets[e + k]) * 2;
+        V sums[kParts];
+        _Pragma("GCC unroll 16") for (int i = 0; i < kRows; ++i, at = opaque(at + row)) {
           _Pragma("GCC unroll 16") for (int j = 0; j < kColumns; ++j) {
-            V& sum = (i * kColumns + j) % 2 == 0 ? even : odd;
-            sum = add_product(g[i][j], load(at + i * a.row + j * kLanes), sum);
+            const int p = i * kColumns + j;
+            const V x = load(at + j * kLanes);
+            sums[p % kParts] = p < kParts ? multiply(g[p], x) : add_product(g[p], x, sums[p % kParts]);
           }
         }
-        store(parts + k * kLanes, add(even, odd));
+        _Pragma("GCC unroll 2") for (int half = kParts / 2; half > 0; half /= 2) {
+          _Pragma("GCC unroll 2") for (int p = 0; p < half; ++p) sums[p] = add(sums[p], sums[p + half]);
+        }
+        store(parts + k * kLanes, sums[0]);
       }
       V v[kLanes];
       _Pragma("GCC unroll 16") for (int l = 0; l < kLanes; ++l) v[l] = load(parts + l * kLanes);
-      turn(v);
-      _Pragma("GCC unroll 4") for (int half = kLanes / 2; half > 0; half /= 2) {
-        _Pragma("GCC unroll 8") for (int l = 0; l < half; ++l) v[l] = add(v[l], v[l + half]);
-      }
+      const V sums = totals(v);
       if (n == kLanes) {
-        store(dw + e, add(load(dw + e), v[0]));
+        store(dw + e, add(load(dw + e), sums));
       } else {
-        store_part(dw + e, n, add(load_part(dw + e, n), v[0]));
+        store_part(dw + e, n, add(load_part(dw + e, n), sums));
       }
     }
   }
