@@ -59,6 +59,11 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
   m.def(
       "code_weight_gradient(Tensor input, Tensor gradient, Tensor input_delta, Tensor gradient_delta, int[] "
       "shape, " HN_CONV ", int groups, bool channels_last) -> (Tensor, Tensor)");
+  m.def("sparse_conv_forward(Tensor x, Tensor weight, " HN_CONV ") -> Tensor");
+  m.def("sparse_conv_input_gradient(Tensor dy, Tensor weight, int[] input_shape, " HN_CONV ") -> Tensor");
+  m.def("sparse_conv_weight_gradient(Tensor x, Tensor dy, Tensor weight, " HN_CONV ") -> Tensor");
+  m.def("dense_conv_weight_gradient(Tensor x, Tensor dy, int[] weight_shape, " HN_CONV
+        ", bool channels_last) -> Tensor");
   m.def("edge_starts(Tensor weight) -> Tensor");
   m.def("pack_edges(Tensor weight, Tensor starts, int n_edges) -> (Tensor, Tensor)");
   m.def("wired_sum(Tensor x, Tensor starts, Tensor sources, Tensor values) -> Tensor");
