@@ -15,6 +15,11 @@ inline void store(float* p, V x) {
   _mm256_storeu_ps(p, x.a);
   _mm256_storeu_ps(p + 8, x.b);
 }
+inline void stream(float* p, V x) {
+  _mm256_stream_ps(p, x.a);
+  _mm256_stream_ps(p + 8, x.b);
+}
+inline void settle() { _mm_sfence(); }
 inline V all(float a) {
   const __m256 x = _mm256_set1_ps(a);
   return {x, x};

@@ -12,6 +12,8 @@ struct V {
 
 inline V load(const float* p) { return {_mm512_loadu_ps(p)}; }
 inline void store(float* p, V x) { _mm512_storeu_ps(p, x.v); }
+inline void stream(float* p, V x) { _mm512_stream_ps(p, x.v); }
+inline void settle() { _mm_sfence(); }
 inline V all(float a) { return {_mm512_set1_ps(a)}; }
 inline V zero() { return {_mm512_setzero_ps()}; }
 inline V add(V x, V y) { return {_mm512_add_ps(x.v, y.v)}; }

@@ -23,6 +23,8 @@ inline V load(const float* p) {
 inline void store(float* p, const V& a) {
   for (int i = 0; i < 16; ++i) p[i] = a.v[i];
 }
+inline void stream(float* p, const V& a) { store(p, a); }  // past the caches, to a 64-byte line
+inline void settle() {}                                    // what was streamed is seen by other threads
 inline V all(float a) {
   return each([=](int) { return a; });
 }

@@ -8,23 +8,32 @@
 namespace hn {
 namespace cpu {
 
-// Edges i of a node are [starts[i], starts[i + 1]); slots say whose map is read.
-struct SlotEdges {
-  std::vector<int32_t> starts, slots;
+// Where the maps of a group of images lie while it goes through the levels. A receiver's slot is that of the maps it
+// sends, where it does; those of the last level are behind all others. Where each level reads the one before alone two
+// levels share the room.
+struct LevelPlaces {
+  std::vector<int32_t> of;  // by slot
+  int32_t room;             // maps
+
+  explicit LevelPlaces(const WiredGraph& g);
+};
+
+// Edges i of a node are [starts[i], starts[i + 1]); places say whose map is read.
+struct PlacedEdges {
+  std::vector<int32_t> starts, places;
   std::vector<float> values;
 };
 
-// By receiver: the rows of levels 1, 2, ... one behind the other.
-SlotEdges edges_by_receiver(const WiredGraph& g);
-// By sending slot. A receiver's slot is its place in the lists by receiver behind the nodes of level 0: that of the maps
-// it sends, where it does.
-SlotEdges edges_by_sender(const WiredGraph& g, const SlotEdges& by_receiver);
+// By receiver: the slots behind those of level 0.
+PlacedEdges edges_by_receiver(const WiredGraph& g, const LevelPlaces& places);
+// By sending slot.
+PlacedEdges edges_by_sender(const WiredGraph& g, const LevelPlaces& places);
 
 // The loops for one instruction set.
 struct LevelLoops {
   int32_t group;  // images that go through the levels together
-  void (*forward)(const WiredLevelsParams&, const SlotEdges&);
-  void (*backward)(const WiredLevelsBackwardParams&, const SlotEdges&);
+  void (*forward)(const WiredLevelsParams&, const LevelPlaces&, const PlacedEdges&);
+  void (*backward)(const WiredLevelsBackwardParams&, const LevelPlaces&, const PlacedEdges&);
   void (*weight_gradient)(const WiredLevelsBackwardParams&);
 };
 

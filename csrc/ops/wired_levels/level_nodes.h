@@ -11,6 +11,9 @@ inline Map load_map(const float* p) { return {{load(p), load(p + 16), load(p + 3
 inline void store_map(float* p, const Map& m) {
   _Pragma("GCC unroll 4") for (int i = 0; i < 4; ++i) store(p + 16 * i, m.v[i]);
 }
+inline void stream_map(float* p, const Map& m) {
+  _Pragma("GCC unroll 4") for (int i = 0; i < 4; ++i) stream(p + 16 * i, m.v[i]);
+}
 inline Map zero_map() { return {{zero(), zero(), zero(), zero()}}; }
 inline float sum_map(const Map& m) { return sum(add(add(m.v[0], m.v[1]), add(m.v[2], m.v[3]))); }
 

@@ -6,15 +6,15 @@ namespace HN_LANES {
 constexpr int kWidth = kGroup * kMapPixels;  // of a slot in a group's maps
 
 // Sums over edges of a group's maps, in registers.
-inline void gather(const float* maps, const SlotEdges& edges, int32_t node, float* out) {
-  const int32_t* const slots = edges.slots.data();
+inline void gather(const float* maps, const PlacedEdges& edges, int32_t node, float* out) {
+  const int32_t* const places = edges.places.data();
   const float* const values = edges.values.data();
   const int32_t begin = edges.starts.data()[node], end = edges.starts.data()[node + 1];
   V total[kGroup * 4];
   _Pragma("GCC unroll 16") for (int v = 0; v < kGroup * 4; ++v) total[v] = zero();
   for (int32_t e = begin; e < end; ++e) {
-    const float* const x = maps + int64_t(slots[e]) * kWidth;
-    const float* const next = maps + int64_t(slots[e + 1 < end ? e + 1 : e]) * kWidth;
+    const float* const x = maps + int64_t(places[e]) * kWidth;
+    const float* const next = maps + int64_t(places[e + 1 < end ? e + 1 : e]) * kWidth;
     const V w = all(values[e]);
     _Pragma("GCC unroll 16") for (int v = 0; v < kGroup * 4; ++v) {
       fetch(next + 16 * v);
@@ -37,23 +37,27 @@ inline int64_t groups_of(const WiredGraph& g) { return (g.images + kGroup - 1) /
 
 struct ForwardGroup {
   const WiredLevelsParams& p;
-  const SlotEdges& edges;
+  const LevelPlaces& places;
+  const PlacedEdges& edges;
   const GroupPlace at;
-  float *sent, *normal, *rates;  // of the group; the last two may be null
+  float* maps;                   // what nodes send, by place
+  float *sent, *normal, *rates;  // of the group, by slot; or null
   alignas(64) float received[kWidth] = {};
 
   void node(int32_t slot, int32_t row, bool norm) {
     const WiredGraph& g = p.graph;
+    float* const own = maps + int64_t(places.of[size_t(slot)]) * kWidth;
     for (int k = 0; k < kGroup; ++k) {
       Map m = load_map(received + k * kMapPixels);
       float rate = 1.0f;
       if (norm) m = normalise(m, g.eps, &rate);
-      if (normal != nullptr) {
-        store_map(normal + int64_t(slot) * kWidth + k * kMapPixels, m);
-        rates[int64_t(slot) * kGroup + k] = rate;
-      }
       const Map r = rectified(m, norm ? g.scale[row] : 1.0f, norm ? g.shift[row] : 0.0f);
-      store_map(sent + int64_t(slot) * kWidth + k * kMapPixels, filter<false>(r, g.taps + int64_t(row) * 9));
+      const Map z = filter<false>(r, g.taps + int64_t(row) * 9);
+      store_map(own + k * kMapPixels, z);
+      if (sent == nullptr) continue;
+      stream_map(normal + int64_t(slot) * kWidth + k * kMapPixels, m);
+      stream_map(sent + int64_t(slot) * kWidth + k * kMapPixels, z);
+      rates[int64_t(slot) * kGroup + k] = rate;
     }
   }
 
@@ -88,27 +92,32 @@ struct ForwardGroup {
     for (int32_t j = 1; j + 1 < g.n_levels; ++j) {
       const WiredLevel& level = g.levels[j];
       for (int32_t i = 0; i < level.rows; ++i, ++slot) {
-        gather(sent, edges, slot - inputs, received);
+        gather(maps, edges, slot - inputs, received);
         const int32_t out = level.row + i - last.row;
         if (g.lateral && j + 2 == g.n_levels && out >= 0 && out < last.rows) move<true>(out);
         node(slot, level.row + i, true);
       }
     }
     for (int32_t i = 0; i < last.rows; ++i, ++slot) {
-      gather(sent, edges, slot - inputs, received);
+      gather(maps, edges, slot - inputs, received);
       if (g.lateral) move<false>(i);
       move<true>(i);
     }
+    settle();
   }
 };
 
 struct BackwardGroup {
   const WiredLevelsBackwardParams& p;
-  const SlotEdges& edges;
+  const LevelPlaces& places;
+  const PlacedEdges& edges;
   const GroupPlace at;
+  float* maps;  // gradients of what nodes receive, by place
   const float *normal, *rates;
-  float *received, *numbers;  // of the group
+  float *received, *numbers;  // of the group, the first by slot
   alignas(64) float gradient[kWidth] = {};
+
+  float* place(int32_t slot) const { return maps + int64_t(places.of[size_t(slot)]) * kWidth; }
 
   void add_numbers(int32_t row, const NodeSums& sums) {
     float* const to = numbers + int64_t(row) * kNodeNumbers;
@@ -117,16 +126,22 @@ struct BackwardGroup {
     to[10] += sums.shift;
   }
 
+  // `more` is the gradient of what the node's sum is added to, or null.
   template <bool kNorm>
-  void node(int32_t slot, int32_t row) {
+  void node(int32_t slot, int32_t row, const float* more) {
     const WiredGraph& g = p.graph;
+    float* const own = place(slot);
     NodeSums sums = {};
     for (int k = 0; k < kGroup; ++k) {
-      const Map d = node_backward<kNorm>(load_map(gradient + k * kMapPixels),
-                                         load_map(normal + int64_t(slot) * kWidth + k * kMapPixels),
-                                         rates[int64_t(slot) * kGroup + k], kNorm ? g.scale[row] : 1.0f,
-                                         kNorm ? g.shift[row] : 0.0f, g.taps + int64_t(row) * 9, sums);
-      store_map(received + int64_t(slot) * kWidth + k * kMapPixels, d);
+      Map d = node_backward<kNorm>(load_map(gradient + k * kMapPixels),
+                                   load_map(normal + int64_t(slot) * kWidth + k * kMapPixels),
+                                   rates[int64_t(slot) * kGroup + k], kNorm ? g.scale[row] : 1.0f,
+                                   kNorm ? g.shift[row] : 0.0f, g.taps + int64_t(row) * 9, sums);
+      if (more != nullptr) {
+        for (int i = 0; i < 4; ++i) d.v[i] = add(d.v[i], load(more + k * kMapPixels + 16 * i));
+      }
+      store_map(own + k * kMapPixels, d);
+      stream_map(received + int64_t(slot) * kWidth + k * kMapPixels, d);
     }
     add_numbers(row, sums);
   }
@@ -138,42 +153,47 @@ struct BackwardGroup {
     for (int32_t i = 0; i < last.rows; ++i) {
       for (int k = 0; k < kGroup; ++k) {
         const float* const y = p.gradient + ((at.first + k) * last.rows + i) * kMapPixels;
-        store_map(received + int64_t(slots + i) * kWidth + k * kMapPixels, k < at.images ? load_map(y) : zero_map());
+        const Map d = k < at.images ? load_map(y) : zero_map();
+        store_map(place(slots + i) + k * kMapPixels, d);
+        stream_map(received + int64_t(slots + i) * kWidth + k * kMapPixels, d);
       }
     }
-    int32_t slot = slots;
+    int32_t first = slots;  // of the level
     for (int32_t j = g.n_levels - 2; j > 0; --j) {
       const WiredLevel& level = g.levels[j];
-      for (int32_t i = level.rows - 1; i >= 0; --i) {
-        gather(received, edges, --slot, gradient);
-        node<true>(slot, level.row + i);
+      first -= level.rows;
+      for (int32_t i = 0; i < level.rows; ++i) {
+        gather(maps, edges, first + i, gradient);
         const int32_t out = level.row + i - last.row;
-        if (!g.lateral || j + 2 != g.n_levels || out < 0 || out >= last.rows) continue;
-        float* const to = received + int64_t(slot) * kWidth;
-        const float* const from = received + int64_t(slots + out) * kWidth;
-        for (int v = 0; v < kWidth; v += 16) store(to + v, add(load(to + v), load(from + v)));
+        const bool added = g.lateral && j + 2 == g.n_levels && out >= 0 && out < last.rows;
+        node<true>(first + i, level.row + i, added ? place(slots + out) : nullptr);
       }
     }
     for (int32_t i = 0; i < inputs; ++i) {
-      gather(received, edges, i, gradient);
-      g.first_norm ? node<true>(i, g.levels[0].row + i) : node<false>(i, g.levels[0].row + i);
+      gather(maps, edges, i, gradient);
+      const int32_t row = g.levels[0].row + i;
+      g.first_norm ? node<true>(i, row, nullptr) : node<false>(i, row, nullptr);
       for (int k = 0; k < at.images; ++k) {
-        store_map(p.start + ((at.first + k) * inputs + i) * kMapPixels,
-                  load_map(received + int64_t(i) * kWidth + k * kMapPixels));
+        store_map(p.start + ((at.first + k) * inputs + i) * kMapPixels, load_map(place(i) + k * kMapPixels));
       }
     }
+    settle();
   }
 };
 
-inline void levels_forward(const WiredLevelsParams& p, const SlotEdges& edges) {
+inline float* group_memory(int64_t maps) {
+  static thread_local Aligned<float> memory;
+  return memory.at_least(maps * kWidth);
+}
+
+inline void levels_forward(const WiredLevelsParams& p, const LevelPlaces& places, const PlacedEdges& edges) {
   const int64_t slots = p.graph.slots(), room = slots * kWidth;
   parallel_for(0, groups_of(p.graph), 1, [&](int64_t begin, int64_t end) {
-    Aligned<float> own;
+    float* const maps = group_memory(places.room);
     for (int64_t group = begin; group < end; ++group) {
-      ForwardGroup pass{p, edges, GroupPlace(p.graph, group), nullptr, nullptr, nullptr};
-      const bool kept = p.sent != nullptr;
-      pass.sent = kept ? p.sent + group * room : own.at_least(room);
-      if (kept) {
+      ForwardGroup pass{p, places, edges, GroupPlace(p.graph, group), maps, nullptr, nullptr, nullptr};
+      if (p.sent != nullptr) {
+        pass.sent = p.sent + group * room;
         pass.normal = p.normal + group * room;
         pass.rates = p.rates + group * slots * kGroup;
       }
@@ -182,14 +202,17 @@ inline void levels_forward(const WiredLevelsParams& p, const SlotEdges& edges) {
   });
 }
 
-inline void levels_backward(const WiredLevelsBackwardParams& p, const SlotEdges& edges) {
+inline void levels_backward(const WiredLevelsBackwardParams& p, const LevelPlaces& places, const PlacedEdges& edges) {
   const WiredGraph& g = p.graph;
   const int64_t slots = g.slots(), room = slots * kWidth, wide = (slots + g.last().rows) * kWidth;
   parallel_for(0, groups_of(g), 1, [&](int64_t begin, int64_t end) {
+    float* const maps = group_memory(places.room);
     for (int64_t group = begin; group < end; ++group) {
       BackwardGroup pass{p,
+                         places,
                          edges,
                          GroupPlace(g, group),
+                         maps,
                          p.normal + group * room,
                          p.rates + group * slots * kGroup,
                          p.received + group * wide,

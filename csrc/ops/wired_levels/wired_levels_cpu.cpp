@@ -41,10 +41,9 @@ void add_up_numbers(const WiredLevelsBackwardParams& p, int64_t groups) {
   });
 }
 
-}  // namespace
-
-SlotEdges edges_by_receiver(const WiredGraph& g) {
-  SlotEdges all;
+// By receiver, with slots for places.
+PlacedEdges sums_of_slots(const WiredGraph& g) {
+  PlacedEdges all;
   all.starts.push_back(0);
   std::vector<int32_t> starts, sources;
   std::vector<float> values;
@@ -61,26 +60,52 @@ SlotEdges edges_by_receiver(const WiredGraph& g) {
     }
     const int32_t before = all.starts.back();
     for (int32_t r = 0; r < level.rows; ++r) all.starts.push_back(before + starts[size_t(r) + 1]);
-    for (const int32_t source : sources) all.slots.push_back(level.from + source);
+    for (const int32_t source : sources) all.places.push_back(level.from + source);
     all.values.insert(all.values.end(), values.begin(), values.end());
   }
   return all;
 }
 
-SlotEdges edges_by_sender(const WiredGraph& g, const SlotEdges& by_receiver) {
-  const size_t slots = size_t(g.slots()), n = by_receiver.slots.size();
-  SlotEdges out;
+}  // namespace
+
+LevelPlaces::LevelPlaces(const WiredGraph& g) {
+  int32_t before = 0, slot = 0, widest = 0;  // first slot of the level before, of this one
+  bool chain = !g.lateral;
+  for (int32_t j = 0; j < g.n_levels; ++j) {
+    const WiredLevel& level = g.levels[j];
+    chain &= j == 0 || (level.from >= before && level.from + level.columns <= slot);
+    widest = std::max(widest, level.rows);
+    before = slot;
+    slot += level.rows;
+  }
+  for (int32_t j = 0; j < g.n_levels; ++j) {
+    const int32_t first = chain ? j % 2 * widest : int32_t(of.size());
+    for (int32_t i = 0; i < g.levels[j].rows; ++i) of.push_back(first + i);
+  }
+  room = chain ? 2 * widest : slot;
+}
+
+PlacedEdges edges_by_receiver(const WiredGraph& g, const LevelPlaces& places) {
+  PlacedEdges out = sums_of_slots(g);
+  for (int32_t& place : out.places) place = places.of[size_t(place)];
+  return out;
+}
+
+PlacedEdges edges_by_sender(const WiredGraph& g, const LevelPlaces& places) {
+  const PlacedEdges sums = sums_of_slots(g);
+  const size_t slots = size_t(g.slots()), n = sums.places.size();
+  PlacedEdges out;
   out.starts.assign(slots + 1, 0);
-  out.slots.resize(n);
+  out.places.resize(n);
   out.values.resize(n);
-  for (const int32_t slot : by_receiver.slots) ++out.starts[size_t(slot) + 1];
+  for (const int32_t slot : sums.places) ++out.starts[size_t(slot) + 1];
   for (size_t s = 0; s < slots; ++s) out.starts[s + 1] += out.starts[s];
   std::vector<int32_t> next(out.starts.begin(), out.starts.end() - 1);
-  for (size_t r = 0; r + 1 < by_receiver.starts.size(); ++r) {
-    for (int32_t e = by_receiver.starts[r]; e < by_receiver.starts[r + 1]; ++e) {
-      const int32_t at = next[size_t(by_receiver.slots[size_t(e)])]++;
-      out.slots[size_t(at)] = g.levels[0].rows + int32_t(r);
-      out.values[size_t(at)] = by_receiver.values[size_t(e)];
+  for (size_t r = 0; r + 1 < sums.starts.size(); ++r) {
+    for (int32_t e = sums.starts[r]; e < sums.starts[r + 1]; ++e) {
+      const size_t at = size_t(next[size_t(sums.places[size_t(e)])]++);
+      out.places[at] = places.of[size_t(g.levels[0].rows) + r];
+      out.values[at] = sums.values[size_t(e)];
     }
   }
   return out;
@@ -88,7 +113,8 @@ SlotEdges edges_by_sender(const WiredGraph& g, const SlotEdges& by_receiver) {
 
 void wired_levels(const WiredLevelsParams& p) {
   if (p.graph.images == 0) return;
-  loops().forward(p, edges_by_receiver(p.graph));
+  const LevelPlaces places(p.graph);
+  loops().forward(p, places, edges_by_receiver(p.graph, places));
 }
 
 void wired_levels_backward(const WiredLevelsBackwardParams& p) {
@@ -98,7 +124,8 @@ void wired_levels_backward(const WiredLevelsBackwardParams& p) {
   std::fill(p.numbers, p.numbers + groups * g.nodes * kNodeNumbers, 0.0f);
   if (p.weight != nullptr) std::fill(p.weight, p.weight + int64_t(g.nodes) * g.nodes, 0.0f);
   if (g.images > 0) {
-    chosen.backward(p, edges_by_sender(g, edges_by_receiver(g)));
+    const LevelPlaces places(g);
+    chosen.backward(p, places, edges_by_sender(g, places));
     if (p.weight != nullptr) chosen.weight_gradient(p);
   }
   add_up_numbers(p, groups);

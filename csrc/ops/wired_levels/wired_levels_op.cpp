@@ -15,6 +15,13 @@ const float* floats(const char* op, const char* name, const Tensor& t, const Siz
   return static_cast<const float*>(t.data_ptr());
 }
 
+// Memory for the op's own use, which it writes line by line.
+float* lines(const char* op, const char* name, const Tensor& t, int64_t n, const Tensor& like) {
+  floats(op, name, t, {n}, like);
+  HN_CHECK(reinterpret_cast<uintptr_t>(t.data_ptr()) % 64 == 0, op, ": expected ", name, " to begin at 64 bytes");
+  return static_cast<float*>(t.data_ptr());
+}
+
 std::vector<WiredLevel> levels_of(const char* op, const Sizes& numbers, int64_t nodes) {
   constexpr int64_t kEach = 5;
   HN_CHECK(numbers.size() % kEach == 0 && numbers.size() >= 2 * size_t(kEach), op,
@@ -76,8 +83,7 @@ Tensor wired_levels_op(const Tensor& start, const Tensor& weight, const Tensor& 
   p.start = floats(op, "start", start, maps_of(p.graph, levels.front()), start);
   if (kept.has_value() && kept->defined()) {
     const int64_t slots = p.graph.slots(), maps = p.graph.map_room(int32_t(slots));
-    floats(op, "kept", *kept, {2 * maps + p.graph.image_room() * slots}, start);
-    p.sent = static_cast<float*>(kept->data_ptr());
+    p.sent = lines(op, "kept", *kept, 2 * maps + p.graph.image_room() * slots, start);
     p.normal = p.sent + maps;
     p.rates = p.normal + maps;
   }
@@ -101,12 +107,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> wired_levels_backward_op(
   floats(op, "start", start, maps_of(p.graph, levels.front()), start);
   p.gradient = floats(op, "gradient", gradient, maps_of(p.graph, levels.back()), start);
   const int64_t slots = p.graph.slots(), maps = p.graph.map_room(int32_t(slots));
-  p.sent = floats(op, "kept", kept, {2 * maps + p.graph.image_room() * slots}, start);
+  p.sent = lines(op, "kept", kept, 2 * maps + p.graph.image_room() * slots, start);
   p.normal = p.sent + maps;
   p.rates = p.normal + maps;
   const int64_t received = p.graph.map_room(int32_t(slots) + levels.back().rows);
-  floats(op, "scratch", scratch, {received + p.graph.image_room() * p.graph.nodes * kNodeNumbers}, start);
-  p.received = static_cast<float*>(scratch.data_ptr());
+  p.received = lines(op, "scratch", scratch, received + p.graph.image_room() * p.graph.nodes * kNodeNumbers, start);
   p.numbers = p.received + received;
   const auto like = [&](const Tensor& t) { return empty_on(sizes_of(t), ScalarType::Float, start); };
   Tensor d_start = like(start), d_scale = like(scale), d_shift = like(shift), d_taps = like(taps);
