@@ -20,6 +20,7 @@ from hiddennet.ops.source import WeightSource
 from hiddennet.ops.strike_near import strike_near_
 from hiddennet.ops.strike_out import count_flags, strike_out_
 from hiddennet.ops.topk_mask import rule_mask, topk_mask, topk_mask_global, topk_select
+from hiddennet.ops.wired_levels import Levels, wired_levels
 from hiddennet.ops.wired_sum import WIRED_PLANS, Edges, default_wired_plan, pack_edges, wired_sum, wired_sum_
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Edges",
     "Fan",
     "InitScale",
+    "Levels",
     "Mask",
     "PSGConfig",
     "WeightSource",
@@ -65,6 +67,7 @@ __all__ = [
     "topk_select",
     "topk_weight",
     "unpack_mask",
+    "wired_levels",
     "wired_sum",
     "wired_sum_",
 ]

@@ -149,7 +149,8 @@ def wired_levels(
     Args:
         start: float32 [images, nodes of the first level, 8, 8], what these received.
         weight: float32 [nodes, nodes], effective: elements that are not 0 are edges.
-        scale, shift: float32 [nodes]. taps: float32 [nodes, 1, 3, 3]. levels: what is summed. rooms: memory to use again.
+        scale, shift: float32 [nodes]. taps: float32 [nodes, 1, 3, 3]. levels: what is summed. rooms: memory to use
+            again.
 
     Raises:
         TypeError, ValueError, RuntimeError: anything outside what is said above.

@@ -8,8 +8,8 @@
 // group of a few goes through all levels while its maps are in the second-level cache. Backwards likewise; the weight's
 // gradient, to all positions that the levels read, edges or not, is a dense product afterwards.
 //
-// All sums have a fixed order: the number of threads changes nothing, instruction sets the last bits of the weight's
-// gradient at most.
+// All sums have a fixed order, so that the number of threads changes nothing. The result and the gradient of the maps at
+// level 0 have the same bits on every instruction set; what is summed over images has not.
 #pragma once
 #include <cstdint>
 
