@@ -7,6 +7,9 @@
 
 #define HN_RULE "int rule, Tensor? bits, Tensor? step, int rule_seed"
 #define HN_SOURCE "int source, Tensor? stored, Tensor? plane, float scale, int seed, int layer, int redraw"
+#define HN_LEVELS                                                                                                    \
+  "Tensor start, Tensor weight, Tensor scale, Tensor shift, Tensor taps, int[] levels, float eps, bool first_norm, " \
+  "bool lateral"
 #define HN_CONV "int[] stride, int[] padding, int[] dilation"
 
 STABLE_TORCH_LIBRARY(hiddennet, m) {
@@ -68,5 +71,8 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
   m.def("pack_edges(Tensor weight, Tensor starts, int n_edges) -> (Tensor, Tensor)");
   m.def("wired_sum(Tensor x, Tensor starts, Tensor sources, Tensor values) -> Tensor");
   m.def("wired_sum_(Tensor(a!) out, Tensor x, Tensor starts, Tensor sources, Tensor values, bool accumulate) -> ()");
+  m.def("wired_levels(" HN_LEVELS ", Tensor(a!)? kept) -> Tensor");
+  m.def("wired_levels_backward(Tensor gradient, " HN_LEVELS
+        ", Tensor kept, Tensor(a!) scratch, bool want_weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("filter_nodes_(Tensor(a!) out, Tensor x, Tensor scale, Tensor shift, Tensor taps, int stride) -> ()");
 }

@@ -21,6 +21,7 @@ from hiddennet.ops.strike_near import strike_near_
 from hiddennet.ops.strike_out import count_flags, strike_out_
 from hiddennet.ops.tile_conv import tile_conv_forward, tile_conv_input_gradient, tile_conv_weight_gradient
 from hiddennet.ops.topk_mask import rule_mask, topk_mask, topk_mask_global, topk_select
+from hiddennet.ops.wired_levels import Levels, wired_levels
 from hiddennet.ops.wired_sum import WIRED_PLANS, Edges, default_wired_plan, pack_edges, wired_sum, wired_sum_
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Edges",
     "Fan",
     "InitScale",
+    "Levels",
     "Mask",
     "PSGConfig",
     "WeightSource",
@@ -69,6 +71,7 @@ __all__ = [
     "topk_select",
     "topk_weight",
     "unpack_mask",
+    "wired_levels",
     "wired_sum",
     "wired_sum_",
 ]

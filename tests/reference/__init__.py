@@ -20,6 +20,7 @@ from tests.reference.topk import (
     topk_mask_global,
     unpack_mask,
 )
+from tests.reference.wired_levels import wired_levels
 from tests.reference.wired_sum import dense_weight, wired_sum
 
 __all__ = [
@@ -56,5 +57,6 @@ __all__ = [
     "topk_mask_global",
     "uniforms",
     "unpack_mask",
+    "wired_levels",
     "wired_sum",
 ]

@@ -10,8 +10,10 @@ from hiddennet.nn.edges import original_random_edges
 from hiddennet.nn.graph_layout import GraphLayout
 from hiddennet.nn.reach import paths
 from hiddennet.nn.wiring import Wiring
+from hiddennet.ops.wired_levels import Levels, Rooms, wired_levels
 
 from .config import GraphConfig
+from .levels import runs_by_levels
 from .nodes import NodeConvs
 
 EPS = 1e-5  # of instance norms
@@ -39,6 +41,7 @@ class SmallGraph(nn.Module):
             nn.BatchNorm2d(inputs),
         )
         self.conv = NodeConvs(nodes)
+        self._rooms = Rooms()
 
     def _wire(self, usable: Tensor | None, *, static: bool) -> Wiring:
         """The edges over all nodes; the original's static random graph forbids some, its others none."""
@@ -79,6 +82,17 @@ class SmallGraph(nn.Module):
                 f"got {tuple(images.shape)}"
             )
         return self.downsample(images)
+
+    def _by_levels(self, stem: Tensor, weight: Tensor, levels: Levels) -> Tensor | None:
+        """What the last level receives, [batch, outputs, h, w], where one op runs the graph; else None."""
+        if not runs_by_levels(stem, weight, levels):
+            return None
+        scale, shift = self._affine()
+        return wired_levels(stem, weight, scale, shift, self.conv.weight, levels, self._rooms)
+
+    def _affine(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift of all nodes' instance norms."""
+        return self.norm.weight, self.norm.bias
 
     def _filter(self, maps: Tensor, start: int) -> Tensor:
         """The depthwise convolutions of the nodes from `start` on, of node-major maps [n, batch, h, w]."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hiddennet.nn.block_sums import Blocks, BlockSums
 from hiddennet.nn.graph_layout import GraphLayout
+from hiddennet.ops.wired_levels import Levels
 
 from .base import EPS, SmallGraph, instance_norm, nodes_first
 from .config import StaticConfig
@@ -54,6 +55,17 @@ class StaticGraph(SmallGraph):
         spans.append((first_output, self.nodes, senders[-1][0] if self.lateral else 0, senders[-1][1]))
         return Blocks(tuple(spans))
 
+    @cached_property
+    def _levels(self) -> Levels:
+        """The same as levels of `wired_levels`: a column is a node."""
+        senders, (a, b, c, d) = self._senders, self._blocks.spans[-1]
+        first = (0, senders[0][1], 0, 0, 0)
+        inner = [(start, stop - start, 0, start, 0) for start, stop in senders[1:]]
+        return Levels((first, *inner, (a, b - a, c, d - c, c)), EPS, lateral=self.lateral)
+
+    def _affine(self) -> tuple[Tensor, Tensor]:
+        return torch.cat([norm.weight for norm in self.norm]), torch.cat([norm.bias for norm in self.norm])
+
     def _usable(self) -> Tensor:
         usable = torch.zeros(self.nodes, self.nodes, dtype=torch.bool, device="cpu")
         for a, b, c, d in self._blocks.spans:
@@ -64,7 +76,12 @@ class StaticGraph(SmallGraph):
         return self._layout(blocks=self.config.blocks)
 
     def forward(self, images: Tensor) -> Tensor:
-        maps = nodes_first(self._stem(images))
+        stem = self._stem(images)
+        outputs = self._by_levels(stem, self.graph.listed()[0], self._levels)
+        return self._head(self._by_blocks(stem) if outputs is None else outputs)
+
+    def _by_blocks(self, stem: Tensor) -> Tensor:
+        maps = nodes_first(stem)
         weight, (lists,) = self.graph.listed(self._blocks)
         sums = None
         for norm, (start, stop) in zip(self.norm, self._senders, strict=False):
@@ -74,4 +91,4 @@ class StaticGraph(SmallGraph):
             before, maps = maps, sums.sum(sent)
         if self.lateral:
             maps = maps + before[-self.config.outputs :]
-        return self._head(maps.transpose(0, 1))
+        return maps.transpose(0, 1)
