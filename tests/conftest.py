@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+pytest_plugins = ["tests.missing"]
+
 
 def pytest_collection_modifyitems(items) -> None:
     """A test of a CUDA device is marked `cuda`, and skipped with a reason where there is no GPU."""
