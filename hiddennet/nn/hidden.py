@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hiddennet import ops
 from hiddennet.nn.effective import EffectiveWeight
 from hiddennet.nn.hidden_state import HiddenState
-from hiddennet.nn.memo import Memo, check_no_transform
+from hiddennet.nn.memo import Memo, check_no_transform, is_captured
 from hiddennet.nn.rule import Rule
 from hiddennet.nn.source import Source
 from hiddennet.ops.checks import check_choice
@@ -137,7 +137,8 @@ class HiddenMixin(HiddenState):
         # in training a layer's own mask serves the forward it was selected for: who writes to `.data` in a loop of his
         # own is seen by the next one
         lasts = self._in_pass or not self.training or not self.rule.alone
-        return lasts and self._selected.current(self.rule.ranked(self))
+        ranked = self.rule.ranked(self)
+        return lasts and (self._selected.current(ranked) or (self._in_pass and is_captured(ranked)))
 
     @torch.no_grad()
     def selected(self) -> ops.Mask:
