@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,17 @@ NAMES = (
 )
 
 
+# what a machine for the kernels alone may lack
+NEEDS = {"step_search": "pydantic", "accuracy": "pydantic"}
+
+
+def has(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def words(name: str) -> list[str]:
     """The module of a benchmark, and its name there if it is one of several."""
     return [f"bench.{name}"] if (ROOT / "bench" / f"{name}.py").is_file() else ["bench.ops", name]
@@ -67,6 +79,7 @@ class Results:
     environment: dict[str, Any] = field(default_factory=dict)
     stages: list[dict[str, Any]] = field(default_factory=list)  # of a check that benchmarks end
     failures: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
 
     def read(self, path: Path) -> None:
@@ -89,6 +102,7 @@ class Results:
         for name in dict.fromkeys(row.bench for row in self.rows):
             parts += [f"## {name}", table(row for row in self.rows if row.bench == name)]
         parts += [f"FAILED {failure}" for failure in self.failures]
+        parts += [f"skipped {name}" for name in self.skipped]
         return "\n\n".join(parts) + "\n"
 
     def verdict(self) -> str:
@@ -106,6 +120,7 @@ class Results:
             "environment": self.environment,
             "stages": self.stages,
             "failures": self.failures,
+            "skipped": self.skipped,
             "rows": [row.facts() for row in self.rows],
         }
         (folder / f"{stem}.json").write_text(json.dumps(document, indent=1) + "\n")
@@ -156,12 +171,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for name in args.only or [n for n in NAMES if n != "accuracy" or device == "cpu"]:
             path = Path(folder) / f"{name}.jsonl"
-            left = args.deadline - (time.perf_counter() - begun)
-            failure = run(name, args, device, path, left)
-            if failure:
-                results.failures.append(failure)
-            if path.is_file():
-                results.read(path)
+            if name in NEEDS and not has(NEEDS[name]):
+                results.skipped.append(f"{name}: it needs {NEEDS[name]}, which is not installed here")
+                print(f"skipped {results.skipped[-1]}", flush=True)
+            else:
+                failure = run(name, args, device, path, args.deadline - (time.perf_counter() - begun))
+                if failure:
+                    results.failures.append(failure)
+                if path.is_file():
+                    results.read(path)
             # after each one: what is measured is kept whatever comes next
             written = results.write(args.out, stem_of(args, results.environment, device))
     spent = time.perf_counter() - begun

@@ -5,7 +5,7 @@
 #
 # Needs nvcc and a python3 with torch >= 2.11; no network. Each stage has a time limit of its own
 # and the rest goes on after a failure; what failed is named at the end, with exit status 1. What a
-# machine lacks (cmake, pytest, compute-sanitizer) is said and its stages are skipped. Leaves
+# machine lacks (cmake, pytest, pydantic, compute-sanitizer) is said, and what needs it is skipped. Leaves
 # <device>.json and <device>.md in $OUT, and the stages' output in gpu_check.log.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -71,11 +71,15 @@ if ! "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; 
   exit 2
 fi
 capability=$("$PYTHON" -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())')
+if [ "${capability%.*}" -lt 8 ]; then
+  echo "gpu_check: expected a GPU of compute capability 8.0 or newer, got $capability" >&2
+  exit 2
+fi
 export TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-$capability}
 export MAX_JOBS=${MAX_JOBS:-$jobs}
 "$PYTHON" -c 'import torch; print(torch.cuda.get_device_name(), "torch", torch.__version__)'
 for module in pydantic yaml safetensors numpy torchvision sklearn nvtx; do
-  has_module "$module" || echo "$module is missing: what needs it is skipped or fails below"
+  has_module "$module" || echo "$module is missing: what needs it is skipped below, by name"
 done
 
 # the extension for Python, and at the same time the kernels' own tests as CUDA programs
@@ -135,11 +139,14 @@ if has_module pytest; then
 else
   note "pytest -m cuda" "skipped: no pytest here" 0
 fi
-if have compute-sanitizer; then
-  each "memcheck" 60 compute-sanitizer --tool memcheck --error-exitcode 9
-  each "racecheck" 60 compute-sanitizer --tool racecheck --error-exitcode 9
+# on PATH, or beside nvcc, which may itself be a wrapper script
+toolkit=$("$PYTHON" -c 'from build_tools.cuda_toolkit import find_toolkit; print(find_toolkit().home or "")')
+sanitizer=$(command -v compute-sanitizer || command -v "$toolkit/bin/compute-sanitizer")
+if [ -n "$sanitizer" ]; then
+  each "memcheck" 60 "$sanitizer" --tool memcheck --error-exitcode 9
+  each "racecheck" 60 "$sanitizer" --tool racecheck --error-exitcode 9
 else
-  note "compute-sanitizer" "skipped: not on PATH" 0
+  note "compute-sanitizer" "skipped: neither on PATH nor in ${toolkit:-a toolkit}/bin" 0
 fi
 
 # the benchmarks print their own tables, and keep what they have when time runs out; bench.step and bench.step_search

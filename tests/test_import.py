@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +47,55 @@ def test_the_kernels_load_where_torch_has_cuda_even_without_a_gpu():
         assert _load.cuda_status.startswith("not loaded")
     else:
         assert _load.cuda_status == "loaded"
+
+
+NVML = """
+#include <string.h>
+static const char* kNames[] = {"Tesla T4", "Tesla V100", "H200"};
+static const int kVersions[][2] = {{7, 5}, {7, 0}, {9, 0}};
+int nvmlInit_v2(void) { return 0; }
+int nvmlShutdown(void) { return 0; }
+int nvmlDeviceGetCount_v2(unsigned* n) { *n = DEVICES; return 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned i, void** h) { *h = (void*)(long)(i + 1); return 0; }
+int nvmlDeviceGetCudaComputeCapability(void* h, int* major, int* minor) {
+  *major = kVersions[(long)h - 1][0];
+  *minor = kVersions[(long)h - 1][1];
+  return 0;
+}
+int nvmlDeviceGetName(void* h, char* name, unsigned n) { strncpy(name, kNames[(long)h - 1], n); return 0; }
+"""
+
+
+@pytest.mark.parametrize("devices", [2, 3])
+def test_a_gpu_too_old_for_the_kernels_is_one_sentence_and_the_cpu_works(devices, tmp_path):
+    if _load.cuda_status != "loaded":
+        pytest.skip(f"no kernels to be too new: {_load.cuda_status}")
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc here to make a driver's library with")
+    (tmp_path / "nvml.c").write_text(NVML)
+    library = [f"-DDEVICES={devices}", str(tmp_path / "nvml.c"), "-o", str(tmp_path / "libnvidia-ml.so.1")]
+    subprocess.run(["gcc", "-shared", "-fPIC", *library], check=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "always",
+            "-c",
+            "import hiddennet as hn, torch\n"
+            "print(hn._load.cuda_status)\n"
+            "print(hn.ops.topk_mask(torch.tensor([1., 2.]), 1).tolist())",
+        ],
+        cwd=ROOT,
+        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    status, mask = done.stdout.splitlines()
+    assert mask == "[False, True]"
+    assert "Tesla T4 (sm_75), Tesla V100 (sm_70): expected compute capability 8.0 or newer" in status
+    assert ("H200 (sm_90)" in status) == (devices == 3)
+    assert done.stderr.count("RuntimeWarning: hiddennet: the CUDA kernels do not run on Tesla T4") == (devices == 2)
 
 
 def test_env_says_what_is_there():

@@ -1,5 +1,6 @@
 // backend.h: the device an op file is being compiled for. Each *_op.cpp is built once without HN_CUDA and once with it.
 #pragma once
+#include "launch_error.h"
 #include "nvtx.h"
 #include "tensor.h"
 
@@ -27,7 +28,7 @@ class Guard {
   template <class P>
   void run(const char* op, int (*launch)(const P&, void*), const P& params) const {
     const int error = launch(params, stream_);
-    HN_CHECK(error == 0, op, ": the CUDA launch failed with error code ", error);
+    HN_CHECK(error == 0, op, ": the CUDA launch ", launch_error(error));
   }
 
  private:

@@ -3,7 +3,7 @@
 // The same source is compiled by nvcc (a `.cu` file) and by g++ (the tests include the `.cu`, see simt.h). A kernel is
 // plain CUDA C++ with these words of ours; anything not listed is not understood by the shim and does not compile there:
 //
-//   hn::launch(kernel, grid, block, smem_bytes, stream, args...) -> int   instead of <<<>>>; 0 or a cudaError_t
+//   hn::launch(kernel, grid, block, smem_bytes, stream, args...) -> int   instead of <<<>>>; 0, a cudaError_t or kRefused
 //   HN_SHARED(T, name, count)       static shared memory: `T* name`, uninitialised; instead of `__shared__`
 //   HN_DYNAMIC_SHARED(T, name)      dynamic shared memory: `T* name`, 128-byte aligned; smem_bytes of launch()
 //   hn::fill_zero(ptr, bytes, stream) -> int, hn::multiprocessors(&count) -> int
@@ -32,6 +32,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "launch_error.h"
+
 #if defined(__CUDACC__)
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -54,6 +56,12 @@ constexpr size_t kMaxDynamicShared = 227 * 1024;  // bytes a block may ask for o
   extern __shared__ __align__(128) unsigned char hn_dynamic_shared[]; \
   T* const name = reinterpret_cast<T*>(hn_dynamic_shared)
 
+// An error is returned, and taken back from the runtime: it would else be the next CUDA call's of whoever comes after.
+inline int reported(cudaError_t error) {
+  if (error != cudaSuccess) cudaGetLastError();
+  return int(error);
+}
+
 template <class... P, class... A>
 int launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem_bytes, void* stream, A&&... args) {
   static_assert(sizeof...(P) == sizeof...(A), "launch: one argument for each kernel parameter");
@@ -70,19 +78,18 @@ int launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem_bytes, void*
     config.stream = static_cast<cudaStream_t>(stream);
     error = cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...);
   }
-  if (error != cudaSuccess) cudaGetLastError();  // reported here, so nobody else should trip over it
-  return int(error);
+  return reported(error);
 }
 
 inline int fill_zero(void* ptr, size_t bytes, void* stream) {
-  return int(cudaMemsetAsync(ptr, 0, bytes, static_cast<cudaStream_t>(stream)));
+  return reported(cudaMemsetAsync(ptr, 0, bytes, static_cast<cudaStream_t>(stream)));
 }
 
 // Multiprocessors of the current device.
 inline int multiprocessors(int* count) {
   int device = 0;
   const cudaError_t error = cudaGetDevice(&device);
-  return int(error != cudaSuccess ? error : cudaDeviceGetAttribute(count, cudaDevAttrMultiProcessorCount, device));
+  return reported(error != cudaSuccess ? error : cudaDeviceGetAttribute(count, cudaDevAttrMultiProcessorCount, device));
 }
 
 #else

@@ -9,7 +9,7 @@ from hiddennet import ops
 from hiddennet.nn.effective import EffectiveWeight
 from hiddennet.nn.hidden_state import HiddenState, ScoreInit
 from hiddennet.nn.kept import kept_weight
-from hiddennet.nn.memo import Memo, check_no_transform
+from hiddennet.nn.memo import Memo, check_no_transform, is_captured
 from hiddennet.nn.rule import Rule
 from hiddennet.nn.source import Source
 from hiddennet.ops.inits import InitScale
@@ -113,7 +113,8 @@ class HiddenMixin(HiddenState):
         # in training a layer's own mask serves the forward it was selected for: who writes to `.data` in a loop of his
         # own is seen by the next one
         lasts = self._in_pass or not self.training or not self.rule.alone
-        return lasts and self._selected.current(self.rule.ranked(self))
+        ranked = self.rule.ranked(self)
+        return lasts and (self._selected.current(ranked) or (self._in_pass and is_captured(ranked)))
 
     @torch.no_grad()
     def selected(self) -> ops.Mask:

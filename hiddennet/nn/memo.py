@@ -23,7 +23,7 @@ register_optimizer_step_post_hook(_count)
 def _key(tensors: tuple[Tensor, ...]) -> tuple | None:
     """What tells these tensors' values from earlier ones; None where nothing does: compiled code, a captured graph,
     tensors of inference mode."""
-    if torch.compiler.is_compiling() or (tensors[0].is_cuda and torch.cuda.is_current_stream_capturing()):
+    if torch.compiler.is_compiling() or is_captured(tensors[0]):
         return None
     key: list[Any] = [_steps, torch.is_inference_mode_enabled()]
     for t in tensors:
@@ -31,6 +31,11 @@ def _key(tensors: tuple[Tensor, ...]) -> tuple | None:
             return None
         key += (id(t), t.data_ptr(), t._version, t.device, t.dtype)
     return tuple(key)
+
+
+def is_captured(tensor: Tensor) -> bool:
+    """Whether what is done with it now becomes part of a CUDA graph."""
+    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def check_no_transform(module: nn.Module, selecting: bool = False) -> None:

@@ -1,6 +1,7 @@
 // check.h: a test program in one header: TEST, CHECK, CHECK_EQ, CHECK_THROWS and main. One test
 // file is one program.
 #pragma once
+#include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -72,12 +73,28 @@ void check_equal(const A& a, const B& b, const char* text, const char* file, int
   fail(file, line, std::string("CHECK_EQ(") + text + "): got " + shown(a) + ", expected " + shown(b));
 }
 
-// Equal lengths and equal bytes: NaN equals itself and -0 differs from 0.
+// Equal bytes: -0 differs from 0. Any NaN equals any other: a GPU makes its own (0x7fffffff), a CPU hands on what it got.
+template <class T>
+bool same_element(const T& a, const T& b) {
+  if constexpr (std::is_floating_point<T>::value) {
+    if (a != a && b != b) return true;
+  }
+  return std::memcmp(&a, &b, sizeof(T)) == 0;
+}
+
+// The bits of a float, for those who compare integers; one pattern for every NaN.
+inline uint32_t comparable_bits(float v) {
+  uint32_t bits = 0x7fffffffu;
+  if (v == v) std::memcpy(&bits, &v, sizeof v);
+  return bits;
+}
+
+// Equal lengths and equal elements.
 template <class T>
 void check_equal(const std::vector<T>& a, const std::vector<T>& b, const char* text, const char* file, int line) {
   check_equal(a.size(), b.size(), text, file, line);
   for (size_t i = 0; i < a.size(); ++i) {
-    if (std::memcmp(&a[i], &b[i], sizeof(T)) == 0) continue;
+    if (same_element(a[i], b[i])) continue;
     fail(file, line,
          std::string("CHECK_EQ(") + text + "): at " + std::to_string(i) + " of " + std::to_string(a.size()) + " got " +
              shown(a[i]) + ", expected " + shown(b[i]));

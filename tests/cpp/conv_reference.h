@@ -125,7 +125,7 @@ inline float drawn_score(Random* random, int levels) {
 inline Layer make_layer(const Shape& s, const Recipe& r) {
   Random random(r.seed);
   Layer l;
-  l.layout = {s.weights(), s.in * s.taps(), s.in, s.taps(), r.channels_last};
+  l.layout = weight_layout(s.conv(), r.channels_last);
   const size_t n = size_t(s.weights());
   for (size_t i = 0; i < n; ++i) {
     l.scores.push_back(drawn_score(&random, r.score_levels));

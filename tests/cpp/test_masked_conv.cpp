@@ -251,7 +251,8 @@ TEST(refuses_and_empty) {
   p.layout = layer.layout;
   p.shape = shape.conv();
   const auto refused = [](const MaskedConvParams& wrong) {
-    return cuda::masked_conv_forward(wrong, nullptr) == 1 && cuda::masked_conv_input_gradient(wrong, nullptr) == 1;
+    return cuda::masked_conv_forward(wrong, nullptr) == kRefused &&
+           cuda::masked_conv_input_gradient(wrong, nullptr) == kRefused;
   };
   MaskedConvParams wrong = p;
   wrong.rule.kind = RuleKind::kExpectation;

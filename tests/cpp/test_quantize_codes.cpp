@@ -87,12 +87,6 @@ TEST(what_is_no_number_shows_in_the_range) {
   }
 }
 
-struct Codes {
-  std::vector<int32_t> codes;
-  std::vector<float> delta;
-  bool operator==(const Codes& o) const { return codes == o.codes && delta == o.delta; }
-};
-
 struct Case {
   float maximum;
   int bits;
@@ -126,7 +120,7 @@ std::vector<int32_t> codes_by(const std::vector<X>& x, Dtype dtype, const Case& 
     cpu::quantize_codes(params(x.data(), &c.maximum, codes.data(), &delta));
   }
   std::vector<int32_t> all(codes.begin(), codes.end());
-  all.push_back(int32_t(float_bits(delta)));
+  all.push_back(int32_t(test::comparable_bits(delta)));
   return all;
 }
 
@@ -153,7 +147,7 @@ void check_codes(const std::vector<float>& x, const Case& c) {
     }
     want[to] = code_of(g, x[i]);
   }
-  want.push_back(int32_t(float_bits(g.delta)));
+  want.push_back(int32_t(test::comparable_bits(g.delta)));
   for (const Isa path : {detect_isa(), Isa::kScalar}) {
     isa() = path;
     CHECK_EQ(codes_by_type(x, Dtype::kFloat32, c, false, 0), want);

@@ -279,7 +279,7 @@ TEST(more_layers_than_one_launch_holds) {
   net.layers.resize(cuda::kMaxStruck + 1);
   net.counts.assign(1, 100);
   Result r;
-  CHECK_EQ((launch_strike<64, 512>(net, &r)), cuda::kStrikeInvalid);
+  CHECK_EQ((launch_strike<64, 512>(net, &r)), kRefused);
 }
 
 TEST(sizes_of_the_gpu) {

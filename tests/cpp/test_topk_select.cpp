@@ -96,7 +96,7 @@ TEST(more_layers_than_one_launch_holds) {
   net.layers.resize(cuda::kMaxSegments + 1);
   net.k.assign(1, 100);
   std::vector<Selection> rows;
-  CHECK_EQ((launch_select<64, 512>(net, {}, &rows)), cuda::kInvalidValue);
+  CHECK_EQ((launch_select<64, 512>(net, {}, &rows)), kRefused);
 }
 
 // More chunks than the finishing block has threads, at every place of the cut within them.

@@ -5,7 +5,6 @@ namespace hn {
 namespace cuda {
 namespace {
 
-constexpr int kInvalidArgument = 1;  // cudaErrorInvalidValue
 constexpr int64_t kLargestCount = 0x7fffffff;
 constexpr int kScaleThreads = 256;
 constexpr int64_t kFewestPixels = 512;  // of a chunk: below, its 64-bit additions cost more than its products
@@ -52,7 +51,7 @@ int launch_gradient(const CodeWeightGradientParams& p, int processors, void* str
   const int64_t columns = int64_t(g.channels) * s.kernel_height * s.kernel_width;
   const int64_t weights = columns * s.out_channels;
   const int64_t pixels = int64_t(s.batch) * s.out_height * s.out_width;
-  if (weights > kLargestCount || pixels > kLargestCount - kStepPixels) return kInvalidArgument;
+  if (weights > kLargestCount || pixels > kLargestCount - kStepPixels) return kRefused;
   int error = fill_zero(p.largest, sizeof(float), stream);
   if (error != 0 || weights == 0) return error;
   if (pixels == 0) return fill_zero(p.dw, size_t(weights) * sizeof(float), stream);
@@ -69,7 +68,7 @@ int launch_gradient(const CodeWeightGradientParams& p, int processors, void* str
   const int64_t bounded = each < kFewestPixels ? kFewestPixels : (each > kMostPixels ? kMostPixels : each);
   g.chunk_pixels = int32_t((bounded + kStepPixels - 1) / kStepPixels * kStepPixels);
   g.chunks = int32_t((pixels + g.chunk_pixels - 1) / g.chunk_pixels);
-  if (tiles * g.chunks > kLargestCount) return kInvalidArgument;
+  if (tiles * g.chunks > kLargestCount) return kRefused;
   error = launch_codes(g, unsigned(tiles * g.chunks), stream);
   if (error != 0) return error;
   return launch(scale_sums_kernel<kScaleThreads>, dim3(unsigned((weights + kScaleThreads - 1) / kScaleThreads)),

@@ -5,7 +5,6 @@ namespace hn {
 namespace cuda {
 namespace {
 
-constexpr int kInvalidArgument = 1;  // cudaErrorInvalidValue
 constexpr int64_t kLargest = 0x7fffffff;
 constexpr int64_t kLargestRows = kLargest - 128;  // a tile may reach past the last row
 constexpr int32_t kLargestSize = 1 << 29;         // of an axis, padding or kernel: sums of a few fit int32
@@ -40,7 +39,7 @@ int launch_tile(ConvGemm g, int32_t row_tiles, void* stream) {
   g.row_tiles = row_tiles;
   g.column_tiles = (g.columns + Tile::kColumns - 1) / Tile::kColumns;
   const int64_t blocks = int64_t(row_tiles) * g.column_tiles * g.phases_vertical * g.phases_horizontal;
-  if (blocks > kLargest) return kInvalidArgument;
+  if (blocks > kLargest) return kRefused;
   return launch(masked_conv_kernel<Tile, Activations, Weights>, dim3(unsigned(blocks)), dim3(kThreads),
                 sizeof(ConvShared<Tile>), stream, g);
 }
@@ -63,7 +62,7 @@ int launch_loaders(const ConvGemm& g, int processors, void* stream) {
 // `processors`: multiprocessors to fill.
 int masked_conv(const MaskedConvParams& p, bool gradient, int processors, void* stream) {
   const ConvGemm g = conv_gemm(p, gradient);
-  if (!valid(p, g)) return kInvalidArgument;
+  if (!valid(p, g)) return kRefused;
   if (int64_t(g.batch) * g.vertical.write_size * g.horizontal.write_size * g.columns == 0) return 0;
 
   const Layout& l = p.layout;

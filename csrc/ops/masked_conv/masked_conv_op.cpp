@@ -26,7 +26,7 @@ Tensor masked_conv_forward_op(const Tensor& x, const OptionalTensor& scores, con
   const char* op = "masked_conv_forward";
   check_activations(op, x, selection);
   const ConvShape s = make_conv_shape(op, sizes_of(x), shape, stride, padding, dilation);
-  const Layout layout = layout_of(op, shape, channels_last);
+  const Layout layout = weight_layout(s, channels_last);
   const Rule r = make_rule(op, {rule, selection, bits, step, rule_seed}, layout.n, layer);
   const WeightSource w =
       make_source(op, {source, stored, plane, scale, seed, layer, redraw}, layout.n, channels_last, selection);
@@ -54,7 +54,7 @@ Tensor masked_conv_input_gradient_op(const Tensor& dy, const Sizes& input_shape,
   const ConvShape s = make_conv_shape(op, input_shape, shape, stride, padding, dilation);
   const Sizes want{s.batch, s.out_channels, s.out_height, s.out_width};
   HN_CHECK(sizes_of(dy) == want, op, ": expected dy of the forward's output shape");
-  const Layout layout = layout_of(op, shape, channels_last);
+  const Layout layout = weight_layout(s, channels_last);
   const Rule r = make_rule(op, {rule, selection, bits, step, rule_seed}, layout.n, layer);
   const WeightSource w =
       make_source(op, {source, stored, plane, scale, seed, layer, redraw}, layout.n, channels_last, selection);

@@ -65,7 +65,7 @@ void count_flags(const CountFlagsParams& p);
 
 namespace cuda {
 size_t strike_out_workspace(const StrikeOutParams& p);   // bytes; depends on sizes only
-int strike_out(const StrikeOutParams& p, void* stream);  // a cudaError_t
+int strike_out(const StrikeOutParams& p, void* stream);  // 0, a cudaError_t or kRefused
 int count_flags(const CountFlagsParams& p, void* stream);
 }  // namespace cuda
 

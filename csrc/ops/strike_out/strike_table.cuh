@@ -14,7 +14,6 @@ constexpr int kMaxStruck = 256;       // segments of one batch: the table must f
 constexpr int kStrikeDigitBits = 11;  // a key is searched 11, 11 and 10 bits at a time
 constexpr int kStrikeBins = 1 << kStrikeDigitBits;
 constexpr int kStrikeDigits = 3;
-constexpr int kStrikeInvalid = 1;  // cudaErrorInvalidValue
 
 // Segments are cut into chunks by OIHW index; chunks are numbered through the whole table.
 struct StruckSegment {
@@ -113,7 +112,7 @@ int make_strike_table(const StrikeOutParams& p, StrikeBatch batch, StrikeTable* 
   t->thresholds = p.thresholds;
   for (int32_t g = 0; g < t->num_groups; ++g) {
     const StrikeGroup& from = p.groups[batch.first_group + g];
-    if (t->num_segments + from.segments > kMaxStruck || from.n >= int64_t(0xffffffff)) return kStrikeInvalid;
+    if (t->num_segments + from.segments > kMaxStruck || from.n >= int64_t(0xffffffff)) return kRefused;
     const int32_t first_chunk = t->chunks;
     t->group[g] = {t->num_segments, from.segments, first_chunk, 0, batch.first_group + g, uint32_t(from.count)};
     for (int32_t s = 0; s < from.segments; ++s) {

@@ -1,9 +1,9 @@
 // scale.cu: launches the kernel of the template op. The `.cu` is where templates are instantiated
 // and grids are chosen.
 //
-// `cuda::scale` has the name, the params and the meaning of `cpu::scale`; it returns a cudaError_t
-// as an int, so that the header stays free of CUDA, and leaves it to the caller (scale_op.cpp) to
-// turn that into a message.
+// `cuda::scale` has the name, the params and the meaning of `cpu::scale`; it returns what base/launch_error.h
+// says, as an int, so that the header stays free of CUDA, and leaves it to the caller (scale_op.cpp) to turn that into a
+// message.
 #include "scale.cuh"
 
 namespace hn {

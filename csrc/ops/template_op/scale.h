@@ -19,7 +19,7 @@ void scale(const ScaleParams& p);
 }
 
 namespace cuda {
-int scale(const ScaleParams& p, void* stream);  // a cudaError_t: keeps this header free of CUDA
+int scale(const ScaleParams& p, void* stream);  // 0, a cudaError_t or kRefused: no CUDA in this header
 }
 
 }  // namespace hn

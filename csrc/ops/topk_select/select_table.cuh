@@ -16,7 +16,6 @@ constexpr int kDigitBits = 11;     // a key is searched 11, 11 and 10 bits at a 
 constexpr int kBins = 1 << kDigitBits;
 constexpr int kSubBits = 9;  // the scan of a bracket counts by the top 9 bits of its width
 constexpr int kSubBins = 1 << kSubBits;
-constexpr int kInvalidValue = 1;  // cudaErrorInvalidValue
 
 // What happens to a group next. It starts at kFirstLook and goes up, past what it does not need.
 enum Stage : uint32_t {
@@ -165,7 +164,7 @@ int make_table(const TopkSelectParams& p, Batch batch, SelectTable* t) {
                    [&](int32_t a, int32_t b) { return p.groups[a].n > p.groups[b].n; });
   for (int32_t g = 0; g < t->num_groups; ++g) {
     const SelectGroup& from = p.groups[by_size[g]];
-    if (t->num_segments + from.segments > kMaxSegments) return kInvalidValue;
+    if (t->num_segments + from.segments > kMaxSegments) return kRefused;
     GroupEntry& to = t->group[g];
     to = {t->num_segments, from.segments, t->chunks, 0, uint32_t(from.n), uint32_t(from.n - from.k)};
     int64_t chunks = 0;
@@ -175,7 +174,7 @@ int make_table(const TopkSelectParams& p, Batch batch, SelectTable* t) {
                                        from.first_segment + s};
       if (!to.settled()) chunks += chunks_of(segment.layout.n, skew_of(segment.scores), kChunk);
     }
-    if (from.n >= int64_t(0xffffffff) || chunks * kChunk > int64_t(0xffffffff)) return kInvalidValue;
+    if (from.n >= int64_t(0xffffffff) || chunks * kChunk > int64_t(0xffffffff)) return kRefused;
     to.chunks = int32_t(to.settled() ? 1 : chunks);
     t->chunks += to.chunks;
   }

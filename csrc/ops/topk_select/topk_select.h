@@ -58,7 +58,7 @@ void topk_select(const TopkSelectParams& p);
 
 namespace cuda {
 size_t topk_select_workspace(const TopkSelectParams& p);   // bytes; depends on sizes only
-int topk_select(const TopkSelectParams& p, void* stream);  // a cudaError_t: keeps this header free of CUDA
+int topk_select(const TopkSelectParams& p, void* stream);  // 0, a cudaError_t or kRefused: no CUDA in this header
 }  // namespace cuda
 
 }  // namespace hn

@@ -5,7 +5,6 @@ namespace hn {
 namespace cuda {
 namespace {
 
-constexpr int kInvalidArgument = 1;  // cudaErrorInvalidValue
 constexpr int64_t kLargestCount = 0x7fffffff;
 
 int32_t row_blocks_of(int32_t rows) { return (rows + kWiredWarps - 1) / kWiredWarps; }
@@ -17,7 +16,7 @@ int wired_sum(const WiredSumParams& p, void* stream) {
   if (columns == 0 || p.edges.n_destinations == 0) return 0;
   const int32_t row_blocks = row_blocks_of(p.edges.n_destinations);
   const int64_t blocks = (columns + kWiredTile - 1) / kWiredTile * row_blocks;
-  if (columns > kLargestCount || blocks > kLargestCount) return kInvalidArgument;
+  if (columns > kLargestCount || blocks > kLargestCount) return kRefused;
   const auto kernel = p.edges.sources == nullptr ? &wired_sum_kernel<uint16_t> : &wired_sum_kernel<int32_t>;
   return launch(kernel, dim3(unsigned(blocks)), dim3(kWiredThreads), 0, stream,
                 WiredGrid{p, int32_t(columns), row_blocks});
