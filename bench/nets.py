@@ -47,11 +47,22 @@ class Trainee:
         self.update(self.optimizer)
 
 
-def hidden(name: str, device: torch.device, *, width: float = 1.0, seed: int = 0) -> nn.Module:
-    """Edge-popup as users get it: signed constants, density 0.5, ranked by magnitude."""
+def hidden(name: str, device: torch.device, *, width: float = 1.0, seed: int = 0, density: float = 0.5) -> nn.Module:
+    """Edge-popup as users get it: signed constants, ranked by magnitude."""
     torch.manual_seed(seed)
     model = models.build(name, num_classes=10, width=width, batch_norm="non_affine")
-    return hn.hide(model, source=hn.Generated("signed_constant", seed=seed)).to(device)
+    source, rule = hn.Generated("signed_constant", seed=seed), hn.TopK(density)
+    return hn.hide(model, source=source, rule=rule).to(device)
+
+
+def masked(name: str, device: torch.device, density: float) -> nn.Module:
+    """Weights that learn under a random mask that does not move: a pruned network in training."""
+    torch.manual_seed(0)
+    model = models.build(name, num_classes=10, batch_norm="non_affine")
+    source = hn.Stored(trainable=True)
+    return hn.hide(model, source=source, rule=lambda _, layer: hn.Fixed(torch.rand_like(layer.weight) < density)).to(
+        device
+    )
 
 
 @torch.no_grad()
@@ -134,6 +145,7 @@ def trainees(
     mine = model
     if mine is None:
         mine = hidden(name, device)
+    if any(layer.scores is not None for layer in hidden_list(mine)):
         untie(mine)
     twin = dense_twin(mine, name, device).to(memory_format=layout)
     mine = mine.to(memory_format=layout)

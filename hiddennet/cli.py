@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from hiddennet import compare, plugins, run
+from hiddennet import compare, env, plugins, run
 from hiddennet.nn.edge_rules import KINDS
 from hiddennet.report import command as report
 from hiddennet.sweep import command as sweep
@@ -95,7 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="a part of a name, or with * and ?")
     listing.set_defaults(action=_list)
 
-    commands.add_parser("env", help="what this installation can do").set_defaults(action=_env)
+    installed = commands.add_parser("env", help="what this installation can do")
+    env.add_arguments(installed)
+    installed.set_defaults(action=env.execute)
     return parser
 
 
@@ -173,13 +175,6 @@ def _list(arguments: argparse.Namespace) -> int:
     from hiddennet.config import catalog
 
     print(catalog.listing(arguments.pattern))
-    return 0
-
-
-def _env(_: argparse.Namespace) -> int:
-    from hiddennet import env
-
-    env.main()
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 
@@ -44,13 +45,36 @@ def collect() -> dict[str, str]:
     return found
 
 
-def main() -> None:
-    """Print the table."""
+def plans() -> list[str]:
+    """Which way each direction of a convolution takes on this machine, as far as that was measured; one a line."""
+    from hiddennet.ops.conv_ways import KIND
+    from hiddennet.tuned import Measured
+
+    lines = []
+    for key, choice in sorted(Measured.all(KIND).items()):
+        times = ", ".join(f"{way} {ms:.3g} ms" for way, ms in choice.get("ms", {}).items())
+        lines.append(f"{choice.get('way', '?'):<16}  {key} ({times})")
+    return lines
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `hiddennet env`."""
+    parser.add_argument("--plans", action="store_true", help="how convolutions are computed here, as measured so far")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Print what was asked for."""
+    if arguments.plans:
+        print("\n".join(plans()) or "no convolution was measured here yet: training steps on a CPU do so")
+        return 0
     found = collect()
     width = max(map(len, found))
     for name, value in found.items():
         print(f"{name:<{width}}  {value}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(prog="hiddennet env", description="what this installation can do")
+    add_arguments(parser)
+    execute(parser.parse_args())

@@ -103,7 +103,7 @@ def test_env_says_what_is_there():
     assert found["torch"] == torch.__version__
     assert found["_C (CPU)"].startswith("loaded")
     assert found["_C_cuda (kernels)"] == _load.cuda_status
-    assert _run("from hiddennet.env import main; main()").stdout.count("\n") == len(found)
+    assert _run("from hiddennet import cli; cli.main(['env'])").stdout.count("\n") == len(found)
 
 
 def test_a_missing_extension_is_one_sentence(tmp_path):

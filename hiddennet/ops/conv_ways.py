@@ -9,6 +9,7 @@ leave every direction to the library.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hiddennet.ops import tile_conv
+from hiddennet.ops.dense_weight_gradient import dense_conv_weight_gradient
 from hiddennet.ops.masked_weight import MaskedWeight, effective_weight, part_gradients
+from hiddennet.ops.sparse_conv import sparse_conv_forward, sparse_conv_input_gradient, sparse_conv_weight_gradient
 from hiddennet.tuned import Measured
 
 LIBRARY = "effective_weight"
@@ -39,6 +42,7 @@ class Conv(NamedTuple):
     padding: Pair
     dilation: Pair
     dtype: torch.dtype
+    density: float | None = None  # one of DENSITIES, where a way depends on it
 
     @property
     def geometry(self) -> dict[str, Pair]:
@@ -54,17 +58,19 @@ class Conv(NamedTuple):
     def __str__(self) -> str:
         sizes = ["x".join(map(str, pair)) for pair in self[:5]]
         words = "{} by {}, stride {}, padding {}, dilation {}".format(*sizes)
-        return f"{words}, {str(self.dtype).removeprefix('torch.')}"
+        dense = "" if self.density is None else f", density {self.density:g}"
+        return f"{words}, {str(self.dtype).removeprefix('torch.')}{dense}"
 
 
 class Way(NamedTuple):
-    """One way to compute the directions: forward(conv, x, weight), input_gradient(conv, dy, weight) and
-    weight_gradient(conv, x, dy), each None where it has none. Maps are channels_last and of the convolution's dtype."""
+    """One way to compute the directions, each None where it has none. Maps are channels_last and of the convolution's
+    dtype; weights may have any layout."""
 
     serves: Callable[[Conv], bool]
-    forward: Callable[[Conv, Tensor, Tensor], Tensor] | None
-    input_gradient: Callable[[Conv, Tensor, Tensor], Tensor] | None
-    weight_gradient: Callable[[Conv, Tensor, Tensor], Tensor] | None
+    forward: Callable[[Conv, Tensor, Tensor], Tensor] | None = None  # of x and the weight
+    input_gradient: Callable[[Conv, Tensor, Tensor], Tensor] | None = None  # of dy and the weight
+    weight_gradient: Callable[[Conv, Tensor, Tensor], Tensor] | None = None  # of x and dy
+    kept_gradient: Callable[[Conv, Tensor, Tensor, Tensor], Tensor] | None = None  # and of ones where weights are kept
 
 
 def _library_gradient(conv: Conv, dy: Tensor, x: Tensor, weight: Tensor, which: int) -> Tensor:
@@ -86,30 +92,53 @@ _tiles = Way(
     lambda conv, dy, weight: tile_conv.tile_conv_input_gradient(dy, weight, conv.input, **conv.geometry),
     lambda conv, x, dy: tile_conv.tile_conv_weight_gradient(x, dy, conv.weight, **conv.geometry),
 )
-WAYS = {LIBRARY: _library, "tiles": _tiles}
+_panels = Way(
+    lambda conv: conv.dtype is torch.float32,
+    weight_gradient=lambda conv, x, dy: dense_conv_weight_gradient(x, dy, conv.weight, **conv.geometry),
+)
+_lists = Way(
+    lambda conv: conv.dtype is torch.float32 and conv.density is not None and conv.density <= 0.5,
+    lambda conv, x, weight: sparse_conv_forward(x, weight, **conv.geometry),
+    lambda conv, dy, weight: sparse_conv_input_gradient(dy, weight, conv.input, **conv.geometry),
+    kept_gradient=lambda conv, x, dy, kept: sparse_conv_weight_gradient(x, dy, kept, **conv.geometry),
+)
+WAYS = {LIBRARY: _library, "tiles": _tiles, "panels": _panels, "lists": _lists}
+DENSITIES = (1.0, 0.5, 0.3, 0.1, 0.02)  # classes: a choice is made for each
 
 _chosen: dict[tuple[str, Conv], str] = {}
 
 
+def _function(name: str, direction: str) -> Callable | None:
+    way = WAYS[name]
+    if direction == "kept_gradient" and way.kept_gradient is None and way.weight_gradient is not None:
+        return lambda conv, x, dy, kept: way.weight_gradient(conv, x, dy)
+    return getattr(way, direction)
+
+
 def _candidates(direction: str, conv: Conv) -> list[str]:
-    return [name for name, way in WAYS.items() if getattr(way, direction) is not None and way.serves(conv)]
+    return [name for name, way in WAYS.items() if _function(name, direction) is not None and way.serves(conv)]
 
 
-def _measure(direction: str, conv: Conv, names: list[str], tensors: tuple[Tensor, Tensor]) -> dict[str, float]:
+def _measure(direction: str, conv: Conv, names: list[str], tensors: tuple[Tensor, ...]) -> dict[str, float]:
     """The shortest time of each way, in milliseconds; in turns, so that a busy neighbour hits all alike, and a single
-    thread by its own clock."""
+    thread by its own clock. The first turn warms up, and counts where that took long enough."""
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     best = dict.fromkeys(names, float("inf"))
+    began = time.perf_counter()
     for turn in range(1 + ROUNDS):
         for name in names:
             begin = clock()
-            getattr(WAYS[name], direction)(conv, *tensors)
-            if turn:  # the first is to warm up
-                best[name] = min(best[name], (clock() - begin) * 1e3)
+            _function(name, direction)(conv, *tensors)
+            best[name] = min(best[name], (clock() - begin) * 1e3)
+        spent = time.perf_counter() - began
+        if spent > (0.1 if turn else 0.3):
+            break
+        if turn == 0:
+            best = dict.fromkeys(names, float("inf"))
     return best
 
 
-def choose(direction: str, conv: Conv, tensors: tuple[Tensor, Tensor]) -> str:
+def choose(direction: str, conv: Conv, tensors: tuple[Tensor, ...]) -> str:
     """The name of the fastest way for this direction: as measured before, or now on these tensors."""
     key = direction, conv
     if key not in _chosen:
@@ -126,8 +155,20 @@ def choose(direction: str, conv: Conv, tensors: tuple[Tensor, Tensor]) -> str:
 
 def _run(direction: str, conv: Conv, name: str | None, *tensors: Tensor) -> Tensor:
     """One direction in the way of this name, or in the fastest; by the library where that way does not have it."""
-    way = WAYS[choose(direction, conv, tensors) if name is None else name]
-    return (getattr(way, direction) or getattr(_library, direction))(conv, *tensors)
+    chosen = choose(direction, conv, tensors) if name is None else name
+    return (_function(chosen, direction) or _function(LIBRARY, direction))(conv, *tensors)
+
+
+def _with_density(conv: Conv, weight: Tensor) -> Conv:
+    """The convolution with the class of its weight's density, by a sample: what ways over lists depend on."""
+    if conv.dtype is not torch.float32:
+        return conv
+    n = weight.numel()
+    sample = torch.as_strided(
+        weight, (min(n, 4096),), (max(1, n // 4096 - 1) | 1,)
+    )  # odd: no pattern of pairs or fours
+    share = max(int(torch.count_nonzero(sample)) / sample.numel(), 1e-4)
+    return conv._replace(density=min(DENSITIES, key=lambda density: abs(math.log(share / density))))
 
 
 class _Convolution(torch.autograd.Function):
@@ -136,7 +177,7 @@ class _Convolution(torch.autograd.Function):
         weight = MaskedWeight(*parts)
         made = weight.write(conv.dtype)
         weight.save(ctx, x, made)
-        ctx.conv, ctx.way = conv, way
+        ctx.conv, ctx.way = conv, way = _with_density(conv, made), way
         return _run("forward", conv, way, x, made)
 
     @staticmethod
@@ -146,10 +187,14 @@ class _Convolution(torch.autograd.Function):
         if torch.is_grad_enabled():  # this gradient is to have one itself: the library's has
             return _differentiable(ctx.conv, x, weight, dy, wanted)
         dy = dy.contiguous(memory_format=torch.channels_last)
-        dx = _run("input_gradient", ctx.conv, ctx.way, dy, made) if wanted[0] else None
+        conv, way = ctx.conv, ctx.way
+        dx = _run("input_gradient", conv, way, dy, made) if wanted[0] else None
         to_parts = (None, None)
-        if any(wanted[1:]):
-            to_parts = weight.gradients(_run("weight_gradient", ctx.conv, ctx.way, x, dy), *wanted[1:])
+        if wanted[2] and not wanted[1] and not weight.through:  # of kept weights alone
+            kept = weight.gradients(torch.ones_like(made), False, True)[1]
+            to_parts = weight.gradients(_run("kept_gradient", conv, way, x, dy, kept), False, True)
+        elif any(wanted[1:]):
+            to_parts = weight.gradients(_run("weight_gradient", conv, way, x, dy), *wanted[1:])
         return dx, None, None, *part_gradients(*to_parts)
 
 
@@ -179,15 +224,21 @@ def conv_of(x: Tensor, shape: Sequence[int], dtype: torch.dtype, stride, padding
 
 def is_measured(conv: Conv) -> bool:
     """Whether there is a choice among ways, and enough work for it to matter."""
-    return len(_candidates("forward", conv)) > 1 and conv.work >= LEAST_WORK and _measures()
+    return (
+        any(way.serves(conv) for name, way in WAYS.items() if name != LIBRARY)
+        and conv.work >= LEAST_WORK
+        and _measures()
+    )
 
 
-def convolve(x: Tensor, weight: MaskedWeight, bias: Tensor | None, conv: Conv, way: str | None) -> Tensor:
+def convolve(x: Tensor, weight: MaskedWeight | Tensor, bias: Tensor | None, conv: Conv, way: str | None) -> Tensor:
     """The convolution, each direction in the way of this name, or in the fastest."""
     x = x.to(conv.dtype)
-    parts = [part for part in (x, weight.scores, weight.stored) if part is not None]
+    made_of = () if isinstance(weight, Tensor) else (weight.scores, weight.stored)
+    parts = [part for part in (x, *made_of) if part is not None]
     if torch.is_grad_enabled() and any(part.requires_grad for part in parts):
         y = _Convolution.apply(x, conv, way, *weight)
     else:
-        y = _run("forward", conv, way, x, weight.write(conv.dtype))
+        made = weight if isinstance(weight, Tensor) else weight.write(conv.dtype)
+        y = _run("forward", _with_density(conv, made), way, x, made)
     return y if bias is None else y + bias.to(y.dtype).view(1, -1, 1, 1)
