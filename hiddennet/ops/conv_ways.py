@@ -27,7 +27,6 @@ from hiddennet.tuned import Measured
 
 LIBRARY = "effective_weight"
 KIND = "convolutions"  # of choices in hiddennet.tuned
-LEAST_WORK = 1 << 23  # multiply-adds below which nothing is measured: a call costs more than a better way saves
 ROUNDS = 4
 
 Pair = tuple[int, ...]
@@ -48,12 +47,6 @@ class Conv(NamedTuple):
     def geometry(self) -> dict[str, Pair]:
         """The arguments of that name of every convolution."""
         return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
-
-    @property
-    def work(self) -> int:
-        """Multiply-adds of one direction, those with padding too."""
-        n, o, h, w = tile_conv.output_shape(self.input, self.weight, self.stride, self.padding, self.dilation)
-        return n * o * h * w * self.weight[1] * self.weight[2] * self.weight[3]
 
     def __str__(self) -> str:
         sizes = ["x".join(map(str, pair)) for pair in self[:5]]
@@ -223,12 +216,8 @@ def conv_of(x: Tensor, shape: Sequence[int], dtype: torch.dtype, stride, padding
 
 
 def is_measured(conv: Conv) -> bool:
-    """Whether there is a choice among ways, and enough work for it to matter."""
-    return (
-        any(way.serves(conv) for name, way in WAYS.items() if name != LIBRARY)
-        and conv.work >= LEAST_WORK
-        and _measures()
-    )
+    """Whether there is a choice among ways."""
+    return any(way.serves(conv) for name, way in WAYS.items() if name != LIBRARY) and _measures()
 
 
 def convolve(x: Tensor, weight: MaskedWeight | Tensor, bias: Tensor | None, conv: Conv, way: str | None) -> Tensor:

@@ -26,6 +26,7 @@ PLANS = {
     "matmul": "a 1x1 kernel on a 1x1 map as a matrix product (oneDNN, cuBLAS)",
     "implicit_gemm": "CUDA, bfloat16: an implicit GEMM whose weight loader makes the masked weight",
 }
+MEASURED_FROM = 1 << 22  # elements of the input times filters: below, a choice costs more than it saves
 
 
 def _pair(value: int | tuple[int, int]) -> list[int]:
@@ -53,6 +54,8 @@ def default_plan(
     """
     if is_matmul(x, shape, stride, padding, groups):
         return "matmul"
+    if x.numel() * shape[0] < MEASURED_FROM:
+        return "effective_weight"
     conv = conv_ways.conv_of(x, shape, dtype or x.dtype, stride, padding, dilation, groups)
     return "measured" if conv is not None and conv_ways.is_measured(conv) else "effective_weight"
 

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 import hiddennet as hn
 from hiddennet import env, tuned
 from hiddennet.nn import Fixed, Generated, Stored, TopK
-from hiddennet.ops import conv_ways
+from hiddennet.ops import conv_ways, masked_conv
 from tests.checks import assert_no_worse_than
 
 SHAPE = (24, 20, 3, 3)
@@ -26,7 +26,7 @@ def measuring(monkeypatch, tmp_path) -> Iterator[dict[str, float]]:
     times: dict[str, float] = {}
     monkeypatch.setenv("HIDDENNET_PLANS", "auto")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(conv_ways, "LEAST_WORK", 1)
+    monkeypatch.setattr(masked_conv, "MEASURED_FROM", 1)
     monkeypatch.setattr(conv_ways, "_chosen", {})
     monkeypatch.setattr(tuned.Measured, "_own", {})
     monkeypatch.setattr(
