@@ -40,6 +40,7 @@ struct LevelLoops {
 LevelLoops scalar_level_loops();
 LevelLoops avx2_level_loops();
 LevelLoops avx512_level_loops();
+LevelLoops amx_level_loops();
 
 }  // namespace cpu
 }  // namespace hn

@@ -1,7 +1,7 @@
 // wired_levels_cpu.cpp: the lists of edges, and the choice of loops.
 #include <algorithm>
 
-#include "../../base/isa.h"
+#include "../../base/amx.h"
 #include "../../base/parallel.h"
 #include "../wired_sum/wired_sum.h"
 #include "level_edges.h"
@@ -18,7 +18,7 @@ bool same_part(const WiredLevel& a, const WiredLevel& b) {
 LevelLoops loops() {
 #if defined(HN_X86)
   static const bool fma = __builtin_cpu_supports("fma");
-  if (isa() == Isa::kAvx2 && wide()) return avx512_level_loops();
+  if (isa() == Isa::kAvx2 && wide()) return tiles() ? amx_level_loops() : avx512_level_loops();
   if (isa() == Isa::kAvx2 && fma) return avx2_level_loops();
 #endif
   return scalar_level_loops();
