@@ -21,8 +21,9 @@ void run_group(const SparseLoops& loops, const Pass& pass, const Cut& cut, int64
     const PackArgs pack = {sources, cut.positions, cut.pitch, lists->channels_of(chunk), lists->first_channel(chunk),
                            tile};
     loops.pack(pack);
-    const AddArgs add = {tile,       row, lists->heads(chunk), lists->offsets(), lists->values(), pass.to.channels,
-                         chunk == 0, sums};
+    const AddArgs add = {
+        tile,       row, lists->heads(chunk), lists->offsets(), lists->below(), lists->values(), pass.to.channels,
+        chunk == 0, sums};
     loops.add(cut.kind, lists->is_signed(), add);
   }
   float* const nowhere = nullptr;
@@ -65,6 +66,7 @@ void sparse_conv(const SparseConvParams& p) {
   WeightRows w;
   filter_rows(p.weight, s, loops, &w);
   run_grid(loops, pass, w, look_at(w), s.kernel_width, grid);
+  list_memory().trim(w.count());
 }
 
 void sparse_input_gradient(const SparseInputGradientParams& p) {
@@ -85,6 +87,7 @@ void sparse_input_gradient(const SparseInputGradientParams& p) {
   channel_rows(p.weight, s, loops, &w);
   const WeightSight sight = look_at(w);
   for (const Grid& grid : grids) run_grid(loops, pass, w, sight, s.kernel_width, grid);
+  list_memory().trim(w.count());
 }
 
 }  // namespace cpu

@@ -92,7 +92,8 @@ void sparse_weight_gradient(const SparseWeightGradientParams& p) {
   const Cut cut = cut_grid(loops, s.batch, w.ins, look_at(w).density, &grid);
   Lists lists(w, grid, s.kernel_width, cut.pitch, cut.channels);
   lists.build(loops, ListKind::kPlaces, 0.0f);
-  Aligned<float> gradients, listed, rows;
+  Aligned<float> gradients, rows;
+  Aligned<float>& listed = list_memory().values;
   float* const packed = gradients.at_least(cut.groups * w.outs * cut.block.outputs() * loops.lanes);
   const Maps to = {s.batch, s.out_height, s.out_width, s.out_channels};
   pack_gradients(loops, p.dy, to, grid, cut, packed);
@@ -104,6 +105,7 @@ void sparse_weight_gradient(const SparseWeightGradientParams& p) {
   if (!as_rows && grid.taps() < w.taps) std::fill(dw, dw + w.count(), 0.0f);
   unlist(w, lists, sums, dw);
   if (!as_rows) to_layout(loops, w, dw, p.dw);
+  list_memory().trim(w.count());
 }
 
 }  // namespace cpu
