@@ -37,6 +37,7 @@ struct PackArgs {
   int32_t positions, pitch;  // vectors from a channel to the next one: at least positions
   int32_t channels, first;   // channels of the tile; the first one's place in memory
   float* tile;               // [channels][pitch][lanes]
+  int64_t ahead;             // floats from what is read to what will be read next
 };
 
 struct AddArgs {
@@ -65,6 +66,7 @@ struct DotArgs {
   const ListHead* heads;
   const uint16_t* offsets;
   int32_t outs;
+  bool fresh;              // dw is written
   const float* gradients;  // [outs][block][lanes]
   float* dw;               // of an entry, where its offset lies
 };

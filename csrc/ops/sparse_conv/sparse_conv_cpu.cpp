@@ -18,8 +18,9 @@ void run_group(const SparseLoops& loops, const Pass& pass, const Cut& cut, int64
   const float* const* const sources = lanes->sources(group, pass.from, pass.source, none);
   const int64_t row = int64_t(cut.positions) / std::max<int64_t>(1, lanes->rows()) * loops.lanes;
   for (int32_t chunk = 0; chunk < lists->chunks(); ++chunk) {
-    const PackArgs pack = {sources, cut.positions, cut.pitch, lists->channels_of(chunk), lists->first_channel(chunk),
-                           tile};
+    const int32_t first = lists->first_channel(chunk), channels = lists->channels_of(chunk);
+    const int64_t ahead = chunk + 1 < lists->chunks() ? channels : lanes->next_block(pass.from.channels) - first;
+    const PackArgs pack = {sources, cut.positions, cut.pitch, channels, first, tile, ahead};
     loops.pack(pack);
     const AddArgs add = {
         tile,       row, lists->heads(chunk), lists->offsets(), lists->below(), lists->values(), pass.to.channels,

@@ -165,13 +165,6 @@ class Lists {
   const std::vector<int64_t>& taps_at() const { return tap_at_; }
   int64_t room() const { return room_; }  // entries from the first list's start to the last one's end
 
-  // Zero for every entry.
-  void clear(float* listed) const {
-    for (int64_t i = 0; i < int64_t(chunks_) * w_.outs; ++i) {
-      std::fill(listed + heads_[i].start, listed + heads_[i].start + heads_[i].first, 0.0f);
-    }
-  }
-
  private:
   static constexpr int32_t kBuilt = 16;  // outputs of a task
   static constexpr int32_t kSlack = 16;  // appended vectors may end there

@@ -57,6 +57,7 @@ HN_LANES_TARGET inline void pack_tile(const PackArgs& a) {
     const float* const* const from = a.from + int64_t(p) * kLanes;
     for (int32_t c = 0; c < a.channels; c += kLanes) {
       const int32_t n = a.channels - c < kLanes ? a.channels - c : kLanes;
+      for (int l = 0; l < kLanes; ++l) __builtin_prefetch(from[l] + a.first + c + a.ahead, 0, 2);
       V v[kLanes];
       if (n == kLanes) {
         _Pragma("GCC unroll 16") for (int l = 0; l < kLanes; ++l) v[l] = load(from[l] + a.first + c);
@@ -151,9 +152,9 @@ HN_LANES_TARGET inline void dot_block(const DotArgs& a) {
       _Pragma("GCC unroll 16") for (int l = 0; l < kLanes; ++l) v[l] = load(parts + l * kLanes);
       const V sums = totals(v);
       if (n == kLanes) {
-        store(dw + e, add(load(dw + e), sums));
+        store(dw + e, a.fresh ? sums : add(load(dw + e), sums));
       } else {
-        store_part(dw + e, n, add(load_part(dw + e, n), sums));
+        store_part(dw + e, n, a.fresh ? sums : add(load_part(dw + e, n), sums));
       }
     }
   }
