@@ -48,6 +48,8 @@ NAMES = (
     "bop_step",
     "quantize_codes",
     "code_weight_gradient",
+    "sparse_conv",
+    "dense_weight_gradient",
     "wired_sum",
     "filter_nodes",
     "pruning",

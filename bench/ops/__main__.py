@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bench import table
 from bench.harness import parser
-from bench.ops import codes, scores, search, selection, weights, wirings
+from bench.ops import codes, convolutions, scores, search, selection, weights, wirings
 
 BENCHMARKS = {
     **selection.BENCHMARKS,
@@ -15,6 +15,7 @@ BENCHMARKS = {
     **weights.BENCHMARKS,
     **scores.BENCHMARKS,
     **codes.BENCHMARKS,
+    **convolutions.BENCHMARKS,
     **wirings.BENCHMARKS,
 }
 

@@ -13,6 +13,7 @@ struct Places {  // of a vector's lanes
   int32_t first, step;
 };
 HN_INLINE Places places(int32_t first, int32_t step) { return {first, step}; }
+HN_INLINE Places moved(Places p, int32_t by) { return {p.first + by, p.step}; }
 HN_INLINE void advance(Places* p) { p->first += kLanes * p->step; }
 HN_INLINE unsigned positive(V w) {
   unsigned mask = 0;
@@ -58,6 +59,9 @@ HN_TARGET_FMA HN_INLINE Places places(int32_t first, int32_t step) {
   const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), by = _mm256_set1_epi32(step);
   return {_mm256_add_epi32(_mm256_set1_epi32(first), _mm256_mullo_epi32(lanes, by)), _mm256_slli_epi32(by, 3)};
 }
+HN_TARGET_FMA HN_INLINE Places moved(Places p, int32_t by) {
+  return {_mm256_add_epi32(p.at, _mm256_set1_epi32(by)), p.step};
+}
 HN_TARGET_FMA HN_INLINE void advance(Places* p) { p->at = _mm256_add_epi32(p->at, p->step); }
 HN_TARGET_FMA HN_INLINE unsigned positive(V w) {
   return unsigned(_mm256_movemask_ps(_mm256_cmp_ps(w, _mm256_setzero_ps(), _CMP_GT_OQ)));
@@ -96,6 +100,9 @@ HN_TARGET_AVX512 HN_INLINE Places places(int32_t first, int32_t step) {
   const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   const __m512i by = _mm512_set1_epi32(step);
   return {_mm512_add_epi32(_mm512_set1_epi32(first), _mm512_mullo_epi32(lanes, by)), _mm512_slli_epi32(by, 4)};
+}
+HN_TARGET_AVX512 HN_INLINE Places moved(Places p, int32_t by) {
+  return {_mm512_add_epi32(p.at, _mm512_set1_epi32(by)), p.step};
 }
 HN_TARGET_AVX512 HN_INLINE void advance(Places* p) { p->at = _mm512_add_epi32(p->at, p->step); }
 HN_TARGET_AVX512 HN_INLINE unsigned positive(V w) { return _mm512_cmp_ps_mask(w, _mm512_setzero_ps(), _CMP_GT_OQ); }

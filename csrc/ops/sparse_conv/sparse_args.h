@@ -5,13 +5,13 @@
 namespace hn {
 namespace cpu {
 
-// A list names places in a tile, in units of 8 bytes: of the weights above zero, then of those below (kSigned); of all that
+// A list names places in a tile, in units of 8 bytes: of the weights above zero and of those below (kSigned); of all that
 // are not zero, with their values (kValued) or without (kPlaces).
 enum class ListKind { kSigned, kValued, kPlaces };
 
 struct ListHead {
-  int64_t start;
-  int32_t first, second;  // entries; second: those of weights below zero
+  int64_t start, below;   // of the entries; of those of weights below zero
+  int32_t first, second;  // how many
 };
 
 // Lists of `outs` outputs over some channels and all taps of a grid.
@@ -27,8 +27,8 @@ struct BuildArgs {
   int64_t start;    // of the first list
   ListHead* heads;  // [outs]
   uint16_t* offsets;
-  float* values;      // when kValued
-  uint16_t* scratch;  // room for one list, when kSigned
+  uint16_t* below;  // when kSigned
+  float* values;    // when kValued
 };
 
 // A tile of `channels` vectors a position: lane l holds what lies at from[position * lanes + l] on.
@@ -37,6 +37,7 @@ struct PackArgs {
   int32_t positions, pitch;  // vectors from a channel to the next one: at least positions
   int32_t channels, first;   // channels of the tile; the first one's place in memory
   float* tile;               // [channels][pitch][lanes]
+  int64_t ahead;             // floats from what is read to what will be read next
 };
 
 struct AddArgs {
@@ -44,6 +45,7 @@ struct AddArgs {
   int64_t row;  // floats from an output's row of the block to the next one's
   const ListHead* heads;
   const uint16_t* offsets;
+  const uint16_t* below;
   const float* values;
   int32_t outs;
   bool fresh;   // sums start from zero
@@ -64,6 +66,7 @@ struct DotArgs {
   const ListHead* heads;
   const uint16_t* offsets;
   int32_t outs;
+  bool fresh;              // dw is written
   const float* gradients;  // [outs][block][lanes]
   float* dw;               // of an entry, where its offset lies
 };

@@ -18,11 +18,13 @@ void run_group(const SparseLoops& loops, const Pass& pass, const Cut& cut, int64
   const float* const* const sources = lanes->sources(group, pass.from, pass.source, none);
   const int64_t row = int64_t(cut.positions) / std::max<int64_t>(1, lanes->rows()) * loops.lanes;
   for (int32_t chunk = 0; chunk < lists->chunks(); ++chunk) {
-    const PackArgs pack = {sources, cut.positions, cut.pitch, lists->channels_of(chunk), lists->first_channel(chunk),
-                           tile};
+    const int32_t first = lists->first_channel(chunk), channels = lists->channels_of(chunk);
+    const int64_t ahead = chunk + 1 < lists->chunks() ? channels : lanes->next_block(pass.from.channels) - first;
+    const PackArgs pack = {sources, cut.positions, cut.pitch, channels, first, tile, ahead};
     loops.pack(pack);
-    const AddArgs add = {tile,       row, lists->heads(chunk), lists->offsets(), lists->values(), pass.to.channels,
-                         chunk == 0, sums};
+    const AddArgs add = {
+        tile,       row, lists->heads(chunk), lists->offsets(), lists->below(), lists->values(), pass.to.channels,
+        chunk == 0, sums};
     loops.add(cut.kind, lists->is_signed(), add);
   }
   float* const nowhere = nullptr;
@@ -65,6 +67,7 @@ void sparse_conv(const SparseConvParams& p) {
   WeightRows w;
   filter_rows(p.weight, s, loops, &w);
   run_grid(loops, pass, w, look_at(w), s.kernel_width, grid);
+  list_memory().trim(w.count());
 }
 
 void sparse_input_gradient(const SparseInputGradientParams& p) {
@@ -85,6 +88,7 @@ void sparse_input_gradient(const SparseInputGradientParams& p) {
   channel_rows(p.weight, s, loops, &w);
   const WeightSight sight = look_at(w);
   for (const Grid& grid : grids) run_grid(loops, pass, w, sight, s.kernel_width, grid);
+  list_memory().trim(w.count());
 }
 
 }  // namespace cpu

@@ -1,7 +1,8 @@
 // sparse_lanes.h: which block of which image a vector's lanes stand for.
 //
-// A lane is a block of outputs of one image. Blocks are counted with the image fastest, so that the lanes of a large batch
-// are the same block of neighbouring images; a small batch fills its vectors with several blocks of an image.
+// A lane is a block of outputs of one image. While there are as many images as lanes, lanes are the same block of these,
+// and the blocks of the same images follow one another, as they share sources; the images that are left fill vectors with
+// several blocks of each.
 #pragma once
 #include <vector>
 
@@ -25,6 +26,10 @@ struct Cut {  // of a grid
   int32_t channels;          // of a tile
 };
 
+inline int64_t groups_of(int64_t blocks, int32_t images, int32_t lanes) {
+  return images / lanes * blocks + (images % lanes * blocks + lanes - 1) / lanes;
+}
+
 // The kind of block that takes the fewest additions, and lays the axes out for it.
 inline Cut cut_grid(const SparseLoops& loops, int32_t images, int32_t ins, double density, Grid* grid) {
   Cut best = {-1, {0, 0}, 0, 0, 0, 0};
@@ -34,7 +39,7 @@ inline Cut cut_grid(const SparseLoops& loops, int32_t images, int32_t ins, doubl
     const BlockShape block = loops.blocks[kind];
     grid->y.lay_out(block.rows);
     grid->x.lay_out(block.columns);
-    const int64_t groups = (grid->blocks() * images + loops.lanes - 1) / loops.lanes;
+    const int64_t groups = groups_of(grid->blocks(), images, loops.lanes);
     const int64_t positions = int64_t(grid->y.source.size()) * int64_t(grid->x.source.size());
     const double cost = double(groups) * (block.outputs() + 1.5);
     if ((positions | 1) > reach || (best.kind >= 0 && cost >= least)) continue;
@@ -78,6 +83,8 @@ class Lanes {
     return from_.data();
   }
 
+  // Floats from a source to the one of the block to the right.
+  int64_t next_block(int32_t channels) const { return int64_t(grid_.x.factor) * cut_.block.columns * channels; }
   int64_t rows() const { return int64_t(grid_.y.source.size()); }
 
   template <class T>  // float or const float
@@ -99,10 +106,13 @@ class Lanes {
  private:
   template <class F>
   void each_lane(int64_t group, int32_t images, const F& f) const {
+    const int64_t blocks = grid_.blocks(), across = grid_.x.blocks(), whole = images / lanes_ * blocks;
+    const int32_t left = images % lanes_;
     for (int32_t lane = 0; lane < lanes_; ++lane) {
-      const int64_t v = group * lanes_ + lane, block = v / images;
-      const int64_t image = block < grid_.blocks() ? v % images : -1, across = grid_.x.blocks();
-      f(lane, image, block / across * cut_.block.rows, block % across * cut_.block.columns);
+      const int64_t v = (group - whole) * lanes_ + lane;  // among the images that are left
+      const int64_t block = group < whole ? group % blocks : v / left;
+      const int64_t image = group < whole ? group / blocks * lanes_ + lane : images - left + v % left;
+      f(lane, block < blocks ? image : -1, block / across * cut_.block.rows, block % across * cut_.block.columns);
     }
   }
 

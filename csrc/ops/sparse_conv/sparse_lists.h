@@ -13,11 +13,31 @@
 namespace hn {
 namespace cpu {
 
+// A thread's memory, kept from call to call up to kKept bytes of it: fresh pages would cost as much as the lists.
+struct ListMemory {
+  static constexpr int64_t kKept = int64_t(64) << 20;
+
+  Aligned<float> rows, values;
+  Aligned<uint16_t> offsets, below;
+  Aligned<ListHead> heads;
+  int64_t bytes = 0;
+
+  // To be called once a call, at its end.
+  void trim(int64_t weights) {
+    bytes = std::max(bytes, weights * int64_t(2 * sizeof(float) + 2 * sizeof(uint16_t)));
+    if (bytes > kKept) *this = ListMemory();
+  }
+};
+
+inline ListMemory& list_memory() {
+  static thread_local ListMemory memory;
+  return memory;
+}
+
 // A weight's memory as [outs][taps][ins]: as it is, or a copy.
 struct WeightRows {
   const float* values;
   int32_t outs, taps, ins;
-  Aligned<float> copy;
 
   int64_t row() const { return int64_t(taps) * ins; }
   int64_t count() const { return outs * row(); }
@@ -30,7 +50,7 @@ inline void filter_rows(const SparseWeight& w, const ConvShape& s, const SparseL
   to->ins = s.in_channels;
   to->values = w.values;
   if (w.channels_last || to->taps == 1 || to->ins == 1) return;
-  float* const copy = to->copy.at_least(to->count());
+  float* const copy = list_memory().rows.at_least(to->count());
   to->values = copy;
   parallel_for(0, to->outs, 16, [&](int64_t begin, int64_t end) {
     std::vector<float*> taps(size_t(to->taps));
@@ -46,7 +66,7 @@ inline void channel_rows(const SparseWeight& w, const ConvShape& s, const Sparse
   to->outs = channels;
   to->taps = taps;
   to->ins = s.out_channels;
-  float* const copy = to->copy.at_least(to->count());
+  float* const copy = list_memory().rows.at_least(to->count());
   to->values = copy;
   const int32_t columns = channels * taps;
   parallel_for(0, (columns + 63) / 64, 1, [&](int64_t begin, int64_t end) {
@@ -69,7 +89,7 @@ struct WeightSight {
 };
 
 inline WeightSight look_at(const WeightRows& w) {
-  const int64_t n = w.count(), sample = std::min<int64_t>(n, 4096), step = n / std::max<int64_t>(sample, 1);
+  const int64_t n = w.count(), sample = std::min<int64_t>(n, 2048), step = n / std::max<int64_t>(sample, 1);
   int64_t kept = 0;
   float magnitude = 0.0f;
   bool one = true;
@@ -87,14 +107,14 @@ inline WeightSight look_at(const WeightRows& w) {
 class Lists {
  public:
   Lists(const WeightRows& w, const Grid& grid, int32_t width, int32_t pitch, int32_t channels)
-      : w_(w), pitch_(pitch), channels_(channels), chunks_((w.ins + channels - 1) / channels) {
+      : w_(w), memory_(list_memory()), pitch_(pitch), channels_(channels), chunks_((w.ins + channels - 1) / channels) {
     for (size_t y = 0; y < grid.y.taps.size(); ++y) {
       for (size_t x = 0; x < grid.x.taps.size(); ++x) {
         tap_at_.push_back((int64_t(grid.y.taps[y]) * width + grid.x.taps[x]) * w.ins);
         tap_place_.push_back(grid.y.place[y] * int32_t(grid.x.source.size()) + grid.x.place[x]);
       }
     }
-    heads_.resize(size_t(chunks_) * size_t(w.outs));
+    heads_ = memory_.heads.at_least(int64_t(chunks_) * w.outs);
   }
 
   // kind: kSigned is tried only where the sample is of one magnitude.
@@ -104,11 +124,11 @@ class Lists {
     const int64_t blocks = (w_.outs + kBuilt - 1) / kBuilt, list = int64_t(tap_at_.size()) * channels_;
     const int64_t room = kBuilt * list + kSlack;
     room_ = room * blocks * chunks_;
-    uint16_t* const offsets = offsets_.at_least(room_);
-    float* const values = kind == ListKind::kValued ? values_.at_least(room_) : nullptr;
+    offsets_ = memory_.offsets.at_least(room_);
+    below_ = memory_.below.at_least(kind == ListKind::kSigned ? room_ : 0);
+    values_ = memory_.values.at_least(kind == ListKind::kValued ? room_ : 0);
     std::atomic<bool> as_told{true};
     parallel_for(0, blocks * chunks_, std::max<int64_t>(1, (1 << 16) / room), [&](int64_t begin, int64_t end) {
-      Aligned<uint16_t> scratch;
       for (int64_t i = begin; i < end; ++i) {
         const int32_t chunk = int32_t(i / blocks), out = int32_t(i % blocks) * kBuilt;
         BuildArgs a = {};
@@ -123,10 +143,10 @@ class Lists {
         a.kind = kind;
         a.magnitude = magnitude;
         a.start = i * room;
-        a.heads = heads_.data() + int64_t(chunk) * w_.outs + out;
-        a.offsets = offsets;
-        a.values = values;
-        a.scratch = scratch.at_least(list + kSlack);
+        a.heads = heads_ + int64_t(chunk) * w_.outs + out;
+        a.offsets = offsets_;
+        a.below = below_;
+        a.values = values_;
         if (!loops.build(a)) as_told = false;
       }
     });
@@ -136,33 +156,30 @@ class Lists {
   int32_t chunks() const { return chunks_; }
   int32_t channels_of(int32_t chunk) const { return std::min(channels_, w_.ins - chunk * channels_); }
   int32_t first_channel(int32_t chunk) const { return chunk * channels_; }
-  const ListHead* heads(int32_t chunk) const { return heads_.data() + int64_t(chunk) * w_.outs; }
-  const uint16_t* offsets() { return offsets_.at_least(0); }
-  const float* values() { return values_.at_least(0); }
+  const ListHead* heads(int32_t chunk) const { return heads_ + int64_t(chunk) * w_.outs; }
+  const uint16_t* offsets() const { return offsets_; }
+  const uint16_t* below() const { return below_; }
+  const float* values() const { return values_; }
   bool is_signed() const { return kind_ == ListKind::kSigned; }
   float magnitude() const { return magnitude_; }
   const std::vector<int64_t>& taps_at() const { return tap_at_; }
   int64_t room() const { return room_; }  // entries from the first list's start to the last one's end
-
-  // Zero for every entry.
-  void clear(float* listed) const {
-    for (const ListHead& head : heads_) std::fill(listed + head.start, listed + head.start + head.first, 0.0f);
-  }
 
  private:
   static constexpr int32_t kBuilt = 16;  // outputs of a task
   static constexpr int32_t kSlack = 16;  // appended vectors may end there
 
   const WeightRows& w_;
+  ListMemory& memory_;
   int32_t pitch_, channels_, chunks_;
   ListKind kind_ = ListKind::kValued;
   float magnitude_ = 1.0f;
   int64_t room_ = 0;
   std::vector<int64_t> tap_at_;
   std::vector<int32_t> tap_place_;
-  std::vector<ListHead> heads_;
-  Aligned<uint16_t> offsets_;
-  Aligned<float> values_;
+  ListHead* heads_ = nullptr;
+  uint16_t *offsets_ = nullptr, *below_ = nullptr;
+  float* values_ = nullptr;
 };
 
 }  // namespace cpu

@@ -5,36 +5,51 @@ namespace hn {
 namespace cpu {
 namespace HN_LANES {
 
-HN_LANES_TARGET inline bool build_lists(const BuildArgs& a) {
-  constexpr int32_t kUnit = kLanes * int32_t(sizeof(float)) / 8;
-  bool as_told = true;
-  int64_t end = a.start;
+// Rows are read tap by tap, a line here and there: those of the next rows are asked for early.
+template <ListKind kKind>
+HN_LANES_TARGET inline bool build_kind(const BuildArgs& a) {
+  constexpr int32_t kUnit = kLanes * int32_t(sizeof(float)) / 8, kAhead = 4;
+  const Places lanes = places(0, a.positions * kUnit);
+  const int32_t channels = a.channels, taps = a.taps;
+  unsigned as_told = 1;
+  int64_t end = a.start, below = a.start;
   for (int32_t o = 0; o < a.outs; ++o) {
     const float* const weight = a.weight + o * a.out_stride;
-    uint16_t* const to = a.offsets + end;
+    const int64_t ahead = (o + kAhead < a.outs ? kAhead : 0) * a.out_stride;
+    uint16_t *const to = a.offsets + end, *const to_below = a.below + below;
+    float* const values = a.values + end;
     int32_t first = 0, second = 0;
-    for (int32_t t = 0; t < a.taps; ++t) {
+    for (int32_t t = 0; t < taps; ++t) {
       const float* const w = weight + a.tap_at[t];
-      Places at = places(a.tap_place[t] * kUnit, a.positions * kUnit);
-      for (int32_t c = 0; c < a.channels; c += kLanes, advance(&at)) {
-        const V v = a.channels - c < kLanes ? load_part(w + c, a.channels - c) : load(w + c);
+      Places at = moved(lanes, a.tap_place[t] * kUnit);
+      for (int32_t c = 0; c < channels; c += kLanes, advance(&at)) {
+        __builtin_prefetch(w + ahead + c);
+        const V v = channels - c < kLanes ? load_part(w + c, channels - c) : load(w + c);
         const unsigned kept = nonzero(v);
-        if (a.kind == ListKind::kSigned) {
+        if (kKind == ListKind::kSigned) {
           const unsigned above = positive(v);
-          as_told = as_told && magnitude_is(v, a.magnitude) == kept;
+          as_told &= unsigned(magnitude_is(v, a.magnitude) == kept);
           first += append(above, at, to + first);
-          second += append(kept & ~above, at, a.scratch + second);
+          second += append(kept & ~above, at, to_below + second);
         } else {
-          if (a.kind == ListKind::kValued) append_values(kept, v, a.values + end + first);
+          if (kKind == ListKind::kValued) append_values(kept, v, values + first);
           first += append(kept, at, to + first);
         }
       }
     }
-    for (int32_t i = 0; i < second; ++i) to[first + i] = a.scratch[i];
-    a.heads[o] = {end, first, second};
-    end += first + second;
+    a.heads[o] = {end, below, first, second};
+    end += first;
+    below += second;
   }
-  return as_told;
+  return as_told != 0;
+}
+
+inline bool build_lists(const BuildArgs& a) {
+  switch (a.kind) {
+    case ListKind::kSigned: return build_kind<ListKind::kSigned>(a);
+    case ListKind::kValued: return build_kind<ListKind::kValued>(a);
+    default: return build_kind<ListKind::kPlaces>(a);
+  }
 }
 
 HN_LANES_TARGET inline void pack_tile(const PackArgs& a) {
@@ -42,6 +57,7 @@ HN_LANES_TARGET inline void pack_tile(const PackArgs& a) {
     const float* const* const from = a.from + int64_t(p) * kLanes;
     for (int32_t c = 0; c < a.channels; c += kLanes) {
       const int32_t n = a.channels - c < kLanes ? a.channels - c : kLanes;
+      for (int l = 0; l < kLanes; ++l) __builtin_prefetch(from[l] + a.first + c + a.ahead, 0, 2);
       V v[kLanes];
       if (n == kLanes) {
         _Pragma("GCC unroll 16") for (int l = 0; l < kLanes; ++l) v[l] = load(from[l] + a.first + c);
@@ -84,8 +100,9 @@ HN_LANES_TARGET inline void add_block(const AddArgs& a) {
         }
       }
     }
-    for (int32_t e = head.first; kIsSigned && e < head.first + head.second; ++e) {
-      const float* at = a.tile + size_t(offsets[e]) * 2;
+    const uint16_t* const below = kIsSigned ? a.below + head.below : nullptr;
+    for (int32_t e = 0; kIsSigned && e < head.second; ++e) {
+      const float* at = a.tile + size_t(below[e]) * 2;
       _Pragma("GCC unroll 16") for (int i = 0; i < kRows; ++i, at = opaque(at + row)) {
         _Pragma("GCC unroll 16") for (int j = 0; j < kColumns; ++j) {
           s[i][j] = subtract(s[i][j], load(at + j * kLanes));
@@ -135,9 +152,9 @@ HN_LANES_TARGET inline void dot_block(const DotArgs& a) {
       _Pragma("GCC unroll 16") for (int l = 0; l < kLanes; ++l) v[l] = load(parts + l * kLanes);
       const V sums = totals(v);
       if (n == kLanes) {
-        store(dw + e, add(load(dw + e), sums));
+        store(dw + e, a.fresh ? sums : add(load(dw + e), sums));
       } else {
-        store_part(dw + e, n, add(load_part(dw + e, n), sums));
+        store_part(dw + e, n, a.fresh ? sums : add(load_part(dw + e, n), sums));
       }
     }
   }

@@ -7,20 +7,6 @@ namespace hn {
 namespace cpu {
 namespace {
 
-// Gradients as [group][output][block position][lane].
-void pack_gradients(const SparseLoops& loops, const float* dy, const Maps& maps, const Grid& grid, const Cut& cut,
-                    float* to) {
-  const int32_t block = cut.block.outputs();
-  const std::vector<float> none(size_t(maps.channels), 0.0f);
-  parallel_for(0, cut.groups, 1, [&](int64_t begin, int64_t end) {
-    Lanes lanes(grid, cut, loops.lanes);
-    for (int64_t group = begin; group < end; ++group) {
-      const float* const* const from = lanes.outputs(group, maps, dy, none.data());
-      loops.pack({from, block, block, maps.channels, 0, to + group * maps.channels * block * loops.lanes});
-    }
-  });
-}
-
 // dw in the order of the rows, from the order of the lists.
 void unlist(const WeightRows& w, const Lists& lists, const float* listed, float* dw) {
   parallel_for(0, w.outs, 16, [&](int64_t begin, int64_t end) {
@@ -51,28 +37,50 @@ void to_layout(const SparseLoops& loops, const WeightRows& w, const float* rows,
   });
 }
 
-constexpr int32_t kOutputsAtOnce = 64;  // of a task
+// Groups are shared out in slices, as many on any number of threads; a slice has sums of its own.
+constexpr int64_t kSlices = 16, kSliceFloats = int64_t(1) << 25;
 
-void run_tasks(const SparseLoops& loops, const SparseWeightGradientParams& p, const WeightRows& w, const Grid& grid,
-               const Cut& cut, Lists* lists, const float* gradients, float* listed) {
+struct Slices {
+  int64_t count, room;
+  float* sums;
+};
+
+void run_slice(const SparseLoops& loops, const SparseWeightGradientParams& p, const Grid& grid, const Cut& cut,
+               const Lists& lists, int64_t first, int64_t last, float* listed) {
   const ConvShape& s = p.shape;
   const Maps from = {s.batch, s.in_height, s.in_width, s.in_channels};
-  const std::vector<float> none(size_t(s.in_channels), 0.0f);
-  const int32_t parts = lists->chunks() < 8 ? (w.outs + kOutputsAtOnce - 1) / kOutputsAtOnce : 1;
-  const int32_t at_once = parts == 1 ? w.outs : kOutputsAtOnce;
-  parallel_for(0, int64_t(lists->chunks()) * parts, 1, [&](int64_t begin, int64_t end) {
-    Lanes lanes(grid, cut, loops.lanes);
-    Aligned<float> tile;
-    tile.at_least(int64_t(cut.channels) * cut.pitch * loops.lanes);
-    const int64_t row = int64_t(grid.x.source.size()) * loops.lanes;
-    for (int64_t task = begin; task < end; ++task) {
-      const int32_t chunk = int32_t(task / parts), out = int32_t(task % parts) * at_once;
-      for (int64_t group = 0; group < cut.groups; ++group) {
-        loops.pack({lanes.sources(group, from, p.x, none.data()), cut.positions, cut.pitch, lists->channels_of(chunk),
-                    lists->first_channel(chunk), tile.at_least(0)});
-        const int64_t block = int64_t(cut.block.outputs()) * loops.lanes;
-        loops.dot(cut.kind, {tile.at_least(0), row, lists->heads(chunk) + out, lists->offsets(),
-                             std::min(at_once, w.outs - out), gradients + (group * w.outs + out) * block, listed});
+  const Maps to = {s.batch, s.out_height, s.out_width, s.out_channels};
+  const std::vector<float> none(size_t(std::max(s.in_channels, s.out_channels)), 0.0f);
+  const int32_t block = cut.block.outputs();
+  Lanes lanes(grid, cut, loops.lanes);
+  Aligned<float> tile, gradients;
+  float* const x = tile.at_least(int64_t(cut.channels) * cut.pitch * loops.lanes);
+  float* const dy = gradients.at_least(int64_t(s.out_channels) * block * loops.lanes);
+  const int64_t row = int64_t(grid.x.source.size()) * loops.lanes;
+  for (int64_t group = first; group < last; ++group) {
+    const float* const* const outputs = lanes.outputs(group, to, p.dy, none.data());
+    loops.pack({outputs, block, block, s.out_channels, 0, dy, 0});
+    const float* const* const sources = lanes.sources(group, from, p.x, none.data());
+    for (int32_t chunk = 0; chunk < lists.chunks(); ++chunk) {
+      const int32_t channel = lists.first_channel(chunk), channels = lists.channels_of(chunk);
+      const int64_t ahead = chunk + 1 < lists.chunks() ? channels : lanes.next_block(s.in_channels) - channel;
+      loops.pack({sources, cut.positions, cut.pitch, channels, channel, x, ahead});
+      loops.dot(cut.kind, {x, row, lists.heads(chunk), lists.offsets(), s.out_channels, group == first, dy, listed});
+    }
+  }
+}
+
+// Adds the slices' sums up, in order, into the first one's.
+void add_slices(const WeightRows& w, const Lists& lists, const Slices& slices) {
+  parallel_for(0, lists.chunks(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t chunk = begin; chunk < end; ++chunk) {
+      const ListHead* const heads = lists.heads(int32_t(chunk));
+      for (int64_t slice = 1; slice < slices.count; ++slice) {
+        for (int32_t o = 0; o < w.outs; ++o) {
+          float* const to = slices.sums + heads[o].start;
+          const float* const from = to + slice * slices.room;
+          for (int32_t e = 0; e < heads[o].first; ++e) to[e] += from[e];
+        }
       }
     }
   });
@@ -92,18 +100,24 @@ void sparse_weight_gradient(const SparseWeightGradientParams& p) {
   const Cut cut = cut_grid(loops, s.batch, w.ins, look_at(w).density, &grid);
   Lists lists(w, grid, s.kernel_width, cut.pitch, cut.channels);
   lists.build(loops, ListKind::kPlaces, 0.0f);
-  Aligned<float> gradients, listed, rows;
-  float* const packed = gradients.at_least(cut.groups * w.outs * cut.block.outputs() * loops.lanes);
-  const Maps to = {s.batch, s.out_height, s.out_width, s.out_channels};
-  pack_gradients(loops, p.dy, to, grid, cut, packed);
-  float* const sums = listed.at_least(lists.room());
-  lists.clear(sums);
-  run_tasks(loops, p, w, grid, cut, &lists, packed, sums);
+  Aligned<float> rows;
+  const int64_t room = lists.room();
+  const int64_t count =
+      std::clamp<int64_t>(std::min(kSlices, kSliceFloats / std::max<int64_t>(room, 1)), 1, cut.groups);
+  const Slices slices = {count, room, list_memory().values.at_least(count * room)};
+  parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t first = cut.groups * i / count, last = cut.groups * (i + 1) / count;
+      run_slice(loops, p, grid, cut, lists, first, last, slices.sums + i * room);
+    }
+  });
+  add_slices(w, lists, slices);
   const bool as_rows = p.weight.channels_last || w.taps == 1 || w.ins == 1;
   float* const dw = as_rows ? p.dw : rows.at_least(w.count());
   if (!as_rows && grid.taps() < w.taps) std::fill(dw, dw + w.count(), 0.0f);
-  unlist(w, lists, sums, dw);
+  unlist(w, lists, slices.sums, dw);
   if (!as_rows) to_layout(loops, w, dw, p.dw);
+  list_memory().trim(w.count());
 }
 
 }  // namespace cpu
