@@ -56,6 +56,7 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
   m.def("magnitude_conv_slopes(Tensor x, Tensor dy, int[] shape, Tensor places, " HN_CONV ") -> Tensor");
   m.def("tile_conv_forward(Tensor x, Tensor weight, " HN_CONV ") -> Tensor");
   m.def("tile_conv_input_gradient(Tensor dy, Tensor weight, int[] input_shape, " HN_CONV ") -> Tensor");
+  m.def("channels_last(Tensor x) -> Tensor");
   m.def("tile_instructions(Tensor like) -> int");
   m.def("tile_conv_weight_gradient(Tensor x, Tensor dy, int[] shape, " HN_CONV ") -> Tensor");
   m.def("strike_near_(Tensor[] scores, Tensor(a!)[] flags, int count, float margin) -> (Tensor, Tensor, Tensor)");

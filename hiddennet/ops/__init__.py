@@ -1,6 +1,7 @@
 """The ops: exact selection, generated weights, masked weights and layers, packed masks. One op a file."""
 
 from hiddennet.ops.bop_step import bop_step_
+from hiddennet.ops.channels_last import channels_last
 from hiddennet.ops.code_weight_gradient import code_weight_gradient
 from hiddennet.ops.filter_nodes import filter_nodes_
 from hiddennet.ops.generate_weight import generate_weight
@@ -37,6 +38,7 @@ __all__ = [
     "PSGConfig",
     "WeightSource",
     "bop_step_",
+    "channels_last",
     "code_weight_gradient",
     "count_flags",
     "default_plan",

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hiddennet.ops import tile_conv
+from hiddennet.ops.channels_last import channels_last
 from hiddennet.ops.dense_weight_gradient import dense_conv_weight_gradient
 from hiddennet.ops.masked_weight import MaskedWeight, effective_weight, part_gradients
 from hiddennet.ops.sparse_conv import sparse_conv_forward, sparse_conv_input_gradient, sparse_conv_weight_gradient
@@ -179,7 +180,7 @@ class _Convolution(torch.autograd.Function):
         wanted = [ctx.needs_input_grad[i] for i in (0, 3, 12)]
         if torch.is_grad_enabled():  # this gradient is to have one itself: the library's has
             return _differentiable(ctx.conv, x, weight, dy, wanted)
-        dy = dy.contiguous(memory_format=torch.channels_last)
+        dy = channels_last(dy)
         conv, way = ctx.conv, ctx.way
         dx = _run("input_gradient", conv, way, dy, made) if wanted[0] else None
         to_parts = (None, None)
