@@ -15,6 +15,12 @@ from hiddennet import ops
 torch.manual_seed(0)
 digest = hashlib.sha256()
 def add(t): digest.update(t.detach().contiguous().view(torch.uint8).numpy().tobytes())
+source, numbers = ops.WeightSource.generate((6, 16, 3, 3), seed=3), torch.randn(6, 16, 3, 3)  # no ties
+for by, dtype in (("magnitude", torch.float32), ("value", torch.bfloat16), ("magnitude", torch.bfloat16)):
+    for layout in (torch.contiguous_format, torch.channels_last):
+        s = numbers.contiguous(memory_format=layout).requires_grad_()
+        w = ops.masked_weight(s, 300, source=source, by=by, dtype=dtype)
+        add(w), add(torch.autograd.grad(w, s, numbers.to(dtype))[0])
 for shape in ((43, 3), (33, 17, 3, 3), (300, 301)):
     scores = (torch.randn(shape) * 16).round() / 16
     for init in ops.INITS:
