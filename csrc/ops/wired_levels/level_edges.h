@@ -29,6 +29,10 @@ PlacedEdges edges_by_receiver(const WiredGraph& g, const LevelPlaces& places);
 // By sending slot.
 PlacedEdges edges_by_sender(const WiredGraph& g, const LevelPlaces& places);
 
+// 0 to n - 1 so that any half, quarter, ... of the order has numbers from everywhere: the first columns of a graph without
+// cycles are read by most rows.
+std::vector<int32_t> dealt_out(int32_t n);
+
 // The loops for one instruction set.
 struct LevelLoops {
   int32_t group;  // images that go through the levels together

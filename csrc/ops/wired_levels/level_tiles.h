@@ -11,7 +11,8 @@ constexpr int kSteps = kWidth / 32;         // products of tiles, 32 pixels each
 constexpr int64_t kTile = 512;              // bfloat16 numbers of a tile
 constexpr int64_t kPlane = kSteps * kTile;  // of 16 rows or columns over a group, of one part
 constexpr int kBlock = 32;                  // rows and columns that are multiplied at once
-constexpr int32_t kTiledColumns = 416;      // senders that are split at a time: 0.6 MB
+constexpr int32_t kTiledRows = 416;         // receivers that are split at a time: 0.6 MB
+constexpr int64_t kLeastBlocks = 4;         // of columns that are worth a thread
 
 struct TileConfig {
   uint8_t palette = 1, start = 0, reserved[14] = {};
@@ -19,9 +20,7 @@ struct TileConfig {
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
-inline __m512 widened(__m256i half) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
-}
+inline __m512 widened(__m256i half) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16)); }
 
 // 32 numbers as three parts of 32.
 inline void split(const float* x, __m512i* part) {
@@ -82,8 +81,9 @@ inline void multiply_block(const uint16_t* rows, const uint16_t* columns, float*
   _tile_loadd(3, to + 16 * to_row + 16, bytes);
   for (int k = 0; k < kSteps; ++k) {
     HN_ROWS(0)
-    HN_COLUMNS(2) HN_MULTIPLY HN_COLUMNS(1) HN_MULTIPLY HN_COLUMNS(0) HN_MULTIPLY HN_ROWS(1) HN_COLUMNS(1)
-        HN_MULTIPLY HN_COLUMNS(0) HN_MULTIPLY HN_ROWS(2) HN_MULTIPLY
+    HN_COLUMNS(2)
+    HN_MULTIPLY HN_COLUMNS(1) HN_MULTIPLY HN_COLUMNS(0) HN_MULTIPLY HN_ROWS(1) HN_COLUMNS(1) HN_MULTIPLY HN_COLUMNS(0)
+        HN_MULTIPLY HN_ROWS(2) HN_MULTIPLY
   }
   _tile_stored(0, to, bytes);
   _tile_stored(1, to + 16, bytes);
@@ -105,50 +105,95 @@ inline void block_of(const uint16_t* rows, const uint16_t* columns, float* to, i
   }
 }
 
-// Rows [row, end) of a level's part of the weight; `received` is the slot of the level's first row.
-inline void tiled_weight(const WiredLevelsBackwardParams& p, const WiredLevel& level, int32_t received, int32_t row,
-                         int32_t end) {
-  static thread_local Aligned<uint16_t> row_memory, column_memory;
-  const WiredGraph& g = p.graph;
-  const int32_t slots = g.slots(), rows = end - row;
-  const auto blocks = [](int32_t n) { return int64_t(n + kBlock - 1) / kBlock; };
-  const auto room = [&](int32_t n) { return blocks(n) * 2 * kParts * kPlane; };
-  uint16_t* const left = row_memory.at_least(room(rows));
-  uint16_t* const right = column_memory.at_least(room(kTiledColumns));
-  __builtin_memset(left, 0, size_t(room(rows)) * sizeof(uint16_t));  // rows that fill no block stay zeros
-  const TileConfig config;
-  _tile_loadconfig(&config);
-  for (int64_t group = 0; group < groups_of(g); ++group) {
-    split_rows(p.received + (group * (slots + g.last().rows) + received + row) * kWidth, rows, left);
-    for (int32_t first = 0; first < level.columns; first += kTiledColumns) {
-      const int32_t columns = level.columns - first < kTiledColumns ? level.columns - first : kTiledColumns;
-      const float* const sent = p.sent + (group * slots + level.from + first) * kWidth;
-      for (int32_t c = 0; c < blocks(columns) * kBlock; c += 16) {
-        const int32_t n = columns - c < 0 ? 0 : (columns - c < 16 ? columns - c : 16);
-        split_columns(sent + int64_t(c) * kWidth, n, right + c / 16 * kParts * kPlane);
-      }
-      for (int32_t c = 0; c < columns; c += kBlock) {
-        for (int32_t r = 0; r < rows; r += kBlock) {
-          float* const to = p.weight + int64_t(level.row + row + r) * g.nodes + level.column + first + c;
-          block_of(left + r / 16 * kParts * kPlane, right + c / 16 * kParts * kPlane, to, g.nodes, rows - r,
-                   columns - c);
+// Some blocks of columns of the weight, of all levels. What a node sent is split once a group of images, and a
+// level's gradients once a group and range of columns.
+class TiledColumns {
+ public:
+  TiledColumns(const WiredLevelsBackwardParams& p, const int32_t* blocks, int64_t n)
+      : p_(p), g_(p.graph), slots_(p.graph.slots()), blocks_(blocks), n_(n) {
+    static thread_local Aligned<uint16_t> row_memory, column_memory;
+    static thread_local Aligned<Part> part_memory;
+    rows_ = row_memory.at_least(kPair * (kTiledRows / kBlock));
+    columns_ = column_memory.at_least(kPair * n);
+    split_ = part_memory.at_least(n);
+  }
+
+  void run() {
+    const TileConfig config;
+    _tile_loadconfig(&config);
+    for (int64_t group = 0; group < groups_of(g_); ++group) {
+      for (int64_t i = 0; i < n_; ++i) split_[i] = {-1, 0};
+      int32_t received = g_.levels[0].rows;
+      for (int32_t j = 1; j < g_.n_levels; ++j) {
+        const WiredLevel& level = g_.levels[j];
+        for (int32_t row = 0; row < level.rows; row += kTiledRows) {
+          const int32_t n = level.rows - row < kTiledRows ? level.rows - row : kTiledRows;
+          add_rows(level, group, received, row, n);
         }
+        received += level.rows;
+      }
+    }
+    _tile_release();
+  }
+
+ private:
+  static constexpr int64_t kPair = 2 * kParts * kPlane;  // of a block of rows or columns
+
+  struct Part {
+    int32_t slot, columns;  // of the first sender, and how many are split
+  };
+
+  // Rows [row, row + n) of a level; `received` is the slot of its first one.
+  void add_rows(const WiredLevel& level, int64_t group, int32_t received, int32_t row, int32_t n) {
+    const int32_t stop = level.column + level.columns;
+    bool ready = false;
+    for (int64_t i = 0; i < n_; ++i) {
+      const int32_t own = blocks_[i] * kBlock;
+      const int32_t first = own < level.column ? level.column : own;
+      const int32_t last = own + kBlock < stop ? own + kBlock : stop;
+      if (first >= last) continue;
+      if (!ready) {
+        const int64_t maps = group * (slots_ + g_.last().rows) + received + row;
+        if (n % kBlock != 0) clear(rows_ + n / kBlock * kPair, kPair);
+        split_rows(p_.received + maps * kWidth, n, rows_);
+        ready = true;
+      }
+      uint16_t* const columns = columns_ + i * kPair;
+      const int32_t slot = level.from + first - level.column;
+      Part& part = split_[i];
+      if (part.slot != slot || part.columns != last - first) {
+        split_block(p_.sent + (group * slots_ + slot) * kWidth, last - first, columns);
+        part = {slot, last - first};
+      }
+      for (int32_t r = 0; r < n; r += kBlock) {
+        float* const to = p_.weight + int64_t(level.row + row + r) * g_.nodes + first;
+        block_of(rows_ + r / 16 * kParts * kPlane, columns, to, g_.nodes, n - r, last - first);
       }
     }
   }
-  _tile_release();
-}
+
+  static void clear(uint16_t* to, int64_t n) { __builtin_memset(to, 0, size_t(n) * sizeof(uint16_t)); }
+
+  static void split_block(const float* sent, int32_t n, uint16_t* to) {
+    for (int32_t c = 0; c < kBlock; c += 16) {
+      const int32_t there = n - c < 0 ? 0 : (n - c < 16 ? n - c : 16);
+      split_columns(sent + int64_t(c) * kWidth, there, to + c / 16 * kParts * kPlane);
+    }
+  }
+
+  const WiredLevelsBackwardParams& p_;
+  const WiredGraph& g_;
+  const int32_t slots_;
+  const int32_t* const blocks_;
+  const int64_t n_;
+  uint16_t *rows_, *columns_;
+  Part* split_;
+};
 
 inline void levels_weight(const WiredLevelsBackwardParams& p) {
-  int32_t received = p.graph.levels[0].rows;
-  for (int32_t j = 1; j < p.graph.n_levels; ++j) {
-    const WiredLevel& level = p.graph.levels[j];
-    parallel_for(0, (level.rows + kBlock - 1) / kBlock, 1, [&](int64_t begin, int64_t end) {
-      const int64_t stop = end * kBlock < level.rows ? end * kBlock : level.rows;
-      tiled_weight(p, level, received, int32_t(begin) * kBlock, int32_t(stop));
-    });
-    received += level.rows;
-  }
+  const std::vector<int32_t> blocks = dealt_out((p.graph.nodes + kBlock - 1) / kBlock);
+  parallel_for(0, int64_t(blocks.size()), kLeastBlocks,
+               [&](int64_t begin, int64_t end) { TiledColumns(p, blocks.data() + begin, end - begin).run(); });
 }
 
 }  // namespace HN_LANES

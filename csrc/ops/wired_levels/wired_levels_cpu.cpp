@@ -68,6 +68,18 @@ PlacedEdges sums_of_slots(const WiredGraph& g) {
 
 }  // namespace
 
+std::vector<int32_t> dealt_out(int32_t n) {
+  int bits = 0;
+  while (int64_t(1) << bits < n) ++bits;
+  std::vector<int32_t> order;
+  for (int64_t i = 0; i < int64_t(1) << bits; ++i) {
+    int64_t turned = 0;
+    for (int b = 0; b < bits; ++b) turned |= (i >> b & 1) << (bits - 1 - b);
+    if (turned < n) order.push_back(int32_t(turned));
+  }
+  return order;
+}
+
 LevelPlaces::LevelPlaces(const WiredGraph& g) {
   int32_t before = 0, slot = 0, widest = 0;  // first slot of the level before, of this one
   bool chain = !g.lateral;
