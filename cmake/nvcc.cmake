@@ -3,7 +3,7 @@
 
 execute_process(COMMAND ${HN_NVCC} --list-gpu-arch OUTPUT_VARIABLE known_archs RESULT_VARIABLE nvcc_failed)
 if(nvcc_failed)
-  message(STATUS "${HN_NVCC} does not run: the .cu files are tested under the shim only")
+  message(STATUS "${HN_NVCC} does not run: the .cu files are tested under the shim only, no PTX is interpreted")
   return()
 endif()
 
@@ -36,6 +36,8 @@ foreach(source ${cu_files})
   endforeach()
 endforeach()
 add_custom_target(check_cu COMMAND ${CMAKE_CTEST_COMMAND} -L nvcc --output-on-failure)
+
+include(${CMAKE_CURRENT_LIST_DIR}/ptx.cmake)
 
 # --- The same test files as CUDA programs.
 if(HN_GPU_TESTS STREQUAL "AUTO")

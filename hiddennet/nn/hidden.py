@@ -9,7 +9,7 @@ from hiddennet import ops
 from hiddennet.nn.effective import EffectiveWeight
 from hiddennet.nn.hidden_state import HiddenState, ScoreInit
 from hiddennet.nn.kept import kept_weight
-from hiddennet.nn.memo import Memo, check_no_transform, is_captured
+from hiddennet.nn.memo import Memo, check_no_transform
 from hiddennet.nn.rule import Rule
 from hiddennet.nn.source import Source
 from hiddennet.ops.inits import InitScale
@@ -108,13 +108,12 @@ class HiddenMixin(HiddenState):
         """Whether the mask that was selected is that of the rule and its numbers as they are now."""
         if self._selected.value is None or self._rule_selected is not self.rule:
             return False
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or self._selected.made is None:  # nothing tells: the pass it was selected for
             return self._in_pass
         # in training a layer's own mask serves the forward it was selected for: who writes to `.data` in a loop of his
         # own is seen by the next one
         lasts = self._in_pass or not self.training or not self.rule.alone
-        ranked = self.rule.ranked(self)
-        return lasts and (self._selected.current(ranked) or (self._in_pass and is_captured(ranked)))
+        return lasts and self._selected.current(self.rule.ranked(self))
 
     @torch.no_grad()
     def selected(self) -> ops.Mask:

@@ -23,7 +23,7 @@ register_optimizer_step_post_hook(_count)
 def _key(tensors: tuple[Tensor, ...]) -> tuple | None:
     """What tells these tensors' values from earlier ones; None where nothing does: compiled code, a captured graph,
     tensors of inference mode."""
-    if torch.compiler.is_compiling() or is_captured(tensors[0]):
+    if torch.compiler.is_compiling() or (tensors[0].is_cuda and torch.cuda.is_current_stream_capturing()):
         return None
     key: list[Any] = [_steps, torch.is_inference_mode_enabled()]
     for t in tensors:
@@ -31,11 +31,6 @@ def _key(tensors: tuple[Tensor, ...]) -> tuple | None:
             return None
         key += (id(t), t.data_ptr(), t._version, t.device, t.dtype)
     return tuple(key)
-
-
-def is_captured(tensor: Tensor) -> bool:
-    """Whether what is done with it now becomes part of a CUDA graph."""
-    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def check_no_transform(module: nn.Module, selecting: bool = False) -> None:
@@ -64,18 +59,18 @@ class Memo:
     def forget(self) -> None:
         """Drop the value."""
         self.value: Any = None
-        self._made: tuple | None = None
+        self.made: tuple | None = None  # None with a value: as the key is where nothing tells
         self._of: tuple[Tensor, ...] = ()
 
     def keep(self, value: Any, *tensors: Tensor) -> Any:
         """Take `value`, made from the tensors as they are now, and return it."""
         # the tensors are held, so that their ids are nobody else's
-        self.value, self._made, self._of = value, _key(tensors), tensors
+        self.value, self.made, self._of = value, _key(tensors), tensors
         return value
 
     def current(self, *tensors: Tensor) -> bool:
         """Whether the value is there, and of these tensors as they are now."""
-        return self._made is not None and self._made == _key(tensors)
+        return self.made is not None and self.made == _key(tensors)
 
     def __deepcopy__(self, _: dict) -> Memo:
         return Memo()

@@ -1,0 +1,49 @@
+# The same test files once more, as nvcc compiles them for a GPU, on a CPU: tests/ptx interprets the PTX they carry. Label:
+# ptx. `ctest -L ptx`.
+
+set(ptx_flags ${nvcc_flags} -O1 -diag-suppress=20013,20015)
+set(ptx_library ${CMAKE_BINARY_DIR}/ptx_cudart.o)
+file(GLOB ptx_sources CONFIGURE_DEPENDS tests/ptx/*.h)
+add_custom_command(
+  OUTPUT ${ptx_library}
+  COMMAND ${HN_NVCC} -std=c++20 -O2 -I${CMAKE_SOURCE_DIR}/csrc -DHN_NO_TORCH
+          -Xcompiler=-fwrapv,-frounding-math,-ffp-contract=off,-Wall,-Wextra
+          -c ${CMAKE_SOURCE_DIR}/tests/ptx/cudart.cpp -o ${ptx_library}
+  DEPENDS tests/ptx/cudart.cpp ${ptx_sources}
+  COMMENT "Building the PTX interpreter")
+add_custom_target(ptx_cudart DEPENDS ${ptx_library})
+
+# What follows the name of a test file and -o: PTX alone, readable, and our runtime in place of CUDA's.
+set(ptx_link -gencode arch=compute_80,code=compute_80 --no-compress -cudart none -x cu)
+foreach(source ${tests})
+  get_filename_component(name ${source} NAME_WE)
+  if(name MATCHES "^test_simt")
+    continue() # tests the shim itself
+  endif()
+  add_custom_command(
+    OUTPUT ${name}_ptx
+    COMMAND ${HN_NVCC} ${ptx_flags} ${ptx_link} -MD -MF ${name}_ptx.d ${source}
+            -Xlinker $<TARGET_FILE:hn_cpu_loops> -Xlinker ${ptx_library} -o ${name}_ptx
+    DEPENDS ${source} hn_cpu_loops ptx_cudart ${ptx_library}
+    DEPFILE ${name}_ptx.d
+    COMMENT "Building ${name}_ptx")
+  add_custom_target(build_${name}_ptx ALL DEPENDS ${name}_ptx)
+  add_test(NAME ${name}_ptx COMMAND ${CMAKE_BINARY_DIR}/${name}_ptx)
+  set_tests_properties(${name}_ptx PROPERTIES LABELS ptx TIMEOUT 600)
+endforeach()
+
+# --- The interpreter's own tests, and the mistakes it must find.
+add_executable(test_ptx tests/ptx/test_ptx.cpp)
+target_link_libraries(test_ptx PRIVATE hn_flags)
+set_target_properties(test_ptx PROPERTIES CXX_STANDARD 20)
+target_compile_options(test_ptx PRIVATE -O2 -fwrapv -frounding-math)
+add_test(NAME test_ptx COMMAND test_ptx)
+set_tests_properties(test_ptx PROPERTIES LABELS ptx)
+
+find_package(Python3 COMPONENTS Interpreter)
+if(Python3_FOUND)
+  add_test(NAME ptx_mutations
+           COMMAND ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/tests/ptx/mutations.py ${CMAKE_BINARY_DIR}/mutations
+                   ${HN_NVCC} ${ptx_flags} ${ptx_link} -Xlinker $<TARGET_FILE:hn_cpu_loops> -Xlinker ${ptx_library})
+  set_tests_properties(ptx_mutations PROPERTIES LABELS ptx TIMEOUT 600)
+endif()
