@@ -17,6 +17,7 @@ from hiddennet.models.dnw import (
     DiscreteGraph,
     StaticConfig,
     StaticGraph,
+    base,
 )
 from hiddennet.models.dnw.base import depthwise, instance_norm, nodes_first
 from hiddennet.nn import wirings
@@ -279,3 +280,23 @@ def test_the_static_graph_is_acyclic_by_default():
     assert not usable.triu().any() and not usable[:, -5:].any() and not usable[:4].any()
     lateral = StaticGraph(STATICS["lateral"]).graph.usable
     assert lateral[-5:, -5:].all() and not lateral[:-5].triu().any()
+
+
+@pytest.mark.parametrize("name", ["static", "discrete"])
+def test_published_maps_run_level_by_level_under_autocast_too(name, monkeypatch):
+    model, config = MODELS[name]
+    network = made(model, dataclasses.replace(config, density=0.1), torch.float32)
+    x = images(3, 32, torch.float32)
+    found = []
+    run = base.wired_levels
+    monkeypatch.setattr(base, "wired_levels", lambda *given: found.append(given[0].dtype) or run(*given))
+    want = network(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = network(x)
+    assert found == [torch.float32, torch.float32]
+    torch.testing.assert_close(got.float(), want, rtol=0.1, atol=0.1)
+    network.conv.weight.grad = None
+    got.float().sum().backward()
+    assert network.conv.weight.grad.isfinite().all() and network.conv.weight.grad.any()
+    monkeypatch.setattr(base, "runs_by_levels", lambda *_: False)
+    torch.testing.assert_close(network(x), want, rtol=1e-4, atol=1e-5)
