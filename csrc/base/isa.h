@@ -1,7 +1,6 @@
 // isa.h: which instruction set the CPU loops use, decided once at run time. HIDDENNET_ISA=scalar forces the plain path,
 // HIDDENNET_ISA=avx2 forbids the few loops that have an AVX-512 twin to use it, =avx512 those of integer dot products.
 #pragma once
-#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 
@@ -11,12 +10,7 @@
 #define HN_TARGET_FMA __attribute__((target("avx2,fma")))
 #define HN_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq")))
 #define HN_TARGET_VNNI __attribute__((target("avx512f,avx512bw,avx512dq,avx512vnni")))
-#include <cpuid.h>
 #include <immintrin.h>
-#if defined(__linux__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
 #else
 #define HN_TARGET_AVX2
 #endif
@@ -65,33 +59,6 @@ inline bool& dot_products() {
 #if defined(HN_X86)
   const auto allowed = [](const char* wish) { return wish == nullptr || std::strlen(wish) == 0; };
   static bool chosen = allowed(std::getenv("HIDDENNET_ISA")) && __builtin_cpu_supports("avx512vnni");
-#else
-  static bool chosen = false;
-#endif
-  return chosen;
-}
-
-// AVX-512's products of bfloat16 pairs. Settable, too.
-inline bool& bfloat16_products() {
-#if defined(HN_X86)
-  static bool chosen = dot_products() && wide() && __builtin_cpu_supports("avx512bf16");
-#else
-  static bool chosen = false;
-#endif
-  return chosen;
-}
-
-// AMX: tiles of bfloat16, which Linux hands out to a process on request. Settable, too.
-inline bool& matrix_tiles() {
-#if defined(HN_X86) && defined(__linux__)
-  const auto granted = [] {
-    uint32_t a = 0, b = 0, c = 0, d = 0;
-    constexpr uint32_t kBfloat16 = 1u << 22, kTiles = 1u << 24;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & kBfloat16) == 0 || (d & kTiles) == 0) return false;
-    constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-    return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
-  };
-  static bool chosen = bfloat16_products() && granted();
 #else
   static bool chosen = false;
 #endif

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
+from hiddennet.ops.conv_checks import Pair, check_gradient, check_maps, check_sizes, last, output_shape
 from hiddennet.ops.fakes import register_fake
-from hiddennet.ops.sparse_conv import Pair, check_gradient, check_maps, check_sizes, last, output_shape
 
 _weight_gradient = torch.ops.hiddennet.dense_conv_weight_gradient.default
 

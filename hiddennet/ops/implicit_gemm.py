@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
+from hiddennet.ops.conv_checks import output_shape
 from hiddennet.ops.fakes import register_fake
 from hiddennet.ops.masked_weight import N_ARGUMENTS, MaskedWeight, part_gradients
-from hiddennet.ops.tile_conv import output_shape
 
 _forward = torch.ops.hiddennet.masked_conv_forward.default
 _input_gradient = torch.ops.hiddennet.masked_conv_input_gradient.default

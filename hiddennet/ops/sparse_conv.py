@@ -12,21 +12,15 @@ import torch
 from torch import Tensor
 
 from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
-from hiddennet.ops.checks import check_geometry, check_same_device, check_tensor, dense
+from hiddennet.ops.checks import check_same_device, check_tensor, dense
+from hiddennet.ops.conv_checks import Pair, check_gradient, check_maps, check_sizes, last, output_shape
 from hiddennet.ops.fakes import register_fake
 
 _forward = torch.ops.hiddennet.sparse_conv_forward.default
 _input_gradient = torch.ops.hiddennet.sparse_conv_input_gradient.default
 _weight_gradient = torch.ops.hiddennet.sparse_conv_weight_gradient.default
 
-Pair = Sequence[int]
 MAX_TAPS = 4096  # csrc/ops/sparse_conv/sparse_conv.h
-
-
-def output_shape(x: Sequence[int], weight: Sequence[int], stride: Pair, padding: Pair, dilation: Pair) -> list[int]:
-    """Of a convolution's output, for the shapes of its input and weight."""
-    size = [(x[2 + d] + 2 * padding[d] - dilation[d] * (weight[2 + d] - 1) - 1) // stride[d] + 1 for d in range(2)]
-    return [x[0], weight[0], *size]
 
 
 @register_fake("sparse_conv_forward")
@@ -46,35 +40,6 @@ def _(x, dy, weight, stride, padding, dilation) -> Tensor:
     return torch.empty(weight.shape, dtype=torch.float32, device=x.device, memory_format=layout)
 
 
-def check_maps(op: str, name: str, maps: Tensor, like: Tensor | None = None) -> None:
-    """Float32 images of 4 dimensions on a CPU."""
-    check_tensor(op, name, maps, dtypes=(torch.float32,))
-    if maps.device.type == "cuda":
-        raise ValueError(f"{op}: expected {name} on a CPU, got {maps.device}; a GPU has torch.nn.functional.conv2d")
-    if maps.dim() != 4:
-        raise ValueError(f"{op}: expected {name} of shape (N, C, H, W), got {tuple(maps.shape)}")
-    if like is not None:
-        check_same_device(op, name, maps, "x", like)
-
-
-def check_sizes(op: str, x: Sequence[int], weight: Sequence[int], stride: Pair, padding: Pair, dilation: Pair) -> None:
-    """Sizes of a convolution without groups whose kernel fits into the padded input."""
-    check_geometry(op, stride, padding, dilation)
-    if len(x) != 4 or len(weight) != 4 or x[1] != weight[1]:
-        raise ValueError(
-            f"{op}: expected an input of shape (N, C, H, W) and a weight of shape (O, C, KH, KW) without groups, "
-            f"got {tuple(x)} and {tuple(weight)}"
-        )
-    if min(weight[2:]) < 1 or min(output_shape(x, weight, stride, padding, dilation)[2:]) < 1:
-        raise ValueError(f"{op}: expected an input at least as large as the kernel, got {tuple(x)} and {tuple(weight)}")
-
-
-def check_gradient(op: str, dy: Tensor, shape: Sequence[int]) -> None:
-    """dy of the output's shape."""
-    if list(dy.shape) != list(shape):
-        raise ValueError(f"{op}: expected dy of shape {tuple(shape)}, got {tuple(dy.shape)}")
-
-
 def _check_weight(op: str, weight: Tensor, name: str, like: Tensor) -> None:
     check_tensor(op, "weight", weight, dtypes=(torch.float32,))
     check_same_device(op, "weight", weight, name, like)
@@ -82,11 +47,6 @@ def _check_weight(op: str, weight: Tensor, name: str, like: Tensor) -> None:
         raise ValueError(
             f"{op}: expected a kernel of at most {MAX_TAPS} taps, got {tuple(weight.shape[2:])}; use conv2d"
         )
-
-
-def last(t: Tensor) -> Tensor:
-    """`t` in channels_last memory, without its graph."""
-    return t.detach().contiguous(memory_format=torch.channels_last)
 
 
 def sparse_conv_forward(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:

@@ -21,6 +21,7 @@ CASES = {  # input, weight, stride, padding, dilation
     "steps over the kernel": ((4, 5, 9, 9), (6, 5, 2, 2), (3, 4), (0, 0), (1, 1)),
     "rows in bands": ((33, 33, 30, 30), (33, 33, 3, 3), (1, 1), (1, 1), (1, 1)),
 }
+PLAIN = (1, 1), (0, 0), (1, 1)
 DIRECTIONS = ("forward", "input_gradient", "weight_gradient")
 
 
@@ -84,26 +85,26 @@ def test_bits_do_not_depend_on_threads(name):
 
 def test_padding_does_not_meet_infinity():
     x, weight = torch.ones(1, 1, 3, 3).bfloat16(), torch.full((1, 1, 3, 3), torch.inf).bfloat16()
-    assert bool(ops.tile_conv_forward(x, weight, padding=(1, 1)).isinf().all()), "no 0 * inf"
+    assert bool(ops.tile_conv_forward(x, weight, (1, 1), (1, 1), (1, 1)).isinf().all()), "no 0 * inf"
 
 
 @pytest.mark.parametrize("size", [(0, 4, 5, 5), (3, 0, 5, 5)])
 def test_nothing_gives_zeros(size):
     weight = torch.randn(6, size[1], 3, 3).bfloat16()
-    y = ops.tile_conv_forward(torch.randn(size).bfloat16(), weight)
+    y = ops.tile_conv_forward(torch.randn(size).bfloat16(), weight, *PLAIN)
     assert y.shape == (size[0], 6, 3, 3) and not bool(y.any())
-    assert not bool(ops.tile_conv_weight_gradient(torch.randn(size).bfloat16(), y, weight.shape).any())
-    assert not bool(ops.tile_conv_input_gradient(y, weight, size).any())
+    assert not bool(ops.tile_conv_weight_gradient(torch.randn(size).bfloat16(), y, weight.shape, *PLAIN).any())
+    assert not bool(ops.tile_conv_input_gradient(y, weight, size, *PLAIN).any())
 
 
 def test_what_does_not_fit_is_refused():
     x, weight, dy, how = _case("3x3 on 4x4")
     for words, call in {
-        "dtype bfloat16": lambda: ops.tile_conv_forward(x.float(), weight),
-        "a weight of shape": lambda: ops.tile_conv_forward(x, weight[:, :3]),
-        "at least as large as the kernel": lambda: ops.tile_conv_forward(x[:, :, :2, :2], weight),
+        "dtype bfloat16": lambda: ops.tile_conv_forward(x.float(), weight, *PLAIN),
+        "a weight of shape": lambda: ops.tile_conv_forward(x, weight[:, :3], *PLAIN),
+        "at least as large as the kernel": lambda: ops.tile_conv_forward(x[:, :, :2, :2], weight, *PLAIN),
         "dy of shape": lambda: ops.tile_conv_weight_gradient(x, dy[:1], weight.shape, **how),
-        "4 dimensions": lambda: ops.tile_conv_forward(x[0], weight),
+        r"shape \(N, C, H, W\)": lambda: ops.tile_conv_forward(x[0], weight, *PLAIN),
     }.items():
         with pytest.raises((TypeError, ValueError), match=words):
             call()

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "../../base/amx.h"
 #include "../../base/dtype.h"
-#include "../../base/isa.h"
 
 namespace hn {
 namespace cpu {
@@ -25,32 +25,7 @@ struct TileProduct {
   int64_t a_second, b_second;  // from the first tile of rows (of columns) to the second
 };
 
-#if defined(HN_X86)
-#define HN_TARGET_AMX __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw")))
-#define HN_TARGET_AVX512_BF16 __attribute__((target("avx512f,avx512bw,avx512dq,avx512bf16")))
-
-struct alignas(64) TileSettings {
-  uint8_t palette = 1, first_row = 0, reserved[14] = {};
-  uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-
-// The tile registers belong to this thread while this lives.
-class TileRegisters {
- public:
-  HN_TARGET_AMX explicit TileRegisters(bool used) : used_(used) {
-    static const TileSettings settings;
-    if (used_) _tile_loadconfig(&settings);
-  }
-  HN_TARGET_AMX ~TileRegisters() {
-    if (used_) _tile_release();
-  }
-  TileRegisters(const TileRegisters&) = delete;
-  TileRegisters& operator=(const TileRegisters&) = delete;
-
- private:
-  bool used_;
-};
+#if defined(HN_AMX)
 
 HN_TARGET_AMX inline void multiply_amx(const TileRun* runs, int32_t n, const TileProduct& p, bool add, float* c) {
   constexpr int kLine = 64;
@@ -118,12 +93,6 @@ HN_TARGET_AVX512_BF16 inline void multiply_avx512(const TileRun* runs, int32_t n
   }
 }
 
-#else
-
-struct TileRegisters {
-  explicit TileRegisters(bool) {}
-};
-
 #endif
 
 HN_INLINE void multiply_body(const TileRun* runs, int32_t n, const TileProduct& p, bool add, float* c) {
@@ -152,7 +121,7 @@ HN_DISPATCH(multiply_plain, multiply_body)
 
 // The tile registers must be this thread's where matrix_tiles().
 inline void multiply(const TileRun* runs, int32_t n, const TileProduct& p, bool add, float* c) {
-#if defined(HN_X86)
+#if defined(HN_AMX)
   if (matrix_tiles()) return multiply_amx(runs, n, p, add, c);
   if (bfloat16_products()) return multiply_avx512(runs, n, p, add, c);
 #endif

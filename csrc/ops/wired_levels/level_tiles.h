@@ -14,12 +14,6 @@ constexpr int kBlock = 32;                  // rows and columns that are multipl
 constexpr int32_t kTiledRows = 416;         // receivers that are split at a time: 0.6 MB
 constexpr int64_t kLeastBlocks = 4;         // of columns that are worth a thread
 
-struct TileConfig {
-  uint8_t palette = 1, start = 0, reserved[14] = {};
-  uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-
 inline __m512 widened(__m256i half) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16)); }
 
 // 32 numbers as three parts of 32.
@@ -119,8 +113,7 @@ class TiledColumns {
   }
 
   void run() {
-    const TileConfig config;
-    _tile_loadconfig(&config);
+    const TileRegisters registers(true);
     for (int64_t group = 0; group < groups_of(g_); ++group) {
       for (int64_t i = 0; i < n_; ++i) split_[i] = {-1, 0};
       int32_t received = g_.levels[0].rows;
@@ -133,7 +126,6 @@ class TiledColumns {
         received += level.rows;
       }
     }
-    _tile_release();
   }
 
  private:

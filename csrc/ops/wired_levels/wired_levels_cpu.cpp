@@ -18,7 +18,7 @@ bool same_part(const WiredLevel& a, const WiredLevel& b) {
 LevelLoops loops() {
 #if defined(HN_X86)
   static const bool fma = __builtin_cpu_supports("fma");
-  if (isa() == Isa::kAvx2 && wide()) return tiles() ? amx_level_loops() : avx512_level_loops();
+  if (isa() == Isa::kAvx2 && wide()) return matrix_tiles() ? amx_level_loops() : avx512_level_loops();
   if (isa() == Isa::kAvx2 && fma) return avx2_level_loops();
 #endif
   return scalar_level_loops();
