@@ -13,8 +13,8 @@ from bench.harness import Effort, same
 from bench.ops.codes import LAYERS, QUICK_LAYERS
 from bench.ops.inputs import over
 from bench.table import Benchmark, Case, Claim, Setting, Value
-from hiddennet.ops.dense_weight_gradient import dense_conv_weight_gradient
-from hiddennet.ops.sparse_conv import (
+from hiddennet.ops import (
+    dense_conv_weight_gradient,
     sparse_conv_forward,
     sparse_conv_input_gradient,
     sparse_conv_weight_gradient,
@@ -91,6 +91,8 @@ def _layers(at: Setting) -> tuple:
 
 
 def sparse_conv(at: Setting) -> Iterator[Case]:
+    if not at.on_cpu:
+        return
     batch = 4 if at.quick else BATCH
     for density in DENSITIES:
         for signed in (True, False):
@@ -105,7 +107,7 @@ def sparse_conv(at: Setting) -> Iterator[Case]:
 
 
 def dense_weight_gradient(at: Setting) -> Iterator[Case]:
-    for batch in (4,) if at.quick else (BATCH, 32):
+    for batch in () if not at.on_cpu else (4,) if at.quick else (BATCH, 32):
         layers = [Layer(layer, batch) for layer in _layers(at)]
         whole = [layer for layer in layers for _ in range(layer.count)]
         for layer in layers:

@@ -3,6 +3,7 @@
 from hiddennet.ops.bop_step import bop_step_
 from hiddennet.ops.channels_last import channels_last
 from hiddennet.ops.code_weight_gradient import code_weight_gradient
+from hiddennet.ops.dense_weight_gradient import dense_conv_weight_gradient
 from hiddennet.ops.filter_nodes import filter_nodes_
 from hiddennet.ops.generate_weight import generate_weight
 from hiddennet.ops.inits import INITS, Fan, InitScale, init_scale
@@ -18,6 +19,11 @@ from hiddennet.ops.rerandomize import MAX_NOTED_REDRAW, redrawn_weight, rerandom
 from hiddennet.ops.scale import scale
 from hiddennet.ops.score_step import score_step_
 from hiddennet.ops.source import WeightSource
+from hiddennet.ops.sparse_conv import (
+    sparse_conv_forward,
+    sparse_conv_input_gradient,
+    sparse_conv_weight_gradient,
+)
 from hiddennet.ops.strike_near import strike_near_
 from hiddennet.ops.strike_out import count_flags, strike_out_
 from hiddennet.ops.tile_conv import tile_conv_forward, tile_conv_input_gradient, tile_conv_weight_gradient
@@ -43,6 +49,7 @@ __all__ = [
     "count_flags",
     "default_plan",
     "default_wired_plan",
+    "dense_conv_weight_gradient",
     "filter_nodes_",
     "generate_weight",
     "init_scale",
@@ -63,6 +70,9 @@ __all__ = [
     "rule_mask",
     "scale",
     "score_step_",
+    "sparse_conv_forward",
+    "sparse_conv_input_gradient",
+    "sparse_conv_weight_gradient",
     "strike_near_",
     "strike_out_",
     "tile_conv_forward",

@@ -10,6 +10,12 @@ from tests.reference.quantize import code_range, quantize_codes, threshold_gradi
 from tests.reference.random import bernoulli_logits, bernoulli_units, generate, laplaces, normals, signs, uniforms
 from tests.reference.redraw import picked, redrawn_weight, rerandomize
 from tests.reference.score_step import score_step
+from tests.reference.sparse_conv import (
+    dense_conv_weight_gradient,
+    sparse_conv_forward,
+    sparse_conv_input_gradient,
+    sparse_conv_weight_gradient,
+)
 from tests.reference.strike_near import strike_near
 from tests.reference.strike_out import strike_out
 from tests.reference.topk import (
@@ -30,6 +36,7 @@ __all__ = [
     "code_range",
     "code_sums",
     "code_weight_gradient",
+    "dense_conv_weight_gradient",
     "dense_weight",
     "filter_nodes",
     "generate",
@@ -50,6 +57,9 @@ __all__ = [
     "score_step",
     "selection_mask",
     "signs",
+    "sparse_conv_forward",
+    "sparse_conv_input_gradient",
+    "sparse_conv_weight_gradient",
     "strike_near",
     "strike_out",
     "threshold_gradient",

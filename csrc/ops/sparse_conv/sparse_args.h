@@ -95,5 +95,8 @@ struct SparseLoops {
   void (*turn)(const TurnArgs&);
 };
 
+// Of the instruction set in use.
+const SparseLoops& sparse_loops();
+
 }  // namespace cpu
 }  // namespace hn

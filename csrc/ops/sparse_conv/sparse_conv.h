@@ -2,7 +2,7 @@
 //
 //   y[n][o][p] = sum over (c, t) with w[o][c][t] != 0 of w[o][c][t] * x[n][c][p's source at tap t]
 // and its two gradients. A weight that is zero takes part in nothing: infinity and NaN spread through kept weights only.
-// Padding counts as zeros. Every sum has one order of its own, so threads change no bit; instruction sets do.
+// Padding counts as zeros, by which what is not finite gives NaN. Every sum has one order of its own, so threads change no bit; instruction sets do.
 #pragma once
 #include <cstdint>
 

@@ -6,9 +6,9 @@
 
 #include "../../base/aligned.h"
 #include "../../base/parallel.h"
+#include "sparse_args.h"
 #include "sparse_conv.h"
 #include "sparse_grid.h"
-#include "sparse_simd.h"
 
 namespace hn {
 namespace cpu {

@@ -100,11 +100,11 @@ void sparse_weight_gradient(const SparseWeightGradientParams& p) {
   const Cut cut = cut_grid(loops, s.batch, w.ins, look_at(w).density, &grid);
   Lists lists(w, grid, s.kernel_width, cut.pitch, cut.channels);
   lists.build(loops, ListKind::kPlaces, 0.0f);
-  Aligned<float> rows;
+  Aligned<float> rows, sums;
   const int64_t room = lists.room();
   const int64_t count =
       std::clamp<int64_t>(std::min(kSlices, kSliceFloats / std::max<int64_t>(room, 1)), 1, cut.groups);
-  const Slices slices = {count, room, list_memory().values.at_least(count * room)};
+  const Slices slices = {count, room, sums.at_least(count * room)};
   parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t first = cut.groups * i / count, last = cut.groups * (i + 1) / count;

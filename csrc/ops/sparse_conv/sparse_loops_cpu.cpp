@@ -1,5 +1,4 @@
-// sparse_simd.h: the loops of the instruction set in use.
-#pragma once
+// sparse_loops_cpu.cpp: the loops of the instruction set in use.
 #include "sparse_append.h"
 #include "sparse_args.h"
 
@@ -34,7 +33,7 @@
 namespace hn {
 namespace cpu {
 
-inline const SparseLoops& sparse_loops() {
+const SparseLoops& sparse_loops() {
 #if defined(HN_X86)
   static const bool fused = __builtin_cpu_supports("fma");
   if (isa() == Isa::kAvx2 && wide()) return lanes_avx512::kSparseLoops;
