@@ -12,7 +12,7 @@ BUILD ?= build/cpp
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 PY := $(VENV)/bin/python
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
-FORMATTED := $(SOURCES) $(shell find tests/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+FORMATTED := $(SOURCES) $(shell find tests/cpp tests/ptx tests/cuda_host -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 # waiting threads of small networks must not burn the core another one needs
 demo test test-isa test-wheel: export OMP_WAIT_POLICY ?= PASSIVE

@@ -59,7 +59,7 @@ class Memo:
     def forget(self) -> None:
         """Drop the value."""
         self.value: Any = None
-        self.made: tuple | None = None  # None with a value: as the key is where nothing tells
+        self.made: tuple | None = None  # its key; None: of no value, or of one that has none
         self._of: tuple[Tensor, ...] = ()
 
     def keep(self, value: Any, *tensors: Tensor) -> Any:

@@ -49,8 +49,13 @@ def build(folder: Path) -> Path:
 
 def run(library: Path, *command: str, **environment: str) -> subprocess.CompletedProcess:
     """Run a Python program on it: the words after `python`."""
+    return execute(library, sys.executable, *command, **environment)
+
+
+def execute(library: Path, *command: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run any program on it, at the root of the project."""
     return subprocess.run(
-        [sys.executable, *command],
+        list(command),
         cwd=ROOT,
         env={
             **os.environ,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -128,3 +129,15 @@ for kernel in (1, 3):
         print(*counts("kernel: hn::cuda::masked_conv"))
 """
     assert _said(library, code) == ["kernel: hn::cuda::masked_conv_kernel 2"] * 4
+
+
+def test_gpu_check_goes_to_its_end(library, tmp_path):
+    done = runtime.execute(
+        library, "bash", "bench/gpu_check.sh", DRY="1", PYTHON=sys.executable, OUT=str(tmp_path), BUILD=str(tmp_path)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    stages = ("build extension", "kernel tests", "pytest -m cuda", "benchmarks")
+    assert [stage for stage in stages if f"\n{stage}" not in done.stdout] == [], done.stdout
+    assert "FAILED" not in done.stdout + done.stderr
+    (report,) = tmp_path.glob("*.md")
+    assert "| pytest -m cuda | ok |" in report.read_text()
