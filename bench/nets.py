@@ -228,9 +228,13 @@ def check_original(mine: Trainee, theirs: Trainee, rtol: float) -> None:
 
 
 def learning(model: nn.Module) -> dict[str, Tensor]:
-    """What learns of the convolutions and linear layers: scores, or the weight of a layer without."""
-    layers = {str(i): layer for i, layer in enumerate(weighted(model))}
-    return {i: m.weight if getattr(m, "scores", None) is None else m.scores for i, m in layers.items()}
+    """What learns of the convolutions and linear layers: scores, or the stored weight of a layer without."""
+
+    def of(layer: nn.Module) -> Tensor:
+        scores = getattr(layer, "scores", None)
+        return scores if scores is not None else getattr(layer, "stored", layer.weight)
+
+    return {str(i): of(layer) for i, layer in enumerate(weighted(model))}
 
 
 def gradients(
