@@ -90,7 +90,7 @@ done
 # the extension for Python, and at the same time the kernels' own tests as CUDA programs
 kernel_tests=()
 if [ -n "$DRY" ]; then
-  kernel_tests=("$(command -v true)")
+  kernel_tests=("$(type -P true)")
 elif have cmake; then
   generator=()
   go_on=()
@@ -148,7 +148,7 @@ each "kernel tests" 60
 if has_module pytest; then
   workers=()
   has_module xdist && workers=(-n 4)
-  [ -n "$DRY" ] && workers=(--collect-only)
+  [ -n "$DRY" ] && workers=(--collect-only tests/ops)
   stage "pytest -m cuda" 130 "$PYTHON" -m pytest -m cuda -q "${workers[@]}"
 else
   note "pytest -m cuda" "skipped: no pytest here" 0

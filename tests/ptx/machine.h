@@ -51,7 +51,7 @@ struct Block {
 
 class Machine {
  public:
-  Machine(Kernel& kernel, Dim grid, Dim shape, size_t dynamic_bytes, uint64_t seed, int64_t most_steps = 50'000'000)
+  Machine(Kernel& kernel, Dim grid, Dim shape, size_t dynamic_bytes, uint64_t seed, int64_t most_steps = 400'000'000)
       : kernel_(kernel),
         grid_(grid),
         shape_(shape),
