@@ -24,6 +24,7 @@ from hiddennet.files import locked, write_text
 
 Choice = dict[str, Any]
 
+LIMIT = 4096  # choices of a kind that the file holds: the newest
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16")  # of which a plan may depend
 _SWITCHES = ("HIDDENNET_ISA", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # that keep libraries from using them
 
@@ -89,10 +90,9 @@ class Measured:
             file = cache_file()
             with locked(file.with_name(f".{file.name}.lock")):
                 everything = _read()
-                everything[machine] = {
-                    **_section(everything, machine),
-                    kind: {**_of(everything, machine, kind), key: value},
-                }
+                choices = {**_of(everything, machine, kind), key: value}
+                newest = dict(list(choices.items())[-LIMIT:])
+                everything[machine] = {**_section(everything, machine), kind: newest}
                 write_text(file, json.dumps(everything, indent=1) + "\n")
 
     @classmethod

@@ -99,3 +99,11 @@ def test_a_user_without_a_home_keeps_choices_for_the_process(monkeypatch):
     Measured.put("amp", "a", {"ratio": 2.5})
     assert Measured.get("amp", "a") == {"ratio": 2.5} and Measured.get("amp", "b") is None
     assert env.collect()["measured here"] == "nowhere: this user has no home"
+
+
+def test_the_file_holds_the_newest_choices_alone(cache, monkeypatch):
+    monkeypatch.setattr(tuned, "LIMIT", 3)
+    for i in range(5):
+        Measured.put("amp", f"{i}", {"ratio": i})
+    monkeypatch.setattr(Measured, "_own", {})
+    assert Measured.all("amp") == {f"{i}": {"ratio": i} for i in (2, 3, 4)}

@@ -4,11 +4,13 @@ A direction (forward, input gradient, weight gradient) can be computed by the li
 is fastest depends on sizes, batch and processor, so it is measured, as cuDNN does: the first time a direction of a
 convolution comes by, every way that serves it computes it a few times, on the very tensors of the step. The choice is
 kept for the process and in the user's cache (hiddennet.tuned). HIDDENNET_PLANS=fixed, and torch's deterministic mode,
-leave every direction to the library.
+leave every direction to the library. What is not finite spreads through kept weights alone where a way has lists, and
+through pruned ones, too, elsewhere: 0 times infinity is NaN.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import time
@@ -31,6 +33,7 @@ from hiddennet.tuned import Measured
 LIBRARY = "effective_weight"
 KIND = "convolutions"  # of choices in hiddennet.tuned
 ROUNDS = 4
+SIZES = 8  # of the input that are measured of one convolution: every step may bring another
 
 Pair = tuple[int, ...]
 
@@ -102,6 +105,7 @@ WAYS = {LIBRARY: _library, "tiles": _tiles, "panels": _panels, "lists": _lists}
 DENSITIES = (1.0, 0.5, 0.3, 0.1, 0.02)  # classes: a choice is made for each
 
 _chosen: dict[tuple[str, Conv], str] = {}
+_inputs: dict[tuple[str, Conv], list[Conv]] = {}  # those chosen for, by all but the input's size
 
 
 def _function(name: str, direction: str) -> Callable | None:
@@ -135,18 +139,31 @@ def _measure(direction: str, conv: Conv, names: list[str], tensors: tuple[Tensor
 
 
 def choose(direction: str, conv: Conv, tensors: tuple[Tensor, ...]) -> str:
-    """The name of the fastest way for this direction: as measured before, or now on these tensors."""
+    """The name of the fastest way for this direction: as measured before, or now on these tensors. Where SIZES other
+    sizes of the input were measured (images of every size, batches of every length), that of the nearest."""
+    if torch.are_deterministic_algorithms_enabled():  # since the forward
+        return LIBRARY
     key = direction, conv
-    if key not in _chosen:
-        names = _candidates(direction, conv)
-        where = f"{direction.replace('_', ' ')}: {conv}"
-        kept = Measured.get(KIND, where) if len(names) > 1 else {"way": names[0]}
-        if kept is None or kept.get("way") not in names:
-            times = _measure(direction, conv, names, tensors)
-            kept = {"way": min(times, key=times.__getitem__), "ms": {n: round(t, 4) for n, t in times.items()}}
-            Measured.put(KIND, where, kept)
-        _chosen[key] = kept["way"]
-    return _chosen[key]
+    if key in _chosen:
+        return _chosen[key]
+    others = _inputs.setdefault((direction, conv._replace(input=())), [])
+    known = [other for other in others if (direction, other) in _chosen]
+    if len(known) >= SIZES:
+        return _chosen[direction, min(known, key=functools.partial(_distance, conv))]
+    names = _candidates(direction, conv)
+    where = f"{direction.replace('_', ' ')}: {conv}"
+    kept = Measured.get(KIND, where) if len(names) > 1 else {"way": names[0]}
+    if kept is None or kept.get("way") not in names:
+        times = _measure(direction, conv, names, tensors)
+        kept = {"way": min(times, key=times.__getitem__), "ms": {n: round(t, 4) for n, t in times.items()}}
+        Measured.put(KIND, where, kept)
+    _chosen[key] = kept["way"]
+    others[:] = [*known, conv]
+    return kept["way"]
+
+
+def _distance(conv: Conv, other: Conv) -> float:
+    return sum(abs(math.log(a / b)) for a, b in zip(conv.input, other.input, strict=True))
 
 
 def _run(direction: str, conv: Conv, name: str | None, *tensors: Tensor) -> Tensor:
