@@ -9,13 +9,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hiddennet.models.dnw import StaticConfig, StaticGraph, base
 
-CONFIG = StaticConfig(blocks=(4, 6, 3, 7), outputs=5, num_classes=3, stem_channels=4, density=0.2)
-
 
 @pytest.fixture
 def network(monkeypatch) -> StaticGraph:
     torch.manual_seed(0)
-    found, ran = StaticGraph(CONFIG), []
+    found, ran = StaticGraph(StaticConfig()), []
     whole = base.wired_levels
     monkeypatch.setattr(base, "wired_levels", lambda *given: (ran.append(1), whole(*given))[1])
     found(torch.randn(2, 3, 32, 32))
