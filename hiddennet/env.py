@@ -16,6 +16,15 @@ def _cpu_path() -> str:
     return "AVX2, some loops AVX-512" if found.startswith("AVX512") and wish != "avx2" else "AVX2"
 
 
+def _where_measured() -> str:
+    from hiddennet import tuned
+
+    try:
+        return str(tuned.cache_file())
+    except RuntimeError:
+        return "nowhere: this user has no home"
+
+
 def collect() -> dict[str, str]:
     """Return what is installed and what works, one short sentence a key."""
     from hiddennet import _load, tuned
@@ -32,7 +41,7 @@ def collect() -> dict[str, str]:
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none visible",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "instructions": tuned.instructions(),
-        "measured here": str(tuned.cache_file()),
+        "measured here": _where_measured(),
     }
     for number, line in enumerate(measured(), 1):
         found[f"train.amp=auto {number}"] = line

@@ -24,12 +24,14 @@ from hiddennet.files import locked, write_text
 
 Choice = dict[str, Any]
 
+LIMIT = 4096  # choices of a kind that the file holds: the newest
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16")  # of which a plan may depend
 _SWITCHES = ("HIDDENNET_ISA", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # that keep libraries from using them
 
 
 def cache_file() -> Path:
-    """Where choices are kept: $XDG_CACHE_HOME, or else ~/.cache, and hiddennet/measured.json below it."""
+    """Where choices are kept: $XDG_CACHE_HOME, or else ~/.cache, and hiddennet/measured.json below it. Raises
+    RuntimeError for a user without a home."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if base else Path("~/.cache").expanduser()) / "hiddennet" / "measured.json"
 
@@ -84,14 +86,14 @@ class Measured:
         """Keep a choice: a map of plain values, as JSON has them. In the place of an earlier one."""
         machine = machine_key()
         cls._own[machine, kind, key] = value = json.loads(json.dumps(value))
-        file = cache_file()
-        with contextlib.suppress(OSError), locked(file.with_name(f".{file.name}.lock")):
-            everything = _read()
-            everything[machine] = {
-                **_section(everything, machine),
-                kind: {**_of(everything, machine, kind), key: value},
-            }
-            write_text(file, json.dumps(everything, indent=1) + "\n")
+        with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: a user without a home
+            file = cache_file()
+            with locked(file.with_name(f".{file.name}.lock")):
+                everything = _read()
+                choices = {**_of(everything, machine, kind), key: value}
+                newest = dict(list(choices.items())[-LIMIT:])
+                everything[machine] = {**_section(everything, machine), kind: newest}
+                write_text(file, json.dumps(everything, indent=1) + "\n")
 
     @classmethod
     def all(cls, kind: str) -> dict[str, Choice]:
@@ -105,7 +107,7 @@ def _read() -> dict[str, Any]:
     """What the file holds; nothing where it is broken or not there."""
     try:
         found = json.loads(cache_file().read_bytes())
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: no home, or nested too deeply
         return {}
     return found if isinstance(found, dict) else {}
 

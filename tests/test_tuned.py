@@ -11,7 +11,7 @@ import sys
 import pytest
 import torch
 
-from hiddennet import tuned
+from hiddennet import env, tuned
 from hiddennet.tuned import Measured
 
 
@@ -86,3 +86,24 @@ def test_processes_that_write_at_once_lose_nothing():
     for writer in writers:
         writer.join()
     assert sorted(map(int, Measured.all("amp"))) == list(range(30))
+
+
+def test_a_user_without_a_home_keeps_choices_for_the_process(monkeypatch):
+    """A container that runs under a number that no user has."""
+
+    def homeless(self):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(type(tuned.Path()), "expanduser", homeless)
+    Measured.put("amp", "a", {"ratio": 2.5})
+    assert Measured.get("amp", "a") == {"ratio": 2.5} and Measured.get("amp", "b") is None
+    assert env.collect()["measured here"] == "nowhere: this user has no home"
+
+
+def test_the_file_holds_the_newest_choices_alone(cache, monkeypatch):
+    monkeypatch.setattr(tuned, "LIMIT", 3)
+    for i in range(5):
+        Measured.put("amp", f"{i}", {"ratio": i})
+    monkeypatch.setattr(Measured, "_own", {})
+    assert Measured.all("amp") == {f"{i}": {"ratio": i} for i in (2, 3, 4)}

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch._C._functorch import peek_interpreter_stack
 
 from hiddennet.nn.memo import Memo
+from hiddennet.ops.looked_at import is_looked_at
 from hiddennet.ops.masked_weight import DTYPE_CODES, MaskedWeight, effective_weight
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ def kept_weight(layer: HiddenMixin, weight: MaskedWeight, dtype: torch.dtype) ->
     scores, stored = weight.scores, weight.stored
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (scores, stored)):
         return weight
-    if dtype not in DTYPE_CODES or layer.plan is not None or _is_looked_at(layer):
+    if dtype not in DTYPE_CODES or layer.plan is not None or is_looked_at():
+        return weight
+    if "_is_replica" in layer.__dict__:  # of DataParallel: threads share what the layer keeps
         return weight
     mask, memo = layer._selected.value, layer._kept
     row, bits = (None, None) if mask is None else (mask.selection, mask.bits)  # nobody else's: the mask tells them
@@ -44,14 +46,3 @@ def kept_weight(layer: HiddenMixin, weight: MaskedWeight, dtype: torch.dtype) ->
     if not memo.current(*parts, made):  # nothing tells when they move
         memo.forget()
     return made
-
-
-def _is_looked_at(layer: HiddenMixin) -> bool:
-    """Whether what is computed is recorded, or computed by other means than for its numbers."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._is_tracing()
-        or peek_interpreter_stack() is not None
-        or torch._C._len_torch_dispatch_stack() > 0
-        or "_is_replica" in layer.__dict__  # of DataParallel: threads share what the layer keeps
-    )

@@ -4,11 +4,13 @@ A direction (forward, input gradient, weight gradient) can be computed by the li
 is fastest depends on sizes, batch and processor, so it is measured, as cuDNN does: the first time a direction of a
 convolution comes by, every way that serves it computes it a few times, on the very tensors of the step. The choice is
 kept for the process and in the user's cache (hiddennet.tuned). HIDDENNET_PLANS=fixed, and torch's deterministic mode,
-leave every direction to the library.
+leave every direction to the library. What is not finite spreads through kept weights alone where a way has lists, and
+through pruned ones, too, elsewhere: 0 times infinity is NaN.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import time
@@ -17,11 +19,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor
 from torch.nn import functional as F
 
 from hiddennet.ops import tile_conv
 from hiddennet.ops.channels_last import channels_last
 from hiddennet.ops.dense_weight_gradient import dense_conv_weight_gradient
+from hiddennet.ops.looked_at import is_looked_at
 from hiddennet.ops.masked_weight import MaskedWeight, effective_weight, part_gradients
 from hiddennet.ops.sparse_conv import sparse_conv_forward, sparse_conv_input_gradient, sparse_conv_weight_gradient
 from hiddennet.tuned import Measured
@@ -29,6 +33,7 @@ from hiddennet.tuned import Measured
 LIBRARY = "effective_weight"
 KIND = "convolutions"  # of choices in hiddennet.tuned
 ROUNDS = 4
+SIZES = 8  # of the input that are measured of one convolution: every step may bring another
 
 Pair = tuple[int, ...]
 
@@ -100,6 +105,7 @@ WAYS = {LIBRARY: _library, "tiles": _tiles, "panels": _panels, "lists": _lists}
 DENSITIES = (1.0, 0.5, 0.3, 0.1, 0.02)  # classes: a choice is made for each
 
 _chosen: dict[tuple[str, Conv], str] = {}
+_inputs: dict[tuple[str, Conv], list[Conv]] = {}  # those chosen for, by all but the input's size
 
 
 def _function(name: str, direction: str) -> Callable | None:
@@ -133,18 +139,31 @@ def _measure(direction: str, conv: Conv, names: list[str], tensors: tuple[Tensor
 
 
 def choose(direction: str, conv: Conv, tensors: tuple[Tensor, ...]) -> str:
-    """The name of the fastest way for this direction: as measured before, or now on these tensors."""
+    """The name of the fastest way for this direction: as measured before, or now on these tensors. Where SIZES other
+    sizes of the input were measured (images of every size, batches of every length), that of the nearest."""
+    if torch.are_deterministic_algorithms_enabled():  # since the forward
+        return LIBRARY
     key = direction, conv
-    if key not in _chosen:
-        names = _candidates(direction, conv)
-        where = f"{direction.replace('_', ' ')}: {conv}"
-        kept = Measured.get(KIND, where) if len(names) > 1 else {"way": names[0]}
-        if kept is None or kept.get("way") not in names:
-            times = _measure(direction, conv, names, tensors)
-            kept = {"way": min(times, key=times.__getitem__), "ms": {n: round(t, 4) for n, t in times.items()}}
-            Measured.put(KIND, where, kept)
-        _chosen[key] = kept["way"]
-    return _chosen[key]
+    if key in _chosen:
+        return _chosen[key]
+    others = _inputs.setdefault((direction, conv._replace(input=())), [])
+    known = [other for other in others if (direction, other) in _chosen]
+    if len(known) >= SIZES:
+        return _chosen[direction, min(known, key=functools.partial(_distance, conv))]
+    names = _candidates(direction, conv)
+    where = f"{direction.replace('_', ' ')}: {conv}"
+    kept = Measured.get(KIND, where) if len(names) > 1 else {"way": names[0]}
+    if kept is None or kept.get("way") not in names:
+        times = _measure(direction, conv, names, tensors)
+        kept = {"way": min(times, key=times.__getitem__), "ms": {n: round(t, 4) for n, t in times.items()}}
+        Measured.put(KIND, where, kept)
+    _chosen[key] = kept["way"]
+    others[:] = [*known, conv]
+    return kept["way"]
+
+
+def _distance(conv: Conv, other: Conv) -> float:
+    return sum(abs(math.log(a / b)) for a, b in zip(conv.input, other.input, strict=True))
 
 
 def _run(direction: str, conv: Conv, name: str | None, *tensors: Tensor) -> Tensor:
@@ -178,7 +197,7 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx, dy):
         (x, made), weight = MaskedWeight.saved(ctx)
         wanted = [ctx.needs_input_grad[i] for i in (0, 3, 12)]
-        if torch.is_grad_enabled():  # this gradient is to have one itself: the library's has
+        if torch.is_grad_enabled() or is_looked_at(dy):  # one that has a gradient itself, or comes in batches
             return _differentiable(ctx.conv, x, weight, dy, wanted)
         dy = channels_last(dy)
         conv, way = ctx.conv, ctx.way
@@ -193,9 +212,16 @@ class _Convolution(torch.autograd.Function):
 
 
 def _differentiable(conv: Conv, x: Tensor, weight: MaskedWeight, dy: Tensor, wanted: list[bool]) -> tuple:
-    y = _library.forward(conv, x, effective_weight(weight, conv.dtype))
     inputs = [part for part, want in zip((x, weight.scores, weight.stored), wanted, strict=True) if want]
-    found = iter(torch.autograd.grad(y, inputs, dy, create_graph=True))
+    if any(wanted[1:]) and is_legacy_batchedtensor(dy):
+        raise RuntimeError(
+            "masked_conv2d: expected one gradient at a time for a layer that learns, got a batch of them "
+            "(is_grads_batched); freeze the model by requires_grad_(False), or set HIDDENNET_PLANS=fixed"
+        )
+    again = torch.is_grad_enabled()
+    with torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        y = _library.forward(conv, x, effective_weight(weight, conv.dtype))
+        found = iter(torch.autograd.grad(y, inputs, dy, create_graph=again))
     dx, *to_parts = (next(found) if want else None for want in wanted)
     return dx, None, None, *part_gradients(*to_parts)
 
@@ -208,10 +234,18 @@ def _measures() -> bool:
 
 
 def conv_of(x: Tensor, shape: Sequence[int], dtype: torch.dtype, stride, padding, dilation, groups: int) -> Conv | None:
-    """The convolution that the ways compute; None where they do not: on a GPU, in groups, in other layouts."""
-    if x.device.type != "cpu" or x.dim() != 4 or groups != 1 or isinstance(padding, str) or x.shape[1] != shape[1]:
+    """The convolution that the ways compute; None where they do not: on a GPU, in groups, in other layouts (also where
+    the layout is both: the library's result would be contiguous), or where the forward is looked at."""
+    if (
+        is_looked_at()
+        or x.device.type != "cpu"
+        or x.dim() != 4
+        or groups != 1
+        or isinstance(padding, str)
+        or x.shape[1] != shape[1]
+    ):
         return None
-    if not x.is_contiguous(memory_format=torch.channels_last) or torch.compiler.is_compiling():
+    if not x.is_contiguous(memory_format=torch.channels_last) or x.is_contiguous():
         return None
     return Conv(tuple(x.shape), tuple(shape), tuple(stride), tuple(padding), tuple(dilation), dtype)
 
@@ -227,6 +261,8 @@ def convolve(x: Tensor, weight: MaskedWeight | Tensor, bias: Tensor | None, conv
     made_of = () if isinstance(weight, Tensor) else (weight.scores, weight.stored)
     parts = [part for part in (x, *made_of) if part is not None]
     if torch.is_grad_enabled() and any(part.requires_grad for part in parts):
+        if isinstance(weight, Tensor):  # kept by a frozen layer: only the input has a gradient, and the library's
+            return F.conv2d(x, weight, None if bias is None else bias.to(x.dtype), *conv[2:5])
         y = _Convolution.apply(x, conv, way, *weight)
     else:
         made = weight if isinstance(weight, Tensor) else weight.write(conv.dtype)

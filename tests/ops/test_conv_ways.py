@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -14,26 +13,13 @@ from torch.utils.checkpoint import checkpoint
 import hiddennet as hn
 from hiddennet import env, tuned
 from hiddennet.nn import Fixed, Generated, Stored, TopK
-from hiddennet.ops import conv_ways, masked_conv
+from hiddennet.ops import conv_ways
 from tests.checks import assert_no_worse_than
 
 SHAPE = (24, 20, 3, 3)
 
 
-@pytest.fixture(autouse=True)
-def measuring(monkeypatch, tmp_path) -> Iterator[dict[str, float]]:
-    """Choices made by these times, not by a clock; none from before, and small layers count."""
-    times: dict[str, float] = {}
-    monkeypatch.setenv("HIDDENNET_PLANS", "auto")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(masked_conv, "MEASURED_FROM", 1)
-    monkeypatch.setattr(conv_ways, "_chosen", {})
-    monkeypatch.setattr(tuned.Measured, "_own", {})
-    monkeypatch.setattr(
-        conv_ways, "_measure", lambda direction, conv, names, tensors: {n: times.get(n, 5.0) for n in names}
-    )
-    monkeypatch.setattr(conv_ways.tile_conv, "instructions", lambda: "amx")  # slow here or not, it computes the same
-    yield times
+pytestmark = pytest.mark.usefixtures("measuring")
 
 
 def _layer(rule=None, source=None, bias: bool = False) -> hn.HiddenConv2d:
