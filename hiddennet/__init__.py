@@ -66,6 +66,7 @@ __all__ = [
     "nn",
     "ops",
     "optim",
+    "plain",
     "pruning",
     "psg",
     "redraw",
@@ -77,7 +78,7 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    """export, load, compact, analysis, models and pruning are imported when first used."""
+    """export, load, compact, plain, analysis, models and pruning are imported when first used."""
     if name in ("analysis", "models", "pruning"):
         import importlib
 
@@ -90,4 +91,8 @@ def __getattr__(name: str):
         from hiddennet import compaction
 
         return compaction.compact
+    if name == "plain":
+        from hiddennet import ordinary
+
+        return ordinary.plain
     raise AttributeError(f"module 'hiddennet' has no attribute {name!r}")
