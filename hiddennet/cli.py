@@ -1,4 +1,4 @@
-"""The console script `hiddennet`: run, compare, sweep, report, eval, export, import, config, keys, list, env."""
+"""The console script `hiddennet`: run, compare, sweep, report, eval, export, inspect, import, config, keys, list, env."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from hiddennet import compare, env, plugins, run
+from hiddennet import compare, env, inspect, plugins, run
 from hiddennet.nn.edge_rules import KINDS
 from hiddennet.report import command as report
 from hiddennet.sweep import command as sweep
@@ -62,6 +62,10 @@ def _parser() -> argparse.ArgumentParser:
     exporting.add_argument("-o", "--output", metavar="FILE", help="default: into the folder")
     exporting.add_argument("--compact", action="store_true", help="a wiring without its dead nodes, to evaluate only")
     exporting.set_defaults(action=_export)
+
+    inspecting = commands.add_parser("inspect", help="what an artifact, a checkpoint or a run holds, layer by layer")
+    inspect.add_arguments(inspecting)
+    inspecting.set_defaults(action=inspect.execute)
 
     importing = commands.add_parser("import", help="another system's checkpoint to an artifact")
     importing.add_argument("system", choices=tuple(_IMPORTED))

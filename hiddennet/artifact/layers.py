@@ -74,6 +74,14 @@ class Streams:
             )
         return tensor[start : start + count]
 
+    def put_bytes(self) -> int:
+        """Of all numbers put so far."""
+        return sum(part.numel() * part.element_size() for parts in self.parts.values() for part in parts)
+
+    def taken_bytes(self) -> int:
+        """Of all numbers taken so far."""
+        return sum(self.position[name] * dtype.itemsize for name, dtype in STREAMS.items())
+
     def check_end(self) -> None:
         """Refuse numbers that no layer has taken."""
         for name, parts in self.parts.items():

@@ -18,6 +18,15 @@ from hiddennet.train.opened import open_run, restore
 _ZIP = b"PK\x03\x04"  # how checkpoints begin
 
 
+def is_artifact(where: str | os.PathLike) -> bool:
+    """Whether a path is a file that is no checkpoint."""
+    path = Path(where).expanduser()
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_ZIP)) != _ZIP
+
+
 @dataclass(frozen=True)
 class Opened:
     """A network in evaluation mode on the CPU, and where it comes from.
@@ -49,9 +58,7 @@ def open_network(where: str | os.PathLike, key: str) -> Opened:
     path = Path(where).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"{key}: expected an artifact, a run or a checkpoint, got nothing at {where}")
-    with path.open("rb") as file:
-        begins = file.read(len(_ZIP))
-    if begins != _ZIP:
+    if is_artifact(path):
         return Opened("artifact", artifact.load(path), path.stat().st_size, artifact.read_header(path))
     state = checkpoint.load(path)
     folder = RunFolder(path.resolve().parent.parent)
