@@ -67,6 +67,7 @@ def export(model: nn.Module, path: str | os.PathLike, *, metadata: dict[str, Any
     state = state_of(model)
     weights = sum(math.prod(layer["shape"]) for layer in layers)
     header = {
+        "format_version": 2 if any("code" in layer for layer in layers) else 1,
         "model": facts.pop("model", getattr(model, "architecture", None)),
         "class": f"{type(model).__module__}.{type(model).__qualname__}",
         "method": facts.pop("method", None),
