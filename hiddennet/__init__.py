@@ -58,6 +58,7 @@ __all__ = [
     "compact",
     "density",
     "export",
+    "export_onnx",
     "hidden_layers",
     "hide",
     "load",
@@ -66,6 +67,7 @@ __all__ = [
     "nn",
     "ops",
     "optim",
+    "plain",
     "pruning",
     "psg",
     "redraw",
@@ -77,7 +79,7 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    """export, load, compact, analysis, models and pruning are imported when first used."""
+    """export, export_onnx, load, compact, plain, analysis, models and pruning are imported when first used."""
     if name in ("analysis", "models", "pruning"):
         import importlib
 
@@ -90,4 +92,12 @@ def __getattr__(name: str):
         from hiddennet import compaction
 
         return compaction.compact
+    if name == "plain":
+        from hiddennet import ordinary
+
+        return ordinary.plain
+    if name == "export_onnx":
+        from hiddennet.ordinary import onnx_file
+
+        return onnx_file.export_onnx
     raise AttributeError(f"module 'hiddennet' has no attribute {name!r}")

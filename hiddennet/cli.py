@@ -1,4 +1,4 @@
-"""The console script `hiddennet`: run, compare, sweep, report, eval, export, import, config, keys, list, env."""
+"""The console script `hiddennet`: run, compare, sweep, report, eval, export, inspect, import, config, keys, env."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from hiddennet import compare, env, plugins, run
+from hiddennet import compare, env, inspect, plugins, run
 from hiddennet.nn.edge_rules import KINDS
 from hiddennet.report import command as report
 from hiddennet.sweep import command as sweep
@@ -57,11 +57,18 @@ def _parser() -> argparse.ArgumentParser:
     plugins.add_argument(evaluating)
     evaluating.set_defaults(action=_eval)
 
-    exporting = commands.add_parser("export", help="write the artifact of a run's best epoch")
-    exporting.add_argument("run", metavar="RUN", help="the folder of a run")
+    exporting = commands.add_parser("export", help="write the artifact of a run's best epoch, or an ONNX file")
+    exporting.add_argument("run", metavar="RUN", help="the folder of a run; with --onnx also an artifact")
     exporting.add_argument("-o", "--output", metavar="FILE", help="default: into the folder")
     exporting.add_argument("--compact", action="store_true", help="a wiring without its dead nodes, to evaluate only")
+    exporting.add_argument("--onnx", metavar="FILE", help="write an ONNX file instead, of any batch size")
+    said = "of its layers: int4, exact for weights of -c, 0 and +c; int8, a scale a channel; default: float32"
+    exporting.add_argument("--onnx-weights", choices=("int4", "int8", "float32"), help=said)
     exporting.set_defaults(action=_export)
+
+    inspecting = commands.add_parser("inspect", help="what an artifact, a checkpoint or a run holds, layer by layer")
+    inspect.add_arguments(inspecting)
+    inspecting.set_defaults(action=inspect.execute)
 
     importing = commands.add_parser("import", help="another system's checkpoint to an artifact")
     importing.add_argument("system", choices=tuple(_IMPORTED))
@@ -122,11 +129,34 @@ def _export(arguments: argparse.Namespace) -> int:
     from hiddennet import artifact
     from hiddennet.train import evaluate
 
+    if arguments.onnx is not None:
+        return _export_onnx(arguments)
+    if arguments.onnx_weights is not None:
+        raise ValueError("export: expected --onnx FILE with --onnx-weights, got none")
     path = evaluate.export(arguments.run, arguments.output, compact=arguments.compact)
     sizes = artifact.sizes(path)
     print(
         f"{path}: {sizes['artifact_bytes']:,} bytes; "
         f"dense float32: {sizes['dense_bytes']:,} bytes ({sizes['ratio']:.1f} x)"
+    )
+    return 0
+
+
+def _export_onnx(arguments: argparse.Namespace) -> int:
+    from hiddennet.ordinary.onnx_file import export_onnx
+
+    for given, flag in ((arguments.output, "-o"), (arguments.compact, "--compact")):
+        if given:
+            raise ValueError(f"export: expected --onnx FILE without {flag}, got both")
+    weights = arguments.onnx_weights or "float32"
+    made = export_onnx(arguments.run, arguments.onnx, weights=weights)
+    error = "" if weights == "float32" else f"; {made.layers} layers in {weights}, "
+    if error:
+        rounded = f"weights differ by at most {made.weight_error:.2%} of their channel's largest"
+        error += rounded if made.weight_error else "exactly the same weights"
+    print(
+        f"{made.path}: {made.bytes:,} bytes{error}; logits in ONNX Runtime differ by at most {made.logit_error:.1e} "
+        f"from torch's, of up to {made.outputs:.1e}"
     )
     return 0
 

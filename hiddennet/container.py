@@ -22,7 +22,7 @@ from torch import Tensor
 
 from hiddennet.files import write_atomic
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # the newest that is read; 2 has masks that are coded
 
 _KEY = "hiddennet"
 _NO_CHECKSUM = b"0" * 64
@@ -36,7 +36,7 @@ class ArtifactError(ValueError):
 def write(path: str | os.PathLike, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Write header and tensors to `path` in one step: readers see the old file or the new one.
 
-    header: JSON-able; `format_version` and `checksum` are added here.
+    header: JSON-able; `checksum` is added here, and `format_version`, the newest, where it has none.
     tensors: contiguous, on the CPU.
     """
     document = {"checksum": _NO_CHECKSUM.decode(), "format_version": FORMAT_VERSION, **header}

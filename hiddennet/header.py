@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hiddennet.container import ArtifactError
 from hiddennet.ops.checks import MAX_ELEMENTS
+from hiddennet.ops.mask_code import is_unheld
 
 MOST_UNHELD = 2**28  # weights that a file of a few bytes may ask for: 1 GiB
 _OURS = ("generated", "redrawn", "flipped", "activated", "stored", "wiring")
@@ -64,6 +65,7 @@ class _Layer(_Part):
     rule: dict[str, Any] | None = None
     reveals: Literal["mask", "all", "expectation"]
     kept: Count
+    code: Annotated[int, Field(ge=1, le=MAX_ELEMENTS)] | None = None
     scale: Number | None = None
     drawn_from: _Source | None = None
     trainable: bool = False
@@ -78,6 +80,8 @@ class _Layer(_Part):
             raise ValueError(f"shape {self.shape} with {self.kept} weights kept")
         if self.reveals != "mask" and self.kept != self.elements:
             raise ValueError(f"kept {self.kept} of {self.elements} where all are")
+        if self.code is not None and self.reveals != "mask":
+            raise ValueError("code: a mask that the layer has not")
         if self.source.kind == "generated" and self.scale is None:
             raise ValueError("scale: a number is required")
         if self.source.kind in ("stored", "wiring") and self.weights is None and drawn_from.kind in _OURS:
@@ -92,7 +96,10 @@ class _Layer(_Part):
 
     @property
     def unheld(self) -> int:
-        """Weights of which the file holds no bit: all kept, and made from a seed or of one constant."""
+        """Weights of which the file holds no bit: all kept, and made from a seed or of one constant; of a mask whose
+        code is next to nothing."""
+        if self.code is not None and is_unheld(self.elements, self.code):
+            return self.elements
         weights = self.weights
         held = weights is not None and (weights.held != "constant" or weights.signed)
         return self.elements if self.reveals == "all" and not held else 0
@@ -155,7 +162,7 @@ def _check_sums(header: _Header, tensors: Mapping[str, Tensor], where: str | os.
         if getattr(header, key) != wanted:
             _refuse(where, f"{key}: {getattr(header, key)} where its layers and tensors make {wanted}")
     unheld = sum(layer.unheld for layer in header.layers)
-    if header.model is not None and unheld > MOST_UNHELD:
+    if (header.model is not None or any(layer.code for layer in header.layers)) and unheld > MOST_UNHELD:
         raise ArtifactError(
             f"artifact: expected {where} to hold a bit or more of all but {MOST_UNHELD} weights, got {unheld} that it "
             "holds nothing of; make the model and call load(path, model)"

@@ -19,6 +19,8 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
         ", int layer) -> Tensor");
   m.def("pack_mask(Tensor mask) -> Tensor");
   m.def("unpack_mask(Tensor bits, int[] shape) -> Tensor");
+  m.def("encode_mask(Tensor bits, int[] frequencies) -> Tensor");
+  m.def("decode_mask(Tensor coded, int[] frequencies, int count) -> Tensor");
   m.def("generate_weight(Tensor(a!) out, int source, bool signs, float scale, int seed, int layer, int redraw) -> ()");
   m.def("generate_signs(Tensor(a!) plane, int n, int seed, int layer, int redraw) -> ()");
   m.def("masked_weight(Tensor? scores, Tensor selection, int[] shape, bool channels_last, " HN_RULE ", " HN_SOURCE

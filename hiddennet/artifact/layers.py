@@ -1,11 +1,12 @@
 """One hidden layer as an entry of the header and its share of the streams of numbers, and back.
 
 The streams run through all layers in order, so that a network has one tensor of each kind, not one a layer:
-`mask_bits` (uint8, 1 bit a weight in OIHW order, each layer from a whole byte on), `values` (float32, stored weights at
-kept positions), `sign_bits` (uint8, for kept weights that are plus or minus one constant, or whose magnitudes the seed
-gives), `redraws` (1 or 2 bytes for each kept weight that is drawn anew and is no constant: which redraw it is of) and
-`scores` (float32, only where evaluation multiplies by them). What a layer's weights put into them its source says
-(hiddennet.nn.Source.shipped).
+`mask_bits` (uint8, 1 bit a weight in OIHW order, each layer from a whole byte on), `mask_codes` (uint8, since format 2:
+masks of layers where hiddennet.ops.mask_code is shorter; the entry says how many bytes), `values` (float32, stored
+weights at kept positions), `sign_bits` (uint8, for kept weights that are plus or minus one constant, or whose
+magnitudes the seed gives), `redraws` (1 or 2 bytes for each kept weight that is drawn anew and is no constant: which
+redraw it is of) and `scores` (float32, only where evaluation multiplies by them). What a layer's weights put into them
+its source says (hiddennet.nn.Source.shipped).
 """
 
 from __future__ import annotations
@@ -24,10 +25,14 @@ from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.layers import LAYERS
 from hiddennet.nn.source import put_values, take_values
 from hiddennet.nn.wiring import Wiring
+from hiddennet.ops.mask_code import decode_mask, encode_mask, is_unheld
 from hiddennet.registry import REGISTRIES
+
+_MOST_UNHELD = 2**24  # weights of a layer of which a code may hold next to nothing
 
 STREAMS = {
     "mask_bits": torch.uint8,
+    "mask_codes": torch.uint8,
     "values": torch.float32,
     "sign_bits": torch.uint8,
     "scores": torch.float32,
@@ -74,6 +79,14 @@ class Streams:
             )
         return tensor[start : start + count]
 
+    def put_bytes(self) -> int:
+        """Of all numbers put so far."""
+        return sum(part.numel() * part.element_size() for parts in self.parts.values() for part in parts)
+
+    def taken_bytes(self) -> int:
+        """Of all numbers taken so far."""
+        return sum(self.position[name] * dtype.itemsize for name, dtype in STREAMS.items())
+
     def check_end(self) -> None:
         """Refuse numbers that no layer has taken."""
         for name, parts in self.parts.items():
@@ -112,8 +125,6 @@ def encode(name: str, layer: HiddenMixin, mask: Tensor, streams: Streams) -> dic
     if ships == "expectation":
         streams.put("scores", layer.scores)
         mask = torch.ones_like(mask)
-    elif ships == "mask":
-        streams.put("mask_bits", ops.pack_mask(mask))
     return {
         "name": name,
         "kind": kind(layer),
@@ -121,6 +132,7 @@ def encode(name: str, layer: HiddenMixin, mask: Tensor, streams: Streams) -> dic
         **layer.spec(),
         "reveals": ships,
         "kept": int(mask.count_nonzero()),
+        **(_put_mask(mask, streams) if ships == "mask" else {}),
         **layer.source.shipped(layer, mask, streams.put),
     }
 
@@ -133,7 +145,6 @@ def encode_wiring(name: str, wiring: Wiring, mask: Tensor, streams: Streams) -> 
         )
     mask = mask.cpu()
     weight = wiring.eval_weight().cpu().contiguous()
-    streams.put("mask_bits", ops.pack_mask(mask))
     return {
         "name": name,
         "kind": "wiring",
@@ -141,6 +152,7 @@ def encode_wiring(name: str, wiring: Wiring, mask: Tensor, streams: Streams) -> 
         "source": {"kind": "wiring", "edges": wiring.kind},
         "reveals": "mask",
         "kept": int(mask.count_nonzero()),
+        **_put_mask(mask, streams),
         "weights": put_values(weight[mask], streams.put),
     }
 
@@ -172,8 +184,29 @@ def decode(entry: dict[str, Any], streams: Streams) -> Restored:
     return Restored(Stored(weight.view(shape), **spec, trainable=entry["trainable"]), rule, scores)
 
 
+def _put_mask(mask: Tensor, streams: Streams) -> dict[str, Any]:
+    """Append a mask to the streams, coded where that is shorter; the entry's keys that say so."""
+    bits = ops.pack_mask(mask)
+    coded = encode_mask(mask)
+    n, size = mask.numel(), coded.numel()
+    if size >= bits.numel() or (is_unheld(n, size) and n > _MOST_UNHELD):
+        streams.put("mask_bits", bits)
+        return {}
+    streams.put("mask_codes", coded)
+    return {"code": size}
+
+
 def _mask(entry: dict[str, Any], streams: Streams) -> Tensor:
     shape = tuple(entry["shape"])
+    if "code" in entry:
+        try:
+            return decode_mask(streams.take("mask_codes", entry["code"]), entry["kept"], shape)
+        except ValueError as error:
+            if isinstance(error, ArtifactError):
+                raise
+            raise ArtifactError(
+                f"artifact: expected the code of a mask in layer {entry['name']}, got other bytes ({error})"
+            ) from None
     mask = ops.unpack_mask(streams.take("mask_bits", (math.prod(shape) + 7) // 8), shape)
     count = int(mask.count_nonzero())
     if count != entry["kept"]:

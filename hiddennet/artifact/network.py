@@ -64,9 +64,10 @@ def export(model: nn.Module, path: str | os.PathLike, *, metadata: dict[str, Any
     revealed = masks(model)
     layers = [encode(name, layer, revealed[name], streams) for name, layer in hidden_layers(model).items()]
     layers += [encode_wiring(name, wiring, revealed[name], streams) for name, wiring in wirings(model).items()]
-    state = _state(model)
+    state = state_of(model)
     weights = sum(math.prod(layer["shape"]) for layer in layers)
     header = {
+        "format_version": 2 if any("code" in layer for layer in layers) else 1,
         "model": facts.pop("model", getattr(model, "architecture", None)),
         "class": f"{type(model).__module__}.{type(model).__qualname__}",
         "method": facts.pop("method", None),
@@ -114,7 +115,7 @@ def load(path: str | os.PathLike, model: nn.Module | None = None) -> nn.Module:
         ArtifactError (a ValueError): the file is missing, damaged, of a newer format or of another
             architecture. The given model is changed only when everything fits.
     """
-    header, tensors = _read(path)
+    header, tensors = read(path)
     if header.get("kind") == "compact":
         return _compact(path, header, tensors, model)
     try:
@@ -149,7 +150,7 @@ def load(path: str | os.PathLike, model: nn.Module | None = None) -> nn.Module:
     return model.eval()
 
 
-def _read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Header and tensors of a file, the header checked key by key."""
     header, tensors = file.read(path)
     _check_header(header, tensors, path)
@@ -177,7 +178,7 @@ def _compact(
 
 def read_header(path: str | os.PathLike) -> dict[str, Any]:
     """The header of the artifact at `path` (layers, method, versions), checked as by load()."""
-    return _read(path)[0]
+    return read(path)[0]
 
 
 def sizes(path: str | os.PathLike) -> dict[str, float]:
@@ -198,7 +199,7 @@ def sizes(path: str | os.PathLike) -> dict[str, float]:
     }
 
 
-def _state(model: nn.Module) -> dict[str, Tensor]:
+def state_of(model: nn.Module) -> dict[str, Tensor]:
     """The state dict without what the streams hold of hidden layers."""
     state = {}
     for key, value in model.state_dict().items():

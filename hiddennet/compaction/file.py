@@ -52,6 +52,7 @@ def save(model: CompactNetwork, path: str | os.PathLike, metadata: dict[str, Any
         tensors |= {f"{name}.{key}": tensor for key, tensor in stored.items()}
     tensors |= {name: tensor.contiguous() for name, tensor in state.items()}
     header = {
+        "format_version": 1,
         "kind": FORMAT,
         "model": facts.pop("model", model.architecture),
         "method": facts.pop("method", None),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -21,19 +23,25 @@ class skip_init(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
-def expose(model: nn.Module) -> None:
-    """Turn all hidden layers into plain ones of undefined weights, in place."""
-    for layer in hidden_layers(model).values():
-        _expose(layer)
+_LATER = ("psg", "input_signed", "plan", "_forward_dtype", "_rule_selected", "_ours")  # than become_hidden
+
+
+def expose(model: nn.Module, weights: Mapping[str, nn.Parameter] | None = None) -> None:
+    """Turn all hidden layers into plain ones, in place, which have nothing left of hiding.
+
+    weights: the layers' parameters by name; None: ones of undefined values.
+    """
+    for name, layer in hidden_layers(model).items():
+        shape, device = layer.weight_shape, layer.selection.device
+        _expose(layer, nn.Parameter(torch.empty(shape, device=device)) if weights is None else weights[name])
     close_attention(model)
 
 
-def _expose(layer: HiddenMixin) -> None:
-    device, shape = layer.selection.device, layer.weight_shape
+def _expose(layer: HiddenMixin, weight: nn.Parameter) -> None:
+    plain = layer.plain
     for name in {*layer._buffers, *layer._parameters} - layer.plain_names:
         delattr(layer, name)
-    plain = layer.plain
-    for name in ("source", "rule", "scaled", "weight_shape", "plain_names", "psg", "input_signed", "plan", "_sealed"):
+    for name in (*layer._ours, *_LATER):
         layer.__dict__.pop(name, None)
     layer.__class__ = plain
-    layer.weight = nn.Parameter(torch.empty(shape, device=device))
+    layer.weight = weight

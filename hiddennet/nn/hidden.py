@@ -43,6 +43,7 @@ class HiddenMixin(HiddenState):
     psg: ops.PSGConfig | None = None
     input_signed: bool = False
     _sealed: bool = False  # whether source and rule have all they need
+    _ours: frozenset[str] = frozenset()  # attributes that hiding gave the layer, besides those above
     _forward_dtype: torch.dtype | None = None  # of the weight that the layer's own forward reads; None: others read it
 
     def become_hidden(self, source: Source, rule: Rule, score_init: ScoreInit, *, fresh: bool) -> None:
@@ -53,7 +54,7 @@ class HiddenMixin(HiddenState):
                     f"{type(self).__name__}: expected {role} to be a hiddennet.nn.{kind.__name__}, such as "
                     f"{'Generated() or Stored()' if kind is Source else 'TopK(0.5)'}, got {type(part).__name__}"
                 )
-        own = self._parameters["weight"]
+        own, theirs = self._parameters["weight"], frozenset(vars(self))
         self.plain_names = frozenset((*self._parameters, *self._buffers)) - {"weight"}
         self.weight_shape = own.shape
         self.register_buffer("selection", torch.zeros(4, dtype=torch.int32, device=own.device), persistent=False)
@@ -76,6 +77,7 @@ class HiddenMixin(HiddenState):
                 f"got {source}"
             )
         self._sealed = True
+        self._ours = frozenset(vars(self)) - theirs
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
         """As torch's; a weight is taken where the source stores weights."""

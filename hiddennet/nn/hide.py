@@ -49,7 +49,7 @@ def _convert(
 ) -> None:
     """Turn plain layers into hidden ones of these sources and rules, in place: all of them, or on an error none."""
     with all_or_nothing(chosen.values()):
-        ties = [_tied(model, module) for module in chosen.values()]
+        ties = _ties(model, chosen.values())
         for module, (source, rule) in zip(chosen.values(), parts, strict=True):
             module.__class__ = hidden_class(type(module))
             module.become_hidden(source, rule, score_init, fresh=False)
@@ -136,15 +136,16 @@ def _hide(model: nn.Module, source, rule, include: Filter, exclude: Filter, scor
     _convert(model, chosen, parts, score_init)
 
 
-def _tied(model: nn.Module, layer: nn.Module) -> tuple[nn.Parameter, dict[str, nn.Module]]:
-    """The layer's weight, and the other modules that have it too, by the parameter's name there."""
-    weight = layer.weight
-    return weight, {
-        f"{name}.{leaf}".lstrip("."): module
-        for name, module in model.named_modules()
-        for leaf, parameter in module._parameters.items()
-        if parameter is weight and module is not layer
-    }
+def _ties(model: nn.Module, layers: Iterable[nn.Module]) -> list[tuple[nn.Parameter, dict[str, nn.Module]]]:
+    """Each layer's weight, and the other modules that have it too, by the parameter's name there."""
+    holders: dict[int, dict[str, nn.Module]] = {}
+    for name, module in model.named_modules():
+        for leaf, parameter in module._parameters.items():
+            holders.setdefault(id(parameter), {})[f"{name}.{leaf}".lstrip(".")] = module
+    return [
+        (layer.weight, {name: module for name, module in holders[id(layer.weight)].items() if module is not layer})
+        for layer in layers
+    ]
 
 
 def _check_tie(layer: HiddenMixin, weight: nn.Parameter, others: dict[str, nn.Module]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.network import hidden_layers, in_pass
 from hiddennet.nn.wiring import Wiring, wirings
 from hiddennet.ops.checks import check_choice
-from hiddennet.tables import aligned
 
 
 def dense_weights(model: nn.Module) -> dict[str, tuple[nn.Module, int]]:
@@ -42,25 +43,16 @@ def density(model: nn.Module, of: str = "hidden") -> float:
     return (kept + dense) / (total + dense)
 
 
-def summary(model: nn.Module) -> str:
-    """A table of what is hidden and what is not: layer, kind, shape, kept weights of how many, density, what of."""
-    rows = []
-    with in_pass(model):
-        for name, layer in hidden_layers(model).items():
-            kept, size = layer.kept(), layer.weight_shape.numel()
-            made = getattr(layer.source, "init", layer.source.kind)
-            rows.append((name, layer.plain.__name__, layer.weight_shape, kept, size, f"{made}, {layer.rule.kind}"))
-        for name, graph in wirings(model).items():
-            rows.append((name, "Wiring", graph.weight.shape, graph.edges, graph.weight.numel(), graph.kind))
-        for name, (module, size) in dense_weights(model).items():
-            shapes = [tuple(p.shape) for p in module._parameters.values() if p is not None and p.ndim > 1]
-            rows.append((name, type(module).__name__, shapes[0], size, size, "dense"))
-    kept, total = (sum(row[i] for row in rows) for i in (3, 4))
-    lines = [("layer", "kind", "shape", "kept", "of", "density", "made of")]
-    for name, kind, shape, k, n, how in rows:
-        lines.append((name, kind, "x".join(map(str, shape)), f"{k:,.0f}", f"{n:,}", f"{k / max(1, n):.4f}", how))
-    lines.append(("all", "", "", f"{kept:,.0f}", f"{total:,}", f"{kept / max(1, total):.4f}", ""))
-    return aligned(lines)
+def summary(model: nn.Module, input_shape: Sequence[int] | None = None) -> str:
+    """A table of what is hidden and what is not: layer, kind, shape, kept weights of how many, density, how many of
+    them are alive, bits a weight and bytes in an artifact, what of.
+
+    input_shape: of one input, without the batch: (channels, height, width), to find what is alive by; None: what the
+    network says, or "-".
+    """
+    from hiddennet.analysis.contents import contents
+
+    return contents(model, input_shape).table()
 
 
 def masks(model: nn.Module) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from hiddennet.ops.generate_weight import generate_weight
 from hiddennet.ops.inits import INITS, Fan, InitScale, init_scale
 from hiddennet.ops.magnitude_conv import magnitude_conv, magnitude_conv_backward_, magnitude_conv_slopes
 from hiddennet.ops.mask import Mask
+from hiddennet.ops.mask_code import decode_mask, encode_mask
 from hiddennet.ops.masked_conv import PLANS, default_plan, masked_conv2d, masked_linear
 from hiddennet.ops.masked_weight import masked_weight, topk_weight
 from hiddennet.ops.pack_mask import pack_mask, unpack_mask
@@ -47,9 +48,11 @@ __all__ = [
     "channels_last",
     "code_weight_gradient",
     "count_flags",
+    "decode_mask",
     "default_plan",
     "default_wired_plan",
     "dense_conv_weight_gradient",
+    "encode_mask",
     "filter_nodes_",
     "generate_weight",
     "init_scale",

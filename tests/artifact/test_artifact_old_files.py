@@ -93,6 +93,8 @@ def test_state_dicts_load_and_have_the_same_keys(states, make, tmp_path):
     hn.export(model, tmp_path / "again.safetensors")
     files = (HERE / f"{make.__name__}.safetensors", tmp_path / "again.safetensors")
     old, new = (read_header(path)["layers"] for path in files)
+    for entry in new:
+        entry.pop("code", None)  # of format 2
     assert old == new
 
 

@@ -31,7 +31,7 @@ CASES: dict[str, dict[str, Any]] = {
     "gem_miner": {"train": {"epochs": 20}},
     "iterand, with a redraw": {"method": {"period": COUNTED + 1}},
     "peek_a_boo, PSG": {"method": {"psg": {}}},
-    "edge_popup, contiguous float32": {"train": {"amp": None, "channels_last": False}},
+    "edge_popup, contiguous float32": {"train": {"amp": "float32", "channels_last": False}},
 }
 
 
