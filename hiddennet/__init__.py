@@ -76,6 +76,11 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    """What there is, imported already or not."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str):
     """export, load, compact, analysis, models and pruning are imported when first used."""
     if name in ("analysis", "models", "pruning"):
