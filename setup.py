@@ -127,6 +127,7 @@ setup(
     packages=[*find_packages(include=["hiddennet*"]), "hiddennet.configs"],
     package_dir={"hiddennet.configs": "configs"},  # beside the code in a checkout, inside the package when installed
     package_data={
+        "hiddennet": ["py.typed"],
         "hiddennet.configs": ["*.yml", "README.md", "*/*.yml", "*/*/*.yml", "*/*/*/*.yml", "*/*/*/*/*.yml"],
         "hiddennet.report": ["*.yml", "*.css"],
     },

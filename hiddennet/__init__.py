@@ -78,6 +78,11 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    """What there is, imported already or not."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str):
     """export, export_onnx, load, compact, plain, analysis, models and pruning are imported when first used."""
     if name in ("analysis", "models", "pruning"):

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from hiddennet import compare, env, inspect, plugins, run
+from hiddennet import compare, env, inspect, listing, plugins, run
 from hiddennet.nn.edge_rules import KINDS
 from hiddennet.report import command as report
 from hiddennet.sweep import command as sweep
@@ -94,13 +94,16 @@ def _parser() -> argparse.ArgumentParser:
     showing.set_defaults(action=_config)
 
     keys = commands.add_parser("keys", help="print all keys of a config and what they mean")
+    keys.add_argument("group", nargs="?", metavar="GROUP", help="a section such as data, or a method; default: all")
     plugins.add_argument(keys)
     keys.set_defaults(action=_keys)
 
-    listing = commands.add_parser("list", help="list the configs and sweeps that ship, a line each")
-    listing.add_argument("what", choices=("configs",))
-    listing.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="a part of a name, or with * and ?")
-    listing.set_defaults(action=_list)
+    showing = commands.add_parser("list", help="list models, methods, data sets or shipped configs, a line each")
+    showing.add_argument("what", choices=listing.WHAT)
+    said = "a part of a name, or with * and ?; of models also timm:PATTERN, torchvision:PATTERN"
+    showing.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help=said)
+    plugins.add_argument(showing)
+    showing.set_defaults(action=_list)
 
     installed = commands.add_parser("env", help="what this installation can do")
     env.add_arguments(installed)
@@ -197,14 +200,13 @@ def _keys(arguments: argparse.Namespace) -> int:
     from hiddennet.config.reference import reference
 
     plugins.load_named(arguments)
-    print(reference(), end="")
+    print(reference(arguments.group), end="")
     return 0
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from hiddennet.config import catalog
-
-    print(catalog.listing(arguments.pattern))
+    plugins.load_named(arguments)
+    print(listing.listing(arguments.what, arguments.pattern))
     return 0
 
 

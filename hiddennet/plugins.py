@@ -1,6 +1,7 @@
 """A user's own code: modules and files that register methods, models, data sets and more when they are loaded.
 
-A config names them with `plugins:`; installed packages announce theirs in the entry point group `hiddennet.plugins`.
+A name that ends with `/` is a folder whose modules may be imported. A config names them with `plugins:`; installed
+packages announce theirs in the entry point group `hiddennet.plugins`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 
 GROUP = "hiddennet.plugins"
 
@@ -23,14 +25,18 @@ class PluginError(ValueError):
 
 
 def located(names: Iterable[str], folder: Path) -> list[str]:
-    """The names of plugins with those of `.py` files made absolute; relative ones lie in `folder`."""
-    return [str((folder / Path(name).expanduser()).resolve()) if name.endswith(".py") else name for name in names]
+    """The names of plugins with those of `.py` files and folders made absolute; relative ones lie in `folder`."""
+    return [_located(name, folder) if name.endswith((".py", "/")) else name for name in names]
+
+
+def _located(name: str, folder: Path) -> str:
+    return f"{(folder / Path(name).expanduser()).resolve()}{'/' if name.endswith('/') else ''}"
 
 
 def load(names: Iterable[str]) -> None:
     """Load modules, also of the working folder, and `.py` files, each once. Raises PluginError in one sentence."""
     for name in names:
-        _guarded(name, _load_file if name.endswith(".py") else _load_module)
+        _guarded(name, _load_file if name.endswith(".py") else _add_folder if name.endswith("/") else import_from)
 
 
 def add_argument(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +48,14 @@ def add_argument(parser: argparse.ArgumentParser) -> None:
 
 def load_named(arguments: argparse.Namespace) -> None:
     """Load what is installed, and what the argument names."""
+    from hiddennet import outside
+
     load_installed()
-    load(located(arguments.plugins, Path.cwd()))
+    names = located(arguments.plugins, Path.cwd())
+    load(names)
+    for name in names:
+        if not name.endswith((".py", "/")):
+            outside.allow(name, [*names, str(Path.cwd())])
 
 
 @functools.cache
@@ -54,10 +66,25 @@ def load_installed() -> None:
         _guarded(f"{point.value}{package}", lambda _, point=point: point.load())
 
 
-def _load_module(name: str) -> None:
-    if str(Path.cwd()) not in sys.path:  # as `python -m` has it, and the console script has not
-        sys.path.append(str(Path.cwd()))
-    importlib.import_module(name)
+def import_from(name: str, folder: Path | None = None) -> ModuleType:
+    """Import a module, of that folder before others; else of sys.path or the working folder."""
+    _add_folder(str(Path.cwd()))  # as `python -m` has it, and the console script has not
+    if folder is None:
+        return importlib.import_module(name)
+    _add_folder(str(folder))  # for what it imports later
+    sys.path.insert(0, str(folder))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _add_folder(name: str) -> None:
+    folder = str(Path(name))
+    if not Path(folder).is_dir():
+        raise FileNotFoundError("there is no such folder")
+    if folder not in sys.path:
+        sys.path.append(folder)
 
 
 def _load_file(name: str) -> None:

@@ -11,6 +11,7 @@ the modules that register with `plugins:`; an installed package announces them i
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -29,6 +30,24 @@ def one_of(names: Iterable[str]) -> str:
     return names[0] if len(names) == 1 else f"one of {', '.join(names)}"
 
 
+def signature_mistakes(name: str, thing: Callable, arguments: Iterable[str], known: Iterable[str]) -> list[str]:
+    """What is wrong with the names of further arguments that `thing` is to be called with, a sentence each.
+
+    name: what it is called. known: arguments that it is given anyway, under keys of their own.
+    """
+    named = inspect.signature(thing).parameters
+    any_name = any(one.kind is one.VAR_KEYWORD for one in named.values())
+    able = [key for key, one in named.items() if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    taken, free, found = set(able) & set(known), [key for key in able if key not in known], []
+    for key in arguments:
+        if key in taken:
+            found.append(f"arguments.{key}: expected it under a key of its own, {key}, got it among the arguments")
+        elif key not in free and not any_name:
+            takes = one_of(free) if free else "no further arguments"
+            found.append(f"arguments.{key}: expected {takes} for {name}, got {key}{nearest(key, free)}")
+    return found
+
+
 class Registry(Mapping[str, Any]):
     """Things of one kind by name, in the order they were registered.
 
@@ -39,6 +58,7 @@ class Registry(Mapping[str, Any]):
         self.kind, self.label = kind, label  # label: the attribute that a registered thing knows its name by
         self.check: Callable[[str, Any], None] = lambda name, thing: None  # raises ValueError for what is none
         self.base: type | None = None  # what its classes inherit from
+        self.outside: Callable[[str], Any] | None = None  # finds names with a colon: hiddennet.outside; ValueError
         self._things: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
@@ -51,10 +71,19 @@ class Registry(Mapping[str, Any]):
         return len(self._things)
 
     def find(self, name: Any) -> Any:
-        """The thing of that name. Raises ValueError with all names and the nearest."""
+        """The thing of that name, registered or from outside. Raises ValueError with all names and the nearest."""
+        if self.is_outside(name):
+            try:
+                return self.outside(name)
+            except ValueError as error:
+                raise ValueError(f"{self.kind}: {error}") from error
         if name not in self._things:
             raise ValueError(f"{self.kind}: expected {one_of(self)}, got {name!r}{nearest(name, self)}")
         return self._things[name]
+
+    def is_outside(self, name: Any) -> bool:
+        """Whether a name is of a library or a user's module, see hiddennet.outside."""
+        return self.outside is not None and isinstance(name, str) and ":" in name and name not in self._things
 
     def add(self, name: str, thing: T) -> T:
         """Register `thing` under `name` and return it.

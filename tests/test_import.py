@@ -98,6 +98,17 @@ def test_a_gpu_too_old_for_the_kernels_is_one_sentence_and_the_cpu_works(devices
     assert done.stderr.count("RuntimeWarning: hiddennet: the CUDA kernels do not run on Tesla T4") == (devices == 2)
 
 
+def test_dir_shows_what_is_imported_when_first_used():
+    code = (
+        "import sys, hiddennet as hn\n"
+        "assert set(hn.__all__) <= set(dir(hn)) and 'hiddennet.models' not in sys.modules\n"
+        "assert all(getattr(hn, name) is not None for name in hn.__all__)"
+    )
+    done = _run(code)
+    assert done.returncode == 0, done.stderr
+    assert (ROOT / "hiddennet" / "py.typed").is_file()
+
+
 def test_env_says_what_is_there():
     found = env.collect()
     assert found["torch"] == torch.__version__

@@ -10,7 +10,7 @@ from typing import Any
 import yaml as pyyaml
 from pydantic import ValidationError
 
-from hiddennet import plugins
+from hiddennet import outside, plugins
 from hiddennet.config import families
 from hiddennet.config.schema import Config, Mistakes
 from hiddennet.registry import REGISTRIES, nearest, one_of
@@ -85,6 +85,7 @@ def load_plugins(document: dict[str, Any], folder: Path, source: str) -> None:
 
     Raises ConfigError.
     """
+    outside.note_homes(document, folder)
     names = document.get("plugins")
     try:
         plugins.load_installed()
@@ -92,6 +93,18 @@ def load_plugins(document: dict[str, Any], folder: Path, source: str) -> None:
             document["plugins"] = plugins.located(names, folder)
             plugins.load(document["plugins"])
     except plugins.PluginError as error:
+        raise ConfigError(source, [str(error)]) from None
+
+
+def _allow_outside(document: Mapping[str, Any], source: str) -> None:
+    named = document.get("plugins", [])
+    folders = (
+        [name for name in named if isinstance(name, str) and name.endswith("/")] if isinstance(named, list) else []
+    )
+    try:
+        for module in outside.modules(document):
+            outside.allow(module, folders)
+    except ValueError as error:
         raise ConfigError(source, [str(error)]) from None
 
 
@@ -161,6 +174,7 @@ def load(config: str | Path, overrides: Iterable[str] = ()) -> Config:
     document = merge(document, over)
     if not families.by_itself(path):
         raise ConfigError(str(config), [families.unknown("", families.names(path))])
+    outside.note_homes(document, path.parent)
     return parse(document, str(config))
 
 
@@ -176,6 +190,7 @@ def parse(document: Mapping[str, Any], source: str = "config") -> Config:
     """
     document = dict(document)
     load_plugins(document, Path.cwd(), source)
+    _allow_outside(document, source)
     mistakes: list[str] = []
     values: dict[str, Any] = {}
     for key, value in document.items():

@@ -10,17 +10,34 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from hiddennet import plugins
+from hiddennet import outside, plugins
 from hiddennet.config.load import variants
 from hiddennet.config.schema import Config
+from hiddennet.registry import nearest, one_of
 from hiddennet.settings.errors import range_of
 from hiddennet.settings.section import NameOf, Sections, Values
 from hiddennet.settings.yaml import write
 
 
-def reference() -> str:
-    """One line a key: path, type, default, meaning; one paragraph a section."""
+def reference(group: str | None = None) -> str:
+    """One line a key: path, type, default, meaning; one paragraph a section.
+
+    group: only the paragraphs of a section such as `data` or `method`, or those of one thing such as `edge_popup`.
+    Raises ValueError where there are none.
+    """
     plugins.load_installed()
+    if group is None:
+        return _all()
+    titles = {part: re.match(r"(\w+)(?: '([^']+)')?", part).groups() for part in _all().split("\n\n")}
+    found = [part for part, names in titles.items() if group in names]
+    if not found:
+        known = dict.fromkeys(name for name, _ in titles.values())
+        names = [*known, *(name for _, name in titles.values() if name)]
+        raise ValueError(f"keys: expected {one_of(known)}, or a name of theirs, got {group!r}{nearest(group, names)}")
+    return "\n\n".join(part.rstrip("\n") for part in found) + "\n"
+
+
+def _all() -> str:
     lines = ["config"]
     lines += _keys(Config, [name for name in Config.model_fields if name not in Config.sections])
     for name, kinds in Config.sections.items():
@@ -74,10 +91,12 @@ def _kind(annotation: Any, metadata: Iterable[Any] = ()) -> str:
         return " | ".join(_kind(part, metadata) for part in get_args(annotation))
     if annotation is type(None):
         return "null"
+    if origin is dict:
+        return "map of keys"
     if origin is list:
         return f"list of {_kind(get_args(annotation)[0])}"
     for item in metadata:
         if isinstance(item, NameOf):
-            return " | ".join(item.names)
+            return " | ".join([*item.names, *(outside.spellings(item.names.kind) if item.names.outside else [])])
     name = _NAMES.get(annotation, re.sub(r"Section$", "", getattr(annotation, "__name__", "value")))
     return " ".join([name, range_of(metadata)]).strip()

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 import hiddennet.loggers  # noqa: F401  (which registers ours)
 from hiddennet import data, methods, models
 from hiddennet.config.graph import GraphSection
-from hiddennet.data.request import check_normalization
+from hiddennet.data.request import argument_mistakes, check_normalization
 from hiddennet.methods import Setting
 from hiddennet.registry import one_of
 from hiddennet.settings.recipe import OPTIMIZERS, SCHEDULES, ConstantSection, SgdSection, recipe_mistakes
@@ -36,6 +36,9 @@ def _folder_name(name: str) -> str:
     if not name or name.startswith(".") or set(name) & set("/\\\0\n"):
         raise ValueError(f"expected a file name without '/', got {name!r}")
     return name
+
+
+Arguments = Annotated[dict[str, Any] | None, AfterValidator(lambda given: given or None)]
 
 
 class ModelSection(Section):
@@ -66,6 +69,9 @@ class ModelSection(Section):
         None, description="fraction of lstm_lm's units that training leaves out; null: 0.65"
     )
     graph: GraphSection | None = Field(None, description="nodes of the graph networks, dnw_*; null: as published")
+    arguments: Arguments = Field(
+        None, description="further arguments of a model of timm, of torchvision or of your own"
+    )
     first_layer: Literal["dense"] | None = Field(None, description="dense: the first layer is not hidden")
     last_layer: Literal["dense"] | None = Field(None, description="dense: the classifier is not hidden")
 
@@ -111,6 +117,7 @@ class DataSection(Section):
     image_size: Positive | None = Field(None, description="side of the images in pixels; null: the data set's own")
     bptt: Positive = Field(35, description="words of each column of a text in one step; gradients go back so far")
     download: bool = place(False, description="fetch a data set that is missing")
+    arguments: Arguments = Field(None, description="further arguments of a data set of your own")
 
 
 class TrainSection(Section):
@@ -222,6 +229,11 @@ class Config(Section):
                 f"train.accumulate: expected at most data.batch_size ({data.batch_size}), got {train.accumulate}"
             )
         found += self._text() + self._graph()
+        for key, section, mistakes in (
+            ("model", self.model, models.argument_mistakes),
+            ("data", data, argument_mistakes),
+        ):
+            found += [f"{key}.{said}" for said in mistakes(section.name, section.arguments or {}) if section.arguments]
         return found + recipe_mistakes("", optimizer, schedule, train.epochs, "train.epochs", data.validation)
 
     def _text(self) -> list[str]:

@@ -77,7 +77,7 @@ def build(name: str, *, batch_size: int, device: str | torch.device, seed: int, 
     """
     request = Request(name, batch_size, device, seed, **more)
     request.check()
-    found = DATA[name]
+    found = DATA.find(name)
     made = found.make(request) if isinstance(found, Maker) else _small(own_set(name, found), request)
     if made.num_classes < 2:
         raise ValueError(f"data {name!r}: expected images of at least two classes, got one: there is nothing to learn")

@@ -4,12 +4,13 @@
     def blobs(root, seed):
         return (train_images, train_labels), (test_images, test_labels)
 
-It is called with what its signature names of ``root``, ``seed``, ``workers``, ``download`` and ``image_size``, and
-returns the official parts, training and test. Each is a pair of arrays or tensors, images uint8 (n, channels, height,
-width) and n labels from 0; or a dataset as torchvision has them: ``len()``, and of an index an image (PIL, or uint8 as
-above without n) and its label. Images are square and of one size. Attributes of it may say more: ``mean`` and ``std``,
-a number a channel of images in [0, 1] (else measured), ``num_classes`` (else the largest label + 1), ``classes``,
-their names, ``augmentation``, a hiddennet.data.Augmentation (else none).
+It is called with what its signature names of ``root``, ``seed``, ``workers``, ``download`` and ``image_size`` and
+with the ``arguments`` that the config gives it, and returns the official parts, training and test. Each is a pair of
+arrays or tensors, images uint8 (n, channels, height, width) and n labels from 0; or a dataset as torchvision has
+them: ``len()``, and of an index an image (PIL, or uint8 as above without n) and its label. Images are square and of
+one size. Attributes of it may say more: ``mean`` and ``std``, a number a channel of images in [0, 1] (else measured),
+``num_classes`` (else the largest label + 1), ``classes``, their names, ``augmentation``, a
+hiddennet.data.Augmentation (else none).
 """
 
 from __future__ import annotations
@@ -22,10 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .request import Request
+from .request import TOLD, Request
 from .sets import NO_AUGMENTATION, Pool, SmallSet
-
-TOLD = ("root", "seed", "workers", "download", "image_size")
 
 
 def own_set(name: str, read: Callable[..., Any]) -> SmallSet:
@@ -33,7 +32,8 @@ def own_set(name: str, read: Callable[..., Any]) -> SmallSet:
 
     def pools(request: Request) -> tuple[Pool, Pool, int]:
         named = inspect.signature(read).parameters
-        found = read(**{key: getattr(request, key) for key in TOLD if key in named})
+        told = {key: getattr(request, key) for key in TOLD if key in named}
+        found = read(**told, **(request.arguments or {}))
         if not isinstance(found, tuple) or len(found) != 2:
             raise ValueError(f"data {name!r}: expected it to return (training, test), got {type(found).__name__}")
         train, test = (_pool(name, part) for part in found)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hiddennet.registry import REGISTRIES
+import hiddennet.outside  # noqa: F401  (which finds names with a colon)
+from hiddennet.registry import REGISTRIES, signature_mistakes
 
 from .order import Order
 from .split import SPLITS
 from .text import TEXT
 
 DATA = REGISTRIES["data"]
+TOLD = ("root", "seed", "workers", "download", "image_size")  # what a user's own set is called with
 AUGMENTATIONS = ("standard", "pad_resized_crop")
 Moments = tuple[float, ...]
 # mean and standard deviation of each channel, by name; own: the set's
@@ -65,6 +67,8 @@ class Request:
     classes: names of class folders by label, as a network has learned them; folders of other names are refused, those
     that lack have no images. None: the folders there are, sorted.
 
+    arguments: further keyword arguments of a user's own set.
+
     rank, world_size: this process's share of every epoch; as many batches on each rank. channels_last: memory format of
     the images.
     """
@@ -89,6 +93,7 @@ class Request:
     bptt: int = 35
     drop_last: bool = False
     classes: Sequence[str] | None = None
+    arguments: Mapping[str, Any] | None = None
     rank: int = 0
     world_size: int = 1
     channels_last: bool = False
@@ -107,6 +112,8 @@ class Request:
         """Raises ValueError for an unknown name, an impossible value, and what the set cannot have."""
         name, shape = self.name, {"in_channels": self.in_channels, "num_classes": self.num_classes}
         DATA.find(name)
+        for mistake in argument_mistakes(name, self.arguments) if self.arguments else ():
+            raise ValueError(mistake)
         for key, value in {"image_size": self.image_size, "limit": self.limit, **shape}.items():
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"{key}: expected a whole number of at least 1, got {value!r}")
@@ -128,6 +135,14 @@ class Request:
             raise ValueError(f"bptt: expected at least 1, got {self.bptt}")
         if self.split_seed is not None and not 0 <= self.split_seed < 2**63:
             raise ValueError(f"split_seed: expected a whole number from 0 or None, got {self.split_seed!r}")
+
+
+def argument_mistakes(name: str, arguments: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the further arguments of a set, one sentence each."""
+    found = DATA.find(name)
+    if hasattr(found, "make"):
+        return [f"arguments: expected none for {name}, got {', '.join(arguments)}; they are for a set of your own"]
+    return signature_mistakes(name, found, arguments, TOLD)
 
 
 def check_normalization(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import dnw
 from .prunable import PeekABooLayers, peek_a_boo_layers, prunable
-from .registry import GRAPHS, TEXT, Options, build, names
+from .registry import GRAPHS, TEXT, Options, argument_mistakes, build, names
 from .resnet import ResNet
 from .small import SmallNet
 
@@ -15,6 +15,7 @@ __all__ = [
     "PeekABooLayers",
     "ResNet",
     "SmallNet",
+    "argument_mistakes",
     "build",
     "dnw",
     "names",

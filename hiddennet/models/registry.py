@@ -10,7 +10,9 @@ from typing import Any
 
 from torch import nn
 
-from hiddennet.registry import REGISTRIES, register
+import hiddennet.outside  # noqa: F401  (which finds names with a colon)
+from hiddennet.nn.layers import hideable
+from hiddennet.registry import REGISTRIES, register, signature_mistakes
 
 from . import dnw
 from .layers import BATCH_NORMS
@@ -48,7 +50,8 @@ class Options:
     first block gets a projection (arXiv 2106.09269); of the residual networks of 64 to 512 channels. layers, dropout:
     of ``lstm_lm`` (2 and 0.65), whose num_classes are the words of the vocabulary; it has 1500 units times ``width``,
     biases where ``bias`` is true, and no use for in_channels and image_size. graph: of the ``dnw_*`` networks: fields
-    of their config objects (hiddennet.models.dnw), by name; the kind is "complete" where it does not say.
+    of their config objects (hiddennet.models.dnw), by name; the kind is "complete" where it does not say. arguments:
+    further keyword arguments of a model that is not ours.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Options:
     layers: int | None = None
     dropout: float | None = None
     graph: Mapping[str, Any] | None = None
+    arguments: Mapping[str, Any] | None = None
 
 
 # refused by models that do not take them
@@ -86,7 +90,8 @@ class Entry:
         """The options that the model depends on."""
         bound = self.make.keywords if isinstance(self.make, partial) else {}
         named = inspect.signature(self.make).parameters
-        return [one.name for one in fields(Options) if one.name in named and one.name not in bound]
+        names = {key for key, one in named.items() if one.kind is not one.VAR_KEYWORD} - bound.keys()
+        return [one.name for one in fields(Options) if one.name in names]
 
 
 def entry_of(name: str) -> Entry:
@@ -96,6 +101,13 @@ def entry_of(name: str) -> Entry:
     if isinstance(found, Entry):
         return found
     return Entry(getattr(found, "in_channels", 3), getattr(found, "image_size", 32), found)
+
+
+def argument_mistakes(name: str, arguments: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the further arguments of a model, one sentence each, as far as its signature tells."""
+    if isinstance(MODELS.find(name), Entry):
+        return [f"arguments: expected none for {name}, got {', '.join(arguments)}; they are for models of others"]
+    return signature_mistakes(name, entry_of(name).make, arguments, {one.name for one in fields(Options)})
 
 
 def _double_thin(*, num_classes: int, in_channels: int, width: float, batch_norm: str, bias: bool) -> nn.Module:
@@ -182,12 +194,13 @@ def names() -> list[str]:
 
 
 def build(name: str, *, num_classes: int, **options: Any) -> nn.Module:
-    """Makes the model ``name``, one of ``names()``, with PyTorch's default initialisation of its weights.
+    """Makes the model ``name``, one of ``names()`` or of hiddennet.outside, with PyTorch's default initialisation.
 
     num_classes, options: see Options.
 
-    The model carries ``first_layer`` and ``last_layer`` (names of modules, to keep them dense; a user's own model where
-    it says so) and ``architecture``, the arguments that make it again: ``build(**model.architecture)``.
+    The model carries ``first_layer`` and ``last_layer`` (names of modules, to keep them dense; the first and the last
+    that can be hidden where it does not say) and ``architecture``, the arguments that make it again:
+    ``build(**model.architecture)``.
 
     Raises ValueError for an unknown name or an impossible number, TypeError for an unknown option.
     """
@@ -200,14 +213,26 @@ def build(name: str, *, num_classes: int, **options: Any) -> nn.Module:
     _check(wanted, entry)
     for one in inspect.signature(entry.make).parameters.values():
         needed = one.default is one.empty and one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
-        if needed and one.name not in entry.takes:
-            known = ", ".join(option.name for option in fields(Options) if option.name != "name")
-            raise ValueError(f"model {name!r}: expected arguments among {known}, got {one.name!r}; give it a default")
-    model = entry.make(**{key: getattr(wanted, key) for key in entry.takes})
+        if needed and one.name not in (*entry.takes, *(wanted.arguments or {})):
+            known = ", ".join(option.name for option in fields(Options) if option.name not in ("name", "arguments"))
+            raise ValueError(
+                f"model {name!r}: expected arguments among {known}, got {one.name!r}; give it a default, or a value in "
+                "model.arguments"
+            )
+    model = entry.make(**{key: getattr(wanted, key) for key in entry.takes}, **(wanted.arguments or {}))
     if not isinstance(model, nn.Module):
         raise ValueError(f"model {name!r}: expected it to return an nn.Module, got {type(model).__name__}")
-    model.architecture = {**vars(wanted), "graph": None if wanted.graph is None else dict(wanted.graph)}
+    given = {key: dict(value) if isinstance(value, Mapping) else value for key, value in vars(wanted).items()}
+    model.architecture = {key: value for key, value in given.items() if key != "arguments" or value}
+    _say_ends(model)
     return model
+
+
+def _say_ends(model: nn.Module) -> None:
+    layers = [name for name, module in model.named_modules() if hideable(module)]
+    for key, name in zip(("first_layer", "last_layer"), (layers[:1], layers[-1:]), strict=True):
+        if name and not hasattr(model, key):
+            setattr(model, key, name[0])
 
 
 def _check(wanted: Options, entry: Entry) -> None:
@@ -222,6 +247,10 @@ def _check(wanted: Options, entry: Entry) -> None:
     for key in ("bias", "conv_bias", "stem_scaled"):
         if not isinstance(getattr(wanted, key), bool):
             raise ValueError(f"{key}: expected true or false, got {getattr(wanted, key)!r}")
+    if wanted.arguments is not None and not isinstance(wanted.arguments, Mapping):
+        raise ValueError(f"arguments: expected a map of keyword arguments, or None, got {wanted.arguments!r}")
+    for mistake in argument_mistakes(wanted.name, wanted.arguments) if wanted.arguments else ():
+        raise ValueError(mistake)
     takes, usual = entry.takes, {one.name: one.default for one in fields(Options)}
     for key in OPTIONAL:
         value = getattr(wanted, key)

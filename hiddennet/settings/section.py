@@ -148,7 +148,10 @@ def _value_section(kind: str, name: str, thing: Any) -> type[Section]:
 
 
 class NameOf:
-    """Beside `str` in an Annotated type: a name of REGISTRIES[kind], whoever registered it; refused as a Literal is."""
+    """Beside `str` in an Annotated type: a name of REGISTRIES[kind], whoever registered it; refused as a Literal is.
+
+    Names of outside are found: mistakes in them are their own sentences.
+    """
 
     def __init__(self, kind: str):
         self.names = REGISTRIES[kind]
@@ -157,7 +160,9 @@ class NameOf:
         return core_schema.no_info_before_validator_function(self._known, handler(source))
 
     def _known(self, value: object) -> object:
-        if not isinstance(value, str) or value not in self.names:
+        if self.names.is_outside(value):
+            self.names.outside(value)
+        elif not isinstance(value, str) or value not in self.names:
             raise PydanticKnownError("literal_error", {"expected": ", ".join(map(repr, sorted(self.names)))})
         return value
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml as pyyaml
 
 from hiddennet import config as configs
-from hiddennet import plugins
+from hiddennet import outside, plugins
 from hiddennet.config import Config, ConfigError, families
 from hiddennet.config.load import is_sweep, overrides_document
 from hiddennet.registry import nearest
@@ -83,6 +83,13 @@ def load(sweep: str | Path, overrides: Iterable[str] = (), name: str | None = No
     fixed = dict(document.get("set") or {})
     if "plugins" in fixed:  # files lie beside the sweep's, not where it is started
         fixed["plugins"] = plugins.located(fixed["plugins"], path.parent)
+    beside = {"plugins": fixed.get("plugins", [])}
+    for part in (fixed, *({key: value} for key, values in grid.items() for value in values), *listed):
+        for key in ("model", "data"):
+            beside[key] = part.get(key, {"name": part.get(f"{key}.name")})
+        outside.note_homes(beside, path.parent)
+    if beside["plugins"]:
+        fixed["plugins"] = beside["plugins"]
     for key, value in _parsed(overrides):
         _override(key, value, grid, listed, fixed, source)
     homes = list(_homes(path))

@@ -85,6 +85,8 @@ def data_options(config: Config) -> dict[str, Any]:
     """What makes the config's images again for evaluation, of any batch size: arguments of hiddennet.data.build."""
     section, aside = config.data, ("name", "batch_size", "augment", "drop_last")
     kept = {k: v for k, v in section if k not in aside and not is_place(type(section).model_fields[k])}
+    if not kept["arguments"]:
+        del kept["arguments"]
     return {"seed": config.seed, **kept}
 
 
