@@ -1,6 +1,6 @@
 # The project's commands. Each sets up what it needs: a virtual environment, the dependencies, the extension.
 #
-#   make demo     the main job on the embedded digits: dense, random mask and edge-popup side by side, then the exported file
+#   make demo     the main job on the embedded digits: dense, random mask and edge-popup side by side, the exported file, a picture
 #   make test     all tests          make cpp-test   the kernels' own tests, without Python or torch
 #   make test-isa what depends on the CPU, as on others: AVX2, no vectors, torch's and oneDNN's own AVX2
 #   make bench    the measured tables                make lint       style of Python and C++
@@ -10,6 +10,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BUILD ?= build/cpp
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+LOG ?= build/make.log
 PY := $(VENV)/bin/python
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 FORMATTED := $(SOURCES) $(shell find tests/cpp tests/ptx tests/cuda_host -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
@@ -17,25 +18,28 @@ FORMATTED := $(SOURCES) $(shell find tests/cpp tests/ptx tests/cuda_host -name '
 # waiting threads of small networks must not burn the core another one needs
 demo test test-isa test-wheel: export OMP_WAIT_POLICY ?= PASSIVE
 
+# a command whose words are only shown where it fails
+quietly = @mkdir -p $(dir $(LOG)); { $(1); } > $(LOG) 2>&1 || { tail -n 40 $(LOG); echo "make: failed; all of it is in $(LOG)"; exit 1; }
+
 .PHONY: demo test test-isa test-wheel cpp-test bench lint format clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.packages: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 10) or sys.exit(f"make: expected Python 3.10 or newer, got {v[0]}.{v[1]}; name one with PYTHON=")'
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { echo "make: python3 -m venv failed; install your system's python3-venv package"; exit 1; }
-	$(PY) -m pip install -q --upgrade pip setuptools wheel
-	$(PY) -m pip install -q "torch>=2.11" torchvision ninja numpy
+	@echo "make: installing torch and what builds the extension into $(VENV) (once)"
+	$(call quietly,$(PY) -m pip install -q --upgrade pip setuptools wheel && $(PY) -m pip install -q "torch>=2.11" torchvision ninja numpy)
 	@touch $@
 
 # nothing is compiled twice: pip builds the extension in place, and later changes go through setup.py
 $(VENV)/.ready: $(VENV)/.packages setup.py $(SOURCES) $(wildcard build_tools/*.py)
-	@if test -f $@; then $(PY) setup.py -q build_ext --inplace; \
-	else $(PY) -m pip install -q --no-build-isolation -e '.[dev]'; fi
-	@$(PY) -m hiddennet.env
+	@echo "make: building the extension (minutes the first time; $(LOG) has what is said, hiddennet env what came of it)"
+	$(call quietly,if test -f $@; then $(PY) setup.py -q build_ext --inplace; \
+	else $(PY) -m pip install -q --no-build-isolation -e '.[dev]'; fi && $(PY) -m hiddennet.env)
 	@touch $@
 
 demo: $(VENV)/.ready
-	$(PY) -m hiddennet.demo
+	@$(PY) -m hiddennet.demo
 
 test: $(VENV)/.ready
 	$(PY) -m pytest

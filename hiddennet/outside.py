@@ -9,7 +9,7 @@ names it: an artifact that names one runs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from hiddennet import plugins
 from hiddennet.registry import REGISTRIES, nearest
 
 LIBRARIES = {"model": ("timm", "torchvision"), "data": ()}
+finders: dict[str, Callable[[str, str], Any]] = {}  # a library's thing of a kind, by the library's name and its own
 _homes: dict[str, Path | None] = {}  # the modules that somebody named, and the folder each was found in
 
 
@@ -61,9 +62,7 @@ def find(kind: str, name: str) -> Any:
     """What a name with a colon is of: a callable as a user registers it. Raises ValueError."""
     origin, _, inner = name.partition(":")
     if origin in LIBRARIES[kind]:
-        from hiddennet.models import libraries
-
-        return libraries.find(origin, inner)
+        return finders[kind](origin, inner)
     module, found = _import(kind, name, origin), None
     for part in inner.split("."):
         found = getattr(module if found is None else found, part, None)
@@ -76,6 +75,8 @@ def find(kind: str, name: str) -> Any:
 
 
 def _import(kind: str, name: str, module: str) -> Any:
+    if module not in _homes and module in plugins.named:
+        allow(module, [*(folder for folder in plugins.named if folder.endswith("/")), str(Path.cwd())])
     if module not in _homes:
         raise ValueError(
             f"expected a module that a config or --plugins names, got {name!r}; if you trust it, give --plugins "

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 GROUP = "hiddennet.plugins"
+named: list[str] = []  # what was asked for so far
 
 
 class PluginError(ValueError):
@@ -36,6 +37,7 @@ def _located(name: str, folder: Path) -> str:
 def load(names: Iterable[str]) -> None:
     """Load modules, also of the working folder, and `.py` files, each once. Raises PluginError in one sentence."""
     for name in names:
+        named.append(name)
         _guarded(name, _load_file if name.endswith(".py") else _add_folder if name.endswith("/") else import_from)
 
 
@@ -48,14 +50,8 @@ def add_argument(parser: argparse.ArgumentParser) -> None:
 
 def load_named(arguments: argparse.Namespace) -> None:
     """Load what is installed, and what the argument names."""
-    from hiddennet import outside
-
     load_installed()
-    names = located(arguments.plugins, Path.cwd())
-    load(names)
-    for name in names:
-        if not name.endswith((".py", "/")):
-            outside.allow(name, [*names, str(Path.cwd())])
+    load(located(arguments.plugins, Path.cwd()))
 
 
 @functools.cache

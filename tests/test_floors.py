@@ -12,9 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # From the ground up: a package or module imports only what stands on a lower line, and what is in itself.
 FLOORS = [
     "_version _start registry files tables trace plugins",
-    "settings container loggers _load",
+    "settings container loggers outside _load",
     "ops",
-    "header",
+    "header trackers",
     "nn optim",
     "models analysis data",
     "pruning compaction",
@@ -23,7 +23,7 @@ FLOORS = [
     "methods",
     "config",
     "train",
-    "run env",
+    "run env listing",
     "compare sweep report",
     "demo",
     "cli",

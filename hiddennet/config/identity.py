@@ -39,6 +39,14 @@ def identity(section: Section) -> dict[str, Any]:
     return found
 
 
+def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of a document by dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in document.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
 def _plain(value: Any) -> Any:
     """A value of which equal ones have equal JSON: 1.0 is 1."""
     if isinstance(value, float) and value.is_integer():

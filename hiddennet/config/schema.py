@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-import hiddennet.loggers  # noqa: F401  (which registers ours)
+import hiddennet.trackers  # noqa: F401  (which registers our loggers)
 from hiddennet import data, methods, models
 from hiddennet.config.graph import GraphSection
 from hiddennet.data.request import argument_mistakes, check_normalization

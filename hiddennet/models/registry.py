@@ -10,11 +10,11 @@ from typing import Any
 
 from torch import nn
 
-import hiddennet.outside  # noqa: F401  (which finds names with a colon)
+from hiddennet import outside
 from hiddennet.nn.layers import hideable
 from hiddennet.registry import REGISTRIES, register, signature_mistakes
 
-from . import dnw
+from . import dnw, libraries
 from .layers import BATCH_NORMS
 from .lstm import LstmLm
 from .mnist import LeNet5, RamanujanNet
@@ -184,6 +184,7 @@ def _registry() -> dict[str, Entry]:
     }
 
 
+outside.finders["model"] = libraries.find
 for _name, _entry in _registry().items():
     register("model", _name)(_entry)
 

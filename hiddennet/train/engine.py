@@ -95,7 +95,8 @@ class Engine:
         for group, rate in zip(groups, self._rates, strict=True):
             if rate is not None:
                 group["lr"] = rate * scale
-        return next((rate for rate in self._rates if rate is not None), self._section_rate) * scale
+        self.rate = next((rate for rate in self._rates if rate is not None), self._section_rate) * scale
+        return self.rate
 
     def _cast(self) -> Any:
         return nullcontext() if self.autocast is None else torch.autocast(self.device.type, dtype=self.autocast)

@@ -95,7 +95,10 @@ def _run(
     if ranks.first:
         folder.write_record(record)
     session.train()
-    record |= _results(session)
+    with contextlib.closing(session.telling):
+        record |= _results(session)
+        told = ("test_top1", "test_top5", "test_loss", "density")
+        session.telling.finish({key: record[key] for key in told}, record["best_epoch"])
     record |= {
         "finished": _now(),
         "seconds": round(sum(row["seconds"] for row in session.progress.history), 3),

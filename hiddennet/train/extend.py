@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hiddennet.config import Config, digest
-from hiddennet.config.identity import identity
+from hiddennet.config.identity import flat, identity
 from hiddennet.train import checkpoint
 from hiddennet.train.folder import RunFolder
 from hiddennet.train.session import Session
@@ -19,17 +19,9 @@ from hiddennet.train.session import Session
 
 def _unchangeable(config: Config) -> dict[str, Any]:
     """What of a config an extension may not change, by dotted keys."""
-    found: dict[str, Any] = {}
-
-    def add(document: dict[str, Any], prefix: str) -> None:
-        for key, value in document.items():
-            if isinstance(value, dict):
-                add(value, f"{prefix}{key}.")
-            else:
-                found[f"{prefix}{key}"] = value
-
-    add(identity(config), "")
-    return {key: v for key, v in found.items() if key != "train.epochs" and not key.startswith("schedule.")}
+    return {
+        key: v for key, v in flat(identity(config)).items() if key != "train.epochs" and not key.startswith("schedule.")
+    }
 
 
 def begin(session: Session, run: str) -> dict[str, Any]:

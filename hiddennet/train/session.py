@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from hiddennet.config import Config, digest
+from hiddennet.config.identity import flat
 from hiddennet.data import Data
 from hiddennet.loggers import Metrics, of_the_run
 from hiddennet.methods import Method
@@ -24,6 +25,7 @@ from hiddennet.train.ranks import Ranks
 from hiddennet.train.scores import Meter, Scores
 from hiddennet.train.signals import Stopped, StopWish
 from hiddennet.train.stages import StagePlan, alive_report
+from hiddennet.train.telling import Telling
 
 FIRST_LOOK = 3  # the step after which is looked for layers without a gradient
 
@@ -70,6 +72,7 @@ class Session:
         self.meter = Meter(device)
         self.density = method.density(model)
         self.split = config.train.selection
+        self.telling = Telling()
         self._resumed_random: dict[str, Any] | None = None
         self._evaluation_seconds = 0.0
 
@@ -167,19 +170,24 @@ class Session:
     # epochs
 
     def train(self) -> None:
-        """Run all epochs that are left. Raises Stopped after a signal, RunError on a broken run."""
+        """Run all epochs that are left; `telling` goes on. Raises Stopped after a signal, RunError on a broken run."""
+        progress = self.progress
+        config = {k: v for k, v in flat(self.config.model_dump(mode="json")).items() if v not in (None, [])}
+        within = self.meter.read(self.ranks)[0] if progress.batch else None
         chosen = [Metrics, *map(REGISTRIES["logger"].find, self.config.train.loggers)] if self.ranks.first else []
-        loggers = [make(self.folder.path, self.progress.history) for make in chosen]
+        self.telling = Telling(make(self.folder.path, progress.history) for make in chosen)
         try:
+            self.telling.start(config, progress.step, within, self.model)
             with StopWish() as wish:
-                while self.progress.epoch < self.plan.epochs:
-                    self._epoch(wish, loggers)
+                while progress.epoch < self.plan.epochs:
+                    self._epoch(wish)
+        except BaseException:
+            self.telling.close()
+            raise
         finally:
             self.console.close()
-            for logger in loggers:
-                logger.close()
 
-    def _epoch(self, wish: StopWish, loggers: list[Any]) -> None:
+    def _epoch(self, wish: StopWish) -> None:
         progress, epoch = self.progress, self.progress.epoch
         if progress.batch == 0:
             if not progress.stages:
@@ -192,8 +200,7 @@ class Session:
         lr = self.engine.scale_learning_rates(self.plan.scale(progress.stage, epoch, progress.history))
         self._train_epoch(wish)
         row = self._evaluate_epoch(wish, lr)
-        for logger in loggers:
-            logger.add(row, epoch + 1)
+        self.telling.add(row, epoch + 1, self.model)
         self._keep(row)
 
     # stages
@@ -296,6 +303,7 @@ class Session:
                 f"training: expected finite {what}, got nan or inf by step {progress.step} "
                 f"(epoch {progress.epoch + 1}, batch {progress.batch}); lower optimizer.lr ({lr})"
             )
+        self.telling.step(scores, progress.step, self.engine.rate)
         rate = scores.images / max(progress.seconds, 1e-9)
         epoch_seconds = progress.seconds * total / progress.batch
         left = epoch_seconds - progress.seconds + self._seconds_after_epoch(epoch_seconds)
