@@ -78,7 +78,7 @@ def test_options_may_stand_anywhere(write, capsys):
     assert run.main([path, "--device", "cpu", "seed=3", "train.epochs=0"]) == 0
 
 
-@pytest.mark.parametrize("arguments", [["run"], ["run", "x", "--colour"], ["walk"], ["keys", "x"]])
+@pytest.mark.parametrize("arguments", [["run"], ["run", "x", "--colour"], ["walk"], ["keys", "data", "x"]])
 def test_arguments_that_do_not_parse(arguments, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main(arguments)
