@@ -33,7 +33,6 @@ from hiddennet.nn import (
     redraw,
     refresh,
     select,
-    summary,
 )
 from hiddennet.registry import register
 
@@ -84,7 +83,7 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str):
-    """export, export_onnx, load, compact, plain, analysis, models and pruning are imported when first used."""
+    """export, export_onnx, load, compact, plain, summary, analysis, models and pruning are imported when first used."""
     if name in ("analysis", "models", "pruning"):
         import importlib
 
@@ -101,6 +100,10 @@ def __getattr__(name: str):
         from hiddennet import ordinary
 
         return ordinary.plain
+    if name == "summary":
+        from hiddennet.ordinary import contents
+
+        return contents.summary
     if name == "export_onnx":
         from hiddennet.ordinary import onnx_file
 

@@ -32,8 +32,8 @@ def inspect(where: str | Path) -> dict[str, Any]:
     Raises as hiddennet.ordinary.open_network.
     """
     from hiddennet import artifact
-    from hiddennet.analysis.contents import Contents, contents, file_contents
     from hiddennet.artifact.network import read
+    from hiddennet.ordinary.contents import Contents, contents, file_contents
     from hiddennet.ordinary.opened import is_artifact, open_network
 
     if not is_artifact(where):

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # From the ground up: a package or module imports only what stands on a lower line, and what is in itself.
 FLOORS = [
     "_version _start registry files tables trace plugins",
-    "settings container loggers outside _load",
+    "settings container loggers outside tuned _load",
     "ops",
     "header trackers",
     "nn optim",
@@ -23,7 +23,8 @@ FLOORS = [
     "methods",
     "config",
     "train",
-    "run env listing",
+    "ordinary",
+    "run env listing inspect",
     "compare sweep report",
     "demo",
     "cli",

@@ -16,7 +16,7 @@ from hiddennet.nn.rules import KthValue, TopK
 from hiddennet.nn.sampled import Sampled
 from hiddennet.nn.source import Source, without_weight
 from hiddennet.nn.sources import Generated, Stored
-from hiddennet.nn.summary import density, masks, summary
+from hiddennet.nn.summary import density, masks
 from hiddennet.nn.targeted import TargetedDropout
 from hiddennet.nn.wiring import Wiring, wirings
 from hiddennet.registry import REGISTRIES
@@ -57,7 +57,6 @@ __all__ = [
     "redraw",
     "refresh",
     "select",
-    "summary",
     "wirings",
     "without_weight",
 ]

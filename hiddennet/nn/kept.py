@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hiddennet.nn.memo import Memo
 from hiddennet.ops.looked_at import is_looked_at
 from hiddennet.ops.masked_weight import DTYPE_CODES, MaskedWeight, effective_weight
 
-if TYPE_CHECKING:
-    from hiddennet.nn.hidden import HiddenMixin
 
-
-def kept_weight(layer: HiddenMixin, weight: MaskedWeight, dtype: torch.dtype) -> MaskedWeight | Tensor:
+def kept_weight(layer: nn.Module, weight: MaskedWeight, dtype: torch.dtype) -> MaskedWeight | Tensor:
     """The weight in a dtype as it was made before, of the same parts; else made now and kept; or the parts themselves.
 
     Those come back where the weight is to be made at this forward: it learns, or code is traced, compiled or

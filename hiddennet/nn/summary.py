@@ -1,8 +1,6 @@
-"""What a model keeps: masks, densities, and a table of what is hidden and what is not."""
+"""What a model keeps: masks and densities."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -41,18 +39,6 @@ def density(model: nn.Module, of: str = "hidden") -> float:
         kept = sum(layer.kept() for layer in layers) + sum(graph.edges for graph in graphs)
     dense = sum(size for _, size in dense_weights(model).values()) if of == "all" else 0
     return (kept + dense) / (total + dense)
-
-
-def summary(model: nn.Module, input_shape: Sequence[int] | None = None) -> str:
-    """A table of what is hidden and what is not: layer, kind, shape, kept weights of how many, density, how many of
-    them are alive, bits a weight and bytes in an artifact, what of.
-
-    input_shape: of one input, without the batch: (channels, height, width), to find what is alive by; None: what the
-    network says, or "-".
-    """
-    from hiddennet.analysis.contents import contents
-
-    return contents(model, input_shape).table()
 
 
 def masks(model: nn.Module) -> dict[str, Tensor]:

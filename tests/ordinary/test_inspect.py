@@ -10,7 +10,7 @@ from torchvision.models import shufflenet_v2_x0_5
 
 import hiddennet as hn
 from hiddennet import cli, config, models
-from hiddennet.analysis.contents import contents
+from hiddennet.ordinary.contents import contents
 from hiddennet.train import experiment
 
 

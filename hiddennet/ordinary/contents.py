@@ -234,3 +234,13 @@ def _compact(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterab
         kept = tensors[f"{name}.values"].numel() if places else int(tensors[f"{name}.weight"].count_nonzero())
         yield Held(name, "compact", tuple(entry["shape"]), "edges" if places else "dense", "", count, kept, kept, size)
     yield Held(OTHERS, "", (), "", "", 0, 0, None, rest)
+
+
+def summary(model: nn.Module, input_shape: Sequence[int] | None = None) -> str:
+    """A table of what is hidden and what is not: layer, kind, shape, kept weights of how many, density, how many of
+    them are alive, bits a weight and bytes in an artifact, what of.
+
+    input_shape: of one input, without the batch: (channels, height, width), to find what is alive by; None: what the
+    network says, or "-".
+    """
+    return contents(model, input_shape).table()
