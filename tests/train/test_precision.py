@@ -99,7 +99,7 @@ def test_a_network_that_cannot_be_looked_at_is_float32(auto, make):
     assert "wiring" in decide(make(), wired, (3, 32), CPU).why and not asked
 
 
-def test_a_run_keeps_what_it_began_with(auto, make, monkeypatch, capfd):
+def test_a_run_keeps_what_it_began_with(auto, make, monkeypatch, capfd, tmp_path):
     """Also on a machine where it would begin otherwise; and it ends as if it had never been stopped."""
     auto(6.0)
     whole = experiment.run(make("name=whole"))
@@ -116,7 +116,7 @@ def test_a_run_keeps_what_it_began_with(auto, make, monkeypatch, capfd):
         with pytest.raises(Stopped):
             experiment.run(make())
     Measured._own.clear()
-    monkeypatch.setenv("XDG_CACHE_HOME", "/nowhere")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another_machine"))
     auto(0.1)
     capfd.readouterr()
     record = experiment.run(make())

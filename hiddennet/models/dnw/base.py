@@ -83,9 +83,12 @@ class SmallGraph(nn.Module):
             )
         return self.downsample(images)
 
-    def _by_levels(self, stem: Tensor, weight: Tensor, levels: Levels) -> Tensor | None:
+    def _by_levels(self, stem: Tensor, levels: Levels) -> Tensor | None:
         """What the last level receives, [batch, outputs, h, w], where one op runs the graph; else None."""
-        if stem.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        if stem.device.type != "cpu":
+            return None
+        weight = self.graph.listed()[0]
+        if torch.is_autocast_enabled("cpu"):
             stem = stem.float()  # in float32 it is faster than block by block in bfloat16
         if not runs_by_levels(stem, weight, levels):
             return None

@@ -50,7 +50,7 @@ class DiscreteGraph(SmallGraph):
 
     def forward(self, images: Tensor) -> Tensor:
         stem = self._stem(images)
-        received = self._by_levels(stem, self.graph.listed()[0], self._levels)
+        received = self._by_levels(stem, self._levels)
         if received is None:
             return self._head(self._by_steps(stem))
         affine = (parameter[-self.config.outputs :] for parameter in self._affine())

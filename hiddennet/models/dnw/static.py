@@ -77,7 +77,7 @@ class StaticGraph(SmallGraph):
 
     def forward(self, images: Tensor) -> Tensor:
         stem = self._stem(images)
-        outputs = self._by_levels(stem, self.graph.listed()[0], self._levels)
+        outputs = self._by_levels(stem, self._levels)
         return self._head(self._by_blocks(stem) if outputs is None else outputs)
 
     def _by_blocks(self, stem: Tensor) -> Tensor:
