@@ -41,8 +41,9 @@ $(VENV)/.ready: $(VENV)/.packages setup.py $(SOURCES) $(wildcard build_tools/*.p
 demo: $(VENV)/.ready
 	@$(PY) -m hiddennet.demo
 
+# a process for each core, each with the files of its own
 test: $(VENV)/.ready
-	$(PY) -m pytest
+	$(PY) -m pytest -n $(JOBS) --dist loadfile
 
 # CPUs that this one is not
 test-isa: $(VENV)/.ready
