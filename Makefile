@@ -48,7 +48,7 @@ test: $(VENV)/.ready
 # CPUs that this one is not
 test-isa: $(VENV)/.ready
 	for cpu in ATEN_CPU_CAPABILITY=avx2 HIDDENNET_ISA=avx2 HIDDENNET_ISA=scalar ONEDNN_MAX_CPU_ISA=AVX2; do \
-	  echo "$$cpu"; env $$cpu $(PY) -m pytest -q -m "isa and not cuda" || exit 1; done
+	  echo "$$cpu"; env $$cpu $(PY) -m pytest -q -n $(JOBS) --dist loadfile -m "isa and not cuda" || exit 1; done
 
 test-wheel: $(VENV)/.ready
 	HIDDENNET_TEST_TORCH="$${HIDDENNET_TEST_TORCH:-2.13.0}" $(PY) -m pytest -m wheel
