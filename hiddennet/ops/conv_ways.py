@@ -36,6 +36,7 @@ ROUNDS = 4
 SIZES = 8  # of the input that are measured of one convolution: every step may bring another
 
 Pair = tuple[int, ...]
+Kept = Callable[[], Tensor]  # makes ones where weights are kept, for a way that asks
 
 
 class Conv(NamedTuple):
@@ -69,7 +70,7 @@ class Way(NamedTuple):
     forward: Callable[[Conv, Tensor, Tensor], Tensor] | None = None  # of x and the weight
     input_gradient: Callable[[Conv, Tensor, Tensor], Tensor] | None = None  # of dy and the weight
     weight_gradient: Callable[[Conv, Tensor, Tensor], Tensor] | None = None  # of x and dy
-    kept_gradient: Callable[[Conv, Tensor, Tensor, Tensor], Tensor] | None = None  # and of ones where weights are kept
+    kept_gradient: Callable[[Conv, Tensor, Tensor, Kept], Tensor] | None = None  # and of what is kept
 
 
 def _library_gradient(conv: Conv, dy: Tensor, x: Tensor, weight: Tensor, which: int) -> Tensor:
@@ -99,7 +100,7 @@ _lists = Way(
     lambda conv: conv.dtype is torch.float32 and conv.density is not None and conv.density <= 0.5,
     lambda conv, x, weight: sparse_conv_forward(x, weight, **conv.geometry),
     lambda conv, dy, weight: sparse_conv_input_gradient(dy, weight, conv.input, **conv.geometry),
-    kept_gradient=lambda conv, x, dy, kept: sparse_conv_weight_gradient(x, dy, kept, **conv.geometry),
+    kept_gradient=lambda conv, x, dy, kept: sparse_conv_weight_gradient(x, dy, kept(), **conv.geometry),
 )
 WAYS = {LIBRARY: _library, "tiles": _tiles, "panels": _panels, "lists": _lists}
 DENSITIES = (1.0, 0.5, 0.3, 0.1, 0.02)  # classes: a choice is made for each
@@ -119,7 +120,7 @@ def _candidates(direction: str, conv: Conv) -> list[str]:
     return [name for name, way in WAYS.items() if _function(name, direction) is not None and way.serves(conv)]
 
 
-def _measure(direction: str, conv: Conv, names: list[str], tensors: tuple[Tensor, ...]) -> dict[str, float]:
+def _measure(direction: str, conv: Conv, names: list[str], tensors: tuple[Tensor | Kept, ...]) -> dict[str, float]:
     """The shortest time of each way, in milliseconds; in turns, so that a busy neighbour hits all alike, and a single
     thread by its own clock. The first turn warms up, and counts where that took long enough."""
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
@@ -138,7 +139,7 @@ def _measure(direction: str, conv: Conv, names: list[str], tensors: tuple[Tensor
     return best
 
 
-def choose(direction: str, conv: Conv, tensors: tuple[Tensor, ...]) -> str:
+def choose(direction: str, conv: Conv, tensors: tuple[Tensor | Kept, ...]) -> str:
     """The name of the fastest way for this direction: as measured before, or now on these tensors. Where SIZES other
     sizes of the input were measured (images of every size, batches of every length), that of the nearest."""
     if torch.are_deterministic_algorithms_enabled():  # since the forward
@@ -166,7 +167,7 @@ def _distance(conv: Conv, other: Conv) -> float:
     return sum(abs(math.log(a / b)) for a, b in zip(conv.input, other.input, strict=True))
 
 
-def _run(direction: str, conv: Conv, name: str | None, *tensors: Tensor) -> Tensor:
+def _run(direction: str, conv: Conv, name: str | None, *tensors: Tensor | Kept) -> Tensor:
     """One direction in the way of this name, or in the fastest; by the library where that way does not have it."""
     chosen = choose(direction, conv, tensors) if name is None else name
     return (_function(chosen, direction) or _function(LIBRARY, direction))(conv, *tensors)
@@ -177,9 +178,8 @@ def _with_density(conv: Conv, weight: Tensor) -> Conv:
     if conv.dtype is not torch.float32:
         return conv
     n = weight.numel()
-    sample = torch.as_strided(
-        weight, (min(n, 4096),), (max(1, n // 4096 - 1) | 1,)
-    )  # odd: no pattern of pairs or fours
+    step = max(1, n // 4096 - 1) | 1  # odd: no pattern of pairs or fours
+    sample = torch.as_strided(weight, (min(n, 4096),), (step,))
     share = max(int(torch.count_nonzero(sample)) / sample.numel(), 1e-4)
     return conv._replace(density=min(DENSITIES, key=lambda density: abs(math.log(share / density))))
 
@@ -204,7 +204,10 @@ class _Convolution(torch.autograd.Function):
         dx = _run("input_gradient", conv, way, dy, made) if wanted[0] else None
         to_parts = (None, None)
         if wanted[2] and not wanted[1] and not weight.through:  # of kept weights alone
-            kept = weight.gradients(torch.ones_like(made), False, True)[1]
+
+            def kept() -> Tensor:
+                return weight.gradients(torch.ones_like(made), False, True)[1]
+
             to_parts = weight.gradients(_run("kept_gradient", conv, way, x, dy, kept), False, True)
         elif any(wanted[1:]):
             to_parts = weight.gradients(_run("weight_gradient", conv, way, x, dy), *wanted[1:])

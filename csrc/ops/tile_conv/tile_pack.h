@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "../../base/float_lanes.h"
 #include "tile_multiply.h"
 
 namespace hn {
@@ -91,29 +92,10 @@ HN_TARGET_AVX512 inline void pack_pairs_avx512(const Rows& r, uint16_t* left, ui
 
 // Turns 16 x 16 words of 32 bits.
 HN_TARGET_AVX512 inline void turn_words(__m512i* v) {
-  __m512i t[16];
-  for (int32_t i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
-    t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
-  }
-  for (int32_t i = 0; i < 16; i += 4) {
-    v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-    v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-    v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-    v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-  }
-  for (int32_t i = 0; i < 4; ++i) {
-    t[i] = _mm512_shuffle_i32x4(v[i], v[i + 4], 0x88);
-    t[i + 4] = _mm512_shuffle_i32x4(v[i], v[i + 4], 0xdd);
-    t[i + 8] = _mm512_shuffle_i32x4(v[i + 8], v[i + 12], 0x88);
-    t[i + 12] = _mm512_shuffle_i32x4(v[i + 8], v[i + 12], 0xdd);
-  }
-  for (int32_t i = 0; i < 4; ++i) {
-    v[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-    v[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
-    v[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
-    v[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
-  }
+  __m512 words[16];
+  for (int32_t i = 0; i < 16; ++i) words[i] = _mm512_castsi512_ps(v[i]);
+  lanes_avx512::turn(words);
+  for (int32_t i = 0; i < 16; ++i) v[i] = _mm512_castps_si512(words[i]);
 }
 
 HN_TARGET_AVX512 inline void pack_columns_avx512(const Rows& r, uint16_t* out) {
