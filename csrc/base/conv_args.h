@@ -46,4 +46,7 @@ inline ConvShape make_conv_shape(const char* op, const Sizes& x, const Sizes& w,
           int32_t(stride[1]), int32_t(padding[0]), int32_t(padding[1]), int32_t(dilation[0]), int32_t(dilation[1])};
 }
 
+// Of what the convolution gives: [N, O, OH, OW].
+inline Sizes output_sizes(const ConvShape& s) { return {s.batch, s.out_channels, s.out_height, s.out_width}; }
+
 }  // namespace hn

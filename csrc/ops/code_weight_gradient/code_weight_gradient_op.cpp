@@ -46,7 +46,7 @@ std::tuple<Tensor, Tensor> code_weight_gradient_op(const Tensor& input, const Te
   p.gradient_type = gradient_type_of(gradient);
   p.shape = make_conv_shape(kOp, sizes_of(input), shape, stride, padding, dilation, groups);
   const ConvShape& s = p.shape;
-  const Sizes want{s.batch, s.out_channels, s.out_height, s.out_width};
+  const Sizes want = output_sizes(s);
   HN_CHECK(sizes_of(gradient) == want, kOp, ": expected gradient codes of the convolution's output shape");
   check_dense(kOp, "input codes", input, true);
   check_dense(kOp, "gradient codes", gradient, true);

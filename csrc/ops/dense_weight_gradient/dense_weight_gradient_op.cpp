@@ -17,8 +17,7 @@ Tensor dense_weight_gradient_op(const Tensor& x, const Tensor& dy, const Sizes& 
   check_same_device(op, "dy", dy, x);
   p.shape = make_conv_shape(op, sizes_of(x), weight_shape, stride, padding, dilation);
   const ConvShape& s = p.shape;
-  HN_CHECK(sizes_of(dy) == (Sizes{s.batch, s.out_channels, s.out_height, s.out_width}), op,
-           ": expected dy of the convolution's output shape");
+  HN_CHECK(sizes_of(dy) == output_sizes(s), op, ": expected dy of the convolution's output shape");
   check_dense(op, "x", x, true);
   check_dense(op, "dy", dy, true);
   p.x = static_cast<const float*>(x.data_ptr());

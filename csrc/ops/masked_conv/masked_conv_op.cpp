@@ -30,7 +30,7 @@ Tensor masked_conv_forward_op(const Tensor& x, const OptionalTensor& scores, con
   const Rule r = make_rule(op, {rule, selection, bits, step, rule_seed}, layout.n, layer);
   const WeightSource w =
       make_source(op, {source, stored, plane, scale, seed, layer, redraw}, layout.n, channels_last, selection);
-  Tensor y = empty_on({s.batch, s.out_channels, s.out_height, s.out_width}, ScalarType::BFloat16, x, true);
+  Tensor y = empty_on(output_sizes(s), ScalarType::BFloat16, x, true);
   const MaskedConvParams p{static_cast<const uint16_t*>(x.data_ptr()),
                            static_cast<uint16_t*>(y.data_ptr()),
                            make_scores(op, scores, r.kind, shape, channels_last, selection),
@@ -52,7 +52,7 @@ Tensor masked_conv_input_gradient_op(const Tensor& dy, const Sizes& input_shape,
   const char* op = "masked_conv_input_gradient";
   check_activations(op, dy, selection);
   const ConvShape s = make_conv_shape(op, input_shape, shape, stride, padding, dilation);
-  const Sizes want{s.batch, s.out_channels, s.out_height, s.out_width};
+  const Sizes want = output_sizes(s);
   HN_CHECK(sizes_of(dy) == want, op, ": expected dy of the forward's output shape");
   const Layout layout = weight_layout(s, channels_last);
   const Rule r = make_rule(op, {rule, selection, bits, step, rule_seed}, layout.n, layer);

@@ -32,8 +32,6 @@ ConvShape shape_of(const char* op, const Sizes& x, const Tensor& weight, const S
   return s;
 }
 
-Sizes output_sizes(const ConvShape& s) { return {s.batch, s.out_channels, s.out_height, s.out_width}; }
-
 }  // namespace
 
 Tensor sparse_conv_forward_op(const Tensor& x, const Tensor& weight, const Sizes& stride, const Sizes& padding,

@@ -14,8 +14,6 @@ const uint16_t* maps_of(const char* op, const char* name, const Tensor& t) {
   return static_cast<const uint16_t*>(t.data_ptr());
 }
 
-Sizes output_of(const ConvShape& s) { return {s.batch, s.out_channels, s.out_height, s.out_width}; }
-
 bool is_empty(const ConvShape& s) {
   return int64_t(s.batch) * s.out_channels * s.out_height * s.out_width == 0 || s.in_channels == 0;
 }
@@ -30,7 +28,7 @@ Tensor tile_conv_forward_op(const Tensor& x, const Tensor& weight, const Sizes& 
   p.x = maps_of(op, "x", x);
   p.weight = maps_of(op, "weight", weight);
   p.shape = make_conv_shape(op, sizes_of(x), sizes_of(weight), stride, padding, dilation);
-  Tensor y = empty_on(output_of(p.shape), ScalarType::BFloat16, x, true);
+  Tensor y = empty_on(output_sizes(p.shape), ScalarType::BFloat16, x, true);
   p.out = static_cast<uint16_t*>(y.data_ptr());
   if (is_empty(p.shape)) {
     std::fill_n(p.out, y.numel(), uint16_t(0));
@@ -48,7 +46,7 @@ Tensor tile_conv_input_gradient_op(const Tensor& dy, const Tensor& weight, const
   p.dy = maps_of(op, "dy", dy);
   p.weight = maps_of(op, "weight", weight);
   p.shape = make_conv_shape(op, input_shape, sizes_of(weight), stride, padding, dilation);
-  HN_CHECK(sizes_of(dy) == output_of(p.shape), op, ": expected dy of the convolution's output shape");
+  HN_CHECK(sizes_of(dy) == output_sizes(p.shape), op, ": expected dy of the convolution's output shape");
   Tensor dx = empty_on(input_shape, ScalarType::BFloat16, dy, true);
   p.out = static_cast<uint16_t*>(dx.data_ptr());
   if (is_empty(p.shape)) {
@@ -67,7 +65,7 @@ Tensor tile_conv_weight_gradient_op(const Tensor& x, const Tensor& dy, const Siz
   p.x = maps_of(op, "x", x);
   p.dy = maps_of(op, "dy", dy);
   p.shape = make_conv_shape(op, sizes_of(x), shape, stride, padding, dilation);
-  HN_CHECK(sizes_of(dy) == output_of(p.shape), op, ": expected dy of the convolution's output shape");
+  HN_CHECK(sizes_of(dy) == output_sizes(p.shape), op, ": expected dy of the convolution's output shape");
   Tensor dw = empty_on(shape, ScalarType::Float, x, true);
   p.dw = static_cast<float*>(dw.data_ptr());
   if (is_empty(p.shape)) {
