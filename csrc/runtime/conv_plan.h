@@ -27,7 +27,9 @@ struct ConvShape {
   int64_t pad_top, pad_left, pad_bottom, pad_right;
   int64_t dilation_h, dilation_w, groups;
 
-  int64_t out_height() const { return (height + pad_top + pad_bottom - dilation_h * (kernel_h - 1) - 1) / stride_h + 1; }
+  int64_t out_height() const {
+    return (height + pad_top + pad_bottom - dilation_h * (kernel_h - 1) - 1) / stride_h + 1;
+  }
   int64_t out_width() const { return (width + pad_left + pad_right - dilation_w * (kernel_w - 1) - 1) / stride_w + 1; }
   int64_t weights() const { return out_channels * (in_channels / groups) * kernel_h * kernel_w; }
 };
@@ -49,18 +51,19 @@ struct Epilogue {
 class ConvPlan {
  public:
   virtual ~ConvPlan() = default;
-  virtual std::string name() const = 0;      // "sparse avx512", "tiles amx", ...
-  virtual Layout input() const = 0;          // where a layout's buffer ends, up to 64 bytes may be read but not used
-  virtual Layout output() const = 0;         // of the residual, too
-  virtual size_t weight_bytes() const = 0;   // what stays in memory for the weights
+  virtual std::string name() const = 0;        // "sparse avx512", "tiles amx", ...
+  virtual Layout input() const = 0;            // where a layout's buffer ends, up to 64 bytes may be read but not used
+  virtual Layout output() const = 0;           // of the residual, too
+  virtual size_t weight_bytes() const = 0;     // what stays in memory for the weights
   virtual size_t workspace_bytes() const = 0;  // of one task, 64-byte aligned, not initialised
-  virtual int64_t tasks() const = 0;         // pieces that may run at once, each on a thread
+  virtual int64_t tasks() const = 0;           // pieces that may run at once, each on a thread
   virtual void run(const void* x, const void* residual, void* y, void* workspace, int64_t task) const = 0;
 };
 
 // Every plan that this machine, held to HIDDENNET_ISA, can run for this convolution, a plain one always among them.
-// bf16: also plans that round activations and weights to bfloat16 (float32 accumulation).
+// bf16: also plans that round activations and weights to bfloat16 (float32 accumulation). only: the name of the one that
+// is wanted, as measured before; the others need not be made.
 std::vector<std::unique_ptr<ConvPlan>> conv_plans(const ConvShape& shape, const ConvWeights& weights,
-                                                  const Epilogue& epilogue, bool bf16);
+                                                  const Epilogue& epilogue, bool bf16, const std::string& only = {});
 
 }  // namespace hiddennet::runtime
