@@ -2,7 +2,7 @@
 
 The graph is JSON: `input`, the shape of a sample, and `nodes`, each with its operation, the values it reads (0 is the
 input, n what node n - 1 makes) and its numbers; csrc/runtime/graph_reader.cpp reads them. Weights are named where the
-artifact has them; others are tensors beside it, `graph.0` and so on. What each operation of torch becomes: runtime_ops.py.
+artifact has them; others are tensors beside it, `graph.0` and so on. What torch's operations become: runtime_ops.py.
 """
 
 from __future__ import annotations
