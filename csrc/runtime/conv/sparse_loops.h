@@ -1,0 +1,120 @@
+// sparse_loops.h: the loops over lists of kept weights. No guard: included once an instruction set, with HN_LANES, the
+// namespace of its vectors, and HN_LANES_TARGET.
+
+namespace hiddennet::runtime {
+namespace HN_LANES {
+
+using namespace hn::cpu::HN_LANES;
+using hn::cpu::opaque;
+
+HN_LANES_TARGET HN_INLINE V smaller(V a, V b) { return b < a ? b : a; }  // a where either is NaN
+HN_LANES_TARGET HN_INLINE V larger(V a, V b) { return b > a ? b : a; }
+
+HN_LANES_TARGET HN_INLINE V activated(Activation a, float low, float high, V x) {
+  if (a == Activation::none) return x;
+  if (a == Activation::relu) return larger(x, spread(0.0f));
+  if (a == Activation::clamp) return smaller(larger(x, spread(low)), spread(high));
+  V v;
+  for (int i = 0; i < kLanes; ++i) v[i] = activate(a, low, high, x[i]);
+  return v;
+}
+
+// The sums of a block stay in registers while an output's list is walked. A chunk's are made by themselves, then added:
+// that keeps the error down.
+template <int kRows, int kColumns, bool kIsSigned>
+HN_LANES_TARGET inline void add_block(const BlockArgs& a) {
+  const int64_t row = a.row;
+  for (int32_t o = 0; o < a.outs; ++o) {
+    const ListHead head = a.heads[o];
+    V s[kRows][kColumns];
+    _Pragma("GCC unroll 16") for (int i = 0; i < kRows; ++i) {
+      _Pragma("GCC unroll 16") for (int j = 0; j < kColumns; ++j) { s[i][j] = spread(0.0f); }
+    }
+    const uint16_t* entry = a.offsets + head.start;
+    const float* value = kIsSigned ? nullptr : a.values + head.start;
+    for (const uint16_t* const end = entry + head.first; entry != end; ++entry) {
+      const float* at = a.tile + size_t(*entry) * 2;
+      const V w = kIsSigned ? V{} : spread(*value++);
+      _Pragma("GCC unroll 16") for (int i = 0; i < kRows; ++i, at = opaque(at + row)) {
+        _Pragma("GCC unroll 16") for (int j = 0; j < kColumns; ++j) {
+          const V x = load(at + j * kLanes);
+          s[i][j] = kIsSigned ? add(s[i][j], x) : add_product(w, x, s[i][j]);
+        }
+      }
+    }
+    if (kIsSigned) {
+      for (const uint16_t* const end = entry + head.second; entry != end; ++entry) {
+        const float* at = a.tile + size_t(*entry) * 2;
+        _Pragma("GCC unroll 16") for (int i = 0; i < kRows; ++i, at = opaque(at + row)) {
+          _Pragma("GCC unroll 16") for (int j = 0; j < kColumns; ++j) {
+            s[i][j] = subtract(s[i][j], load(at + j * kLanes));
+          }
+        }
+      }
+    }
+    float* const sums = a.sums + int64_t(o) * kRows * kColumns * kLanes;
+    if (!a.first) {
+      _Pragma("GCC unroll 16") for (int i = 0; i < kRows; ++i) {
+        _Pragma("GCC unroll 16") for (int j = 0; j < kColumns; ++j) {
+          s[i][j] = add(load(sums + (i * kColumns + j) * kLanes), s[i][j]);
+        }
+      }
+    }
+    if (!a.last) {
+      _Pragma("GCC unroll 16") for (int i = 0; i < kRows; ++i) {
+        _Pragma("GCC unroll 16") for (int j = 0; j < kColumns; ++j) store(sums + (i * kColumns + j) * kLanes, s[i][j]);
+      }
+      continue;
+    }
+    const V scale = spread(a.scale[o]), bias = spread(a.bias[o]);
+    const int64_t out = o * a.out_stride;
+    _Pragma("GCC unroll 16") for (int i = 0; i < kRows; ++i) {
+      _Pragma("GCC unroll 16") for (int j = 0; j < kColumns; ++j) {
+        const int64_t to = out + i * a.out_row + j * a.out_column;
+        V v = add_product(s[i][j], scale, bias);
+        if (a.residual != nullptr) v = add(v, load(a.residual + to));
+        if (a.activation != Activation::none) v = activated(a.activation, a.low, a.high, v);
+        store(a.y + to, v);
+      }
+    }
+  }
+}
+
+HN_LANES_TARGET inline void copy_tile(const CopyArgs& a) {
+  for (int32_t c = 0; c < a.channels; ++c) {
+    const float* const from = a.x + c * a.channel;
+    float* const to = a.tile + int64_t(c) * a.slots * kLanes;
+    for (int32_t i = 0; i < a.there; ++i) store(to + a.to[i], load(from + a.from[i]));
+    for (int32_t i = a.there; i < a.slots; ++i) store(to + a.to[i], spread(0.0f));
+  }
+}
+
+template <int kRows, int kColumns>
+inline void add_kind(bool is_signed, const BlockArgs& a) {
+  is_signed ? add_block<kRows, kColumns, true>(a) : add_block<kRows, kColumns, false>(a);
+}
+
+template <int kRows>
+inline void add_rows(int32_t columns, bool is_signed, const BlockArgs& a) {
+  switch (columns) {
+    case 1: return add_kind<kRows, 1>(is_signed, a);
+    case 2: return add_kind<kRows, 2>(is_signed, a);
+    case 4: return add_kind<kRows, 4>(is_signed, a);
+    default: return add_kind<kRows, 7>(is_signed, a);
+  }
+}
+
+inline void add_any(int32_t rows, int32_t columns, bool is_signed, const BlockArgs& a) {
+  switch (rows) {
+    case 1: return add_rows<1>(columns, is_signed, a);
+    case 2: return add_rows<2>(columns, is_signed, a);
+    case 3: return add_rows<3>(columns, is_signed, a);
+    default: return add_rows<4>(columns, is_signed, a);
+  }
+}
+
+constexpr int kMostSums = kLanes > 8 ? 28 : 14;
+inline const SparseLoops kSparseLoops = {kLanes, kMostSums, copy_tile, add_any};
+
+}  // namespace HN_LANES
+}  // namespace hiddennet::runtime
