@@ -28,6 +28,11 @@ struct BlockArgs {
   int64_t out_stride, out_row, out_column;  // floats
   Activation activation;
   float low, high;
+  // Of the next tile: lines that are asked for while this one is worked on.
+  const float* next;
+  int64_t next_channel;
+  int32_t next_channels, next_there;
+  const int32_t* next_from;
 };
 
 struct CopyArgs {

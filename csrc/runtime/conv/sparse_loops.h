@@ -24,7 +24,27 @@ HN_LANES_TARGET HN_INLINE V activated(Activation a, float low, float high, V x) 
 template <int kRows, int kColumns, bool kIsSigned>
 HN_LANES_TARGET inline void add_block(const BlockArgs& a) {
   const int64_t row = a.row;
+  const int32_t ahead = a.next_channels * a.next_there, each = (ahead + a.outs - 1) / a.outs;
+  const float* next = a.next;
+  int32_t asked = 0;
   for (int32_t o = 0; o < a.outs; ++o) {
+    for (int32_t left = each; left > 0 && next != nullptr;) {
+      const int32_t end = a.next_there - asked < left ? a.next_there : asked + left;
+      left -= end - asked;
+      for (; asked < end; ++asked) __builtin_prefetch(next + a.next_from[asked], 0, 2);
+      if (asked < a.next_there) break;
+      asked = 0;
+      next = next + a.next_channel == a.next + a.next_channels * a.next_channel ? nullptr : next + a.next_channel;
+    }
+    if (a.last) {
+      _Pragma("GCC unroll 16") for (int i = 0; i < kRows; ++i) {
+        const int64_t to = o * a.out_stride + i * a.out_row;
+        _Pragma("GCC unroll 16") for (int j = 0; j < kColumns; ++j) {
+          __builtin_prefetch(a.y + to + j * a.out_column, 1, 3);
+          if (a.residual != nullptr) __builtin_prefetch(a.residual + to + j * a.out_column, 0, 3);
+        }
+      }
+    }
     const ListHead head = a.heads[o];
     V s[kRows][kColumns];
     _Pragma("GCC unroll 16") for (int i = 0; i < kRows; ++i) {

@@ -69,7 +69,7 @@ class SparsePlan : public ConvPlan {
   size_t weight_bytes() const override { return lists_.bytes() + finish_.bytes(); }
   size_t workspace_bytes() const override {
     return size_t(channels_ * slots() + s_.out_channels / s_.groups * block_.rows * block_.columns) * lane_bytes() +
-           size_t(slots()) * 2 * sizeof(int32_t) + 64;
+           size_t(slots()) * 4 * sizeof(int32_t) + 64;
   }
   int64_t tasks() const override { return s_.batch / kImages * parts_ * bands_; }
 
@@ -80,12 +80,14 @@ class SparsePlan : public ConvPlan {
     const float* const from = static_cast<const float*>(x) + in;
     const float* const added = residual == nullptr ? nullptr : static_cast<const float*>(residual) + out;
     const int64_t end = band + 1 == bands_ ? block_rows_ : band + 1;
-    for (int64_t i = band; i < end; ++i) {
-      const int64_t row = std::min(i * block_.rows, s_.out_height() - block_.rows);
-      for (int64_t column = 0; column < s_.out_width(); column += block_.columns) {
-        run_block(from, added, static_cast<float*>(y) + out, row, std::min(column, s_.out_width() - block_.columns),
-                  static_cast<float*>(workspace));
-      }
+    const int64_t columns = (s_.out_width() + block_.columns - 1) / block_.columns, first = band * columns;
+    Sources here = sources(workspace, 0), next = sources(workspace, 1);
+    find_sources(first, &here);
+    for (int64_t i = first; i < end * columns; ++i) {
+      const bool more = i + 1 < end * columns;
+      if (more) find_sources(i + 1, &next);
+      run_block(from, added, static_cast<float*>(y) + out, here, more ? &next : nullptr, workspace);
+      std::swap(here, next);
     }
   }
 
@@ -103,7 +105,22 @@ class SparsePlan : public ConvPlan {
   }
 
   // Of a block's sources: where they are, those of the padding behind the others.
-  int32_t find_sources(int64_t row, int64_t column, int32_t* from, int32_t* to) const {
+  struct Sources {
+    int64_t at;  // of the block's first output
+    int32_t there;
+    int32_t *from, *to;
+  };
+
+  Sources sources(void* workspace, int32_t which) const {
+    float* const behind = static_cast<float*>(workspace) + tile_at() + int64_t(channels_) * slots() * loops_.lanes;
+    int32_t* const from = reinterpret_cast<int32_t*>(behind) + int64_t(which) * 2 * slots();
+    return {0, 0, from, from + slots()};
+  }
+
+  void find_sources(int64_t block, Sources* found) const {
+    const int64_t columns = (s_.out_width() + block_.columns - 1) / block_.columns;
+    const int64_t row = std::min(block / columns * block_.rows, s_.out_height() - block_.rows);
+    const int64_t column = std::min(block % columns * block_.columns, s_.out_width() - block_.columns);
     const int64_t top = row * s_.stride_h - s_.pad_top, left = column * s_.stride_w - s_.pad_left;
     int32_t there = 0, gone = slots();
     for (int32_t i = 0; i < y_.slots(); ++i) {
@@ -112,29 +129,31 @@ class SparsePlan : public ConvPlan {
         const int64_t x = left + x_.source[size_t(j)];
         const int32_t slot = (i * x_.slots() + j) * loops_.lanes;
         if (y < 0 || y >= s_.height || x < 0 || x >= s_.width) {
-          to[--gone] = slot;
+          found->to[--gone] = slot;
         } else {
-          from[there] = int32_t((y * s_.width + x) * kImages);
-          to[there++] = slot;
+          found->from[there] = int32_t((y * s_.width + x) * kImages);
+          found->to[there++] = slot;
         }
       }
     }
-    return there;
+    found->there = there;
+    found->at = (row * s_.out_width() + column) * kImages;
   }
 
-  void run_block(const float* x, const float* residual, float* y, int64_t row, int64_t column, float* workspace) const {
+  int64_t tile_at() const { return s_.out_channels / s_.groups * block_.rows * block_.columns * loops_.lanes; }
+
+  // next: of the block after this one, or null.
+  void run_block(const float* x, const float* residual, float* y, const Sources& here, const Sources* next,
+                 void* workspace) const {
     const int64_t pixels = s_.height * s_.width * kImages, out_pixels = s_.out_height() * s_.out_width() * kImages;
     const int32_t outs = int32_t(s_.out_channels / s_.groups), ins = int32_t(s_.in_channels / s_.groups);
-    float* const sums = workspace;
-    float* const tile = sums + int64_t(outs) * block_.rows * block_.columns * loops_.lanes;
-    int32_t* const from = reinterpret_cast<int32_t*>(tile + int64_t(channels_) * slots() * loops_.lanes);
-    int32_t* const to = from + slots();
-    const int32_t there = find_sources(row, column, from, to);
-    const int64_t at = (row * s_.out_width() + column) * kImages;
+    float* const sums = static_cast<float*>(workspace);
+    float* const tile = sums + tile_at();
     for (int64_t g = 0; g < s_.groups; ++g) {
       for (int32_t chunk = 0; chunk < lists_.chunks(); ++chunk) {
         const int64_t first = g * ins + lists_.first_channel(chunk), out = g * outs;
-        loops_.copy({x + first * pixels, pixels, tile, lists_.channels_of(chunk), slots(), there, from, to});
+        const int32_t channels = lists_.channels_of(chunk);
+        loops_.copy({x + first * pixels, pixels, tile, channels, slots(), here.there, here.from, here.to});
         BlockArgs a = {};
         a.tile = tile;
         a.row = int64_t(x_.slots()) * loops_.lanes;
@@ -147,14 +166,24 @@ class SparsePlan : public ConvPlan {
         a.last = chunk + 1 == lists_.chunks();
         a.scale = finish_.scale.data() + out;
         a.bias = finish_.bias.data() + out;
-        a.residual = residual == nullptr ? nullptr : residual + out * out_pixels + at;
-        a.y = y + out * out_pixels + at;
+        a.residual = residual == nullptr ? nullptr : residual + out * out_pixels + here.at;
+        a.y = y + out * out_pixels + here.at;
         a.out_stride = out_pixels;
         a.out_row = s_.out_width() * kImages;
         a.out_column = kImages;
         a.activation = finish_.activation;
         a.low = finish_.low;
         a.high = finish_.high;
+        const bool same_block = !a.last || g + 1 < s_.groups;
+        if (same_block || next != nullptr) {
+          const int64_t following = same_block ? first + channels : 0;
+          a.next = x + following * pixels;
+          a.next_channel = pixels;
+          a.next_channels = lists_.channels_of(a.last ? 0 : chunk + 1);
+          a.next_there = same_block ? here.there : next->there;
+          a.next_from = same_block ? here.from : next->from;
+          if (a.next_there == 0) a.next = nullptr;
+        }
         loops_.add(block_.rows, block_.columns, a.values == nullptr, a);
       }
     }
