@@ -8,10 +8,9 @@ namespace hiddennet::runtime {
 std::vector<std::unique_ptr<ConvPlan>> fast_conv_plans(const ConvShape& shape, const ConvWeights& weights,
                                                        const Epilogue& epilogue, bool bf16, const std::string& only) {
   (void)bf16;
-  (void)only;
   std::vector<std::unique_ptr<ConvPlan>> plans;
   const auto add = [&](std::unique_ptr<ConvPlan> plan) {
-    if (plan != nullptr) plans.push_back(std::move(plan));
+    if (plan != nullptr && (only.empty() || plan->name() == only)) plans.push_back(std::move(plan));
   };
   add(sparse_plan(shape, weights, epilogue));
   return plans;
