@@ -1,6 +1,7 @@
 // plans.cpp: the list of the fast plans.
 #include "plans.h"
 
+#include "dense_plan.h"
 #include "sparse_plan.h"
 #include "tile_plan.h"
 
@@ -12,6 +13,7 @@ std::vector<std::unique_ptr<ConvPlan>> fast_conv_plans(const ConvShape& shape, c
   const auto add = [&](std::unique_ptr<ConvPlan> plan) {
     if (plan != nullptr && (only.empty() || plan->name() == only)) plans.push_back(std::move(plan));
   };
+  add(dense_plan(shape, weights, epilogue));
   add(sparse_plan(shape, weights, epilogue));
   if (bf16) add(tile_plan(shape, weights, epilogue));
   return plans;
