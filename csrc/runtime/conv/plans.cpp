@@ -14,7 +14,8 @@ std::vector<std::unique_ptr<ConvPlan>> fast_conv_plans(const ConvShape& shape, c
     if (plan != nullptr && (only.empty() || plan->name() == only)) plans.push_back(std::move(plan));
   };
   add(dense_plan(shape, weights, epilogue));
-  add(sparse_plan(shape, weights, epilogue));
+  add(sparse_images_plan(shape, weights, epilogue));
+  add(sparse_pixels_plan(shape, weights, epilogue));
   if (bf16) add(tile_plan(shape, weights, epilogue));
   return plans;
 }

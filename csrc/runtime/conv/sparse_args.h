@@ -43,9 +43,20 @@ struct CopyArgs {
   const int32_t *from, *to;  // floats: [there] of x; [slots] of the tile, those that are zero behind the others
 };
 
+// A tile of neighbouring pixels in lanes: [channels][slots], as the same slot of each channel is found.
+struct PixelArgs {
+  const float* x;
+  int64_t channel;
+  float* tile;
+  int32_t channels, slots;
+  const int32_t* from;      // [slots]: of the first lane; or, without `chosen`, [slots][lanes], below 0: zero
+  const uint32_t* chosen;   // [slots]: lanes that are there; or null
+};
+
 struct SparseLoops {
   int32_t lanes, most_sums;
   void (*copy)(const CopyArgs&);
+  void (*copy_pixels)(const PixelArgs&);
   void (*add)(int32_t rows, int32_t columns, bool is_signed, const BlockArgs&);
 };
 

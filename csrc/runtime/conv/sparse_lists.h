@@ -74,4 +74,10 @@ class SparseLists {
   std::vector<float> values_;
 };
 
+// Channels of a chunk whose tile, of `slots` vectors a channel, stays in the first level of cache; 0: an entry, of 16
+// bits, could not name all of one channel's.
+int32_t chunk_channels(const ConvShape& shape, const SparseLoops& loops, int64_t slots);
+
+std::string sparse_name(const char* lanes, const SparseLists& lists, const SparseLoops& loops);
+
 }  // namespace hiddennet::runtime

@@ -2,15 +2,43 @@
 // namespace of its vectors, and HN_LANES_TARGET.
 
 #include "lane_finish.h"
+#include "pixel_loads.h"
 
 namespace hiddennet::runtime {
 namespace HN_LANES {
+
+// Entries [entry, end) added to (kSign: 1; -1: subtracted from) the sums. Blocks of few sums have several sets of them, as
+// an addition takes its time.
+template <int kRows, int kColumns, int kSets, int kSign>
+HN_LANES_TARGET HN_INLINE void walk(const BlockArgs& a, const uint16_t* entry, const uint16_t* const end,
+                                    const float* value, V (&s)[kSets][kRows][kColumns]) {
+  const int64_t row = a.row;
+  const auto one = [&](int set) HN_LANES_TARGET {
+    const float* at = a.tile + size_t(entry[set]) * 2;
+    const V w = kSign != 0 ? V{} : spread(value[set]);
+    _Pragma("GCC unroll 16") for (int i = 0; i < kRows; ++i, at = opaque(at + row)) {
+      _Pragma("GCC unroll 16") for (int j = 0; j < kColumns; ++j) {
+        const V x = load(at + j * kLanes);
+        V& sum = s[set][i][j];
+        sum = kSign == 0 ? add_product(w, x, sum) : (kSign > 0 ? add(sum, x) : subtract(sum, x));
+      }
+    }
+  };
+  const auto pass = [&](int n) {
+    entry += n;
+    if (kSign == 0) value += n;
+  };
+  for (; kSets > 1 && end - entry >= kSets; pass(kSets)) {
+    _Pragma("GCC unroll 8") for (int set = 0; set < kSets; ++set) one(set);
+  }
+  for (; entry != end; pass(1)) one(0);
+}
 
 // The sums of a block stay in registers while an output's list is walked. A chunk's are made by themselves, then added:
 // that keeps the error down.
 template <int kRows, int kColumns, bool kIsSigned>
 HN_LANES_TARGET inline void add_block(const BlockArgs& a) {
-  const int64_t row = a.row;
+  constexpr int kSets = kRows * kColumns > 4 ? 1 : 8 / (kRows * kColumns);
   const int32_t ahead = a.next_channels * a.next_there, each = (ahead + a.outs - 1) / a.outs;
   const float* next = a.next;
   int32_t asked = 0;
@@ -33,30 +61,19 @@ HN_LANES_TARGET inline void add_block(const BlockArgs& a) {
       }
     }
     const ListHead head = a.heads[o];
-    V s[kRows][kColumns];
-    _Pragma("GCC unroll 16") for (int i = 0; i < kRows; ++i) {
-      _Pragma("GCC unroll 16") for (int j = 0; j < kColumns; ++j) { s[i][j] = spread(0.0f); }
-    }
-    const uint16_t* entry = a.offsets + head.start;
-    const float* value = kIsSigned ? nullptr : a.values + head.start;
-    for (const uint16_t* const end = entry + head.first; entry != end; ++entry) {
-      const float* at = a.tile + size_t(*entry) * 2;
-      const V w = kIsSigned ? V{} : spread(*value++);
-      _Pragma("GCC unroll 16") for (int i = 0; i < kRows; ++i, at = opaque(at + row)) {
-        _Pragma("GCC unroll 16") for (int j = 0; j < kColumns; ++j) {
-          const V x = load(at + j * kLanes);
-          s[i][j] = kIsSigned ? add(s[i][j], x) : add_product(w, x, s[i][j]);
-        }
+    V sets[kSets][kRows][kColumns];
+    _Pragma("GCC unroll 8") for (int set = 0; set < kSets; ++set) {
+      _Pragma("GCC unroll 16") for (int i = 0; i < kRows; ++i) {
+        _Pragma("GCC unroll 16") for (int j = 0; j < kColumns; ++j) { sets[set][i][j] = spread(0.0f); }
       }
     }
-    if (kIsSigned) {
-      for (const uint16_t* const end = entry + head.second; entry != end; ++entry) {
-        const float* at = a.tile + size_t(*entry) * 2;
-        _Pragma("GCC unroll 16") for (int i = 0; i < kRows; ++i, at = opaque(at + row)) {
-          _Pragma("GCC unroll 16") for (int j = 0; j < kColumns; ++j) {
-            s[i][j] = subtract(s[i][j], load(at + j * kLanes));
-          }
-        }
+    const uint16_t *const entry = a.offsets + head.start, *const second = entry + head.first;
+    walk<kRows, kColumns, kSets, kIsSigned ? 1 : 0>(a, entry, second, kIsSigned ? nullptr : a.values + head.start, sets);
+    if (kIsSigned) walk<kRows, kColumns, kSets, -1>(a, second, second + head.second, nullptr, sets);
+    V(&s)[kRows][kColumns] = sets[0];
+    _Pragma("GCC unroll 8") for (int set = 1; set < kSets; ++set) {
+      _Pragma("GCC unroll 16") for (int i = 0; i < kRows; ++i) {
+        _Pragma("GCC unroll 16") for (int j = 0; j < kColumns; ++j) s[i][j] = add(s[i][j], sets[set][i][j]);
       }
     }
     float* const sums = a.sums + int64_t(o) * kRows * kColumns * kLanes;
@@ -96,6 +113,22 @@ HN_LANES_TARGET inline void copy_tile(const CopyArgs& a) {
   }
 }
 
+HN_LANES_TARGET inline void copy_pixels(const PixelArgs& a) {
+  constexpr uint32_t kAll = uint32_t((uint64_t(1) << kLanes) - 1);
+  float* to = a.tile;
+  for (int32_t c = 0; c < a.channels; ++c) {
+    const float* const x = a.x + c * a.channel;
+    if (a.chosen == nullptr) {
+      for (int32_t i = 0; i < a.slots; ++i, to += kLanes) store(to, load_places(x, a.from + int64_t(i) * kLanes));
+      continue;
+    }
+    for (int32_t i = 0; i < a.slots; ++i, to += kLanes) {
+      const float* const from = x + a.from[i];
+      store(to, a.chosen[i] == kAll ? load(from) : load_chosen(from, a.chosen[i]));
+    }
+  }
+}
+
 template <int kRows, int kColumns>
 inline void add_kind(bool is_signed, const BlockArgs& a) {
   is_signed ? add_block<kRows, kColumns, true>(a) : add_block<kRows, kColumns, false>(a);
@@ -121,7 +154,7 @@ inline void add_any(int32_t rows, int32_t columns, bool is_signed, const BlockAr
 }
 
 constexpr int kMostSums = kLanes > 8 ? 28 : 14;
-inline const SparseLoops kSparseLoops = {kLanes, kMostSums, copy_tile, add_any};
+inline const SparseLoops kSparseLoops = {kLanes, kMostSums, copy_tile, copy_pixels, add_any};
 
 }  // namespace HN_LANES
 }  // namespace hiddennet::runtime

@@ -1,7 +1,5 @@
-// sparse_plan.cpp: blocks of neighbouring outputs of the images in a register's lanes.
+// sparse_images.cpp: blocks of neighbouring outputs of the images in a register's lanes.
 #include "sparse_plan.h"
-
-#include <unistd.h>
 
 #include <algorithm>
 
@@ -12,14 +10,6 @@ namespace hiddennet::runtime {
 namespace {
 
 constexpr int64_t kImages = 16;  // of the layout
-
-int64_t first_level_bytes() {
-#if defined(_SC_LEVEL1_DCACHE_SIZE)
-  static const int64_t bytes = sysconf(_SC_LEVEL1_DCACHE_SIZE);
-  if (bytes > 0) return std::min<int64_t>(bytes, 64 << 10);
-#endif
-  return 32 << 10;
-}
 
 struct Block {
   int32_t rows, columns;
@@ -42,9 +32,9 @@ Block choose_block(const ConvShape& s, int32_t most) {
   return best;
 }
 
-class SparsePlan : public ConvPlan {
+class SparseImagesPlan : public ConvPlan {
  public:
-  SparsePlan(const ConvShape& shape, const ConvWeights& weights, const Epilogue& epilogue, const SparseLoops& loops,
+  SparseImagesPlan(const ConvShape& shape, const ConvWeights& weights, const Epilogue& epilogue, const SparseLoops& loops,
              Block block, int32_t channels)
       : s_(shape),
         finish_(shape, weights.magnitude, epilogue),
@@ -61,8 +51,7 @@ class SparsePlan : public ConvPlan {
   }
 
   std::string name() const override {
-    return std::string(lists_.values() == nullptr ? "sparse signed " : "sparse valued ") +
-           (loops_.lanes == 16 ? "avx512" : loops_.lanes == 8 ? "avx2" : "plain");
+    return sparse_name("images", lists_, loops_);
   }
   Layout input() const override { return Layout::lanes_f32; }
   Layout output() const override { return Layout::lanes_f32; }
@@ -201,20 +190,15 @@ class SparsePlan : public ConvPlan {
 
 }  // namespace
 
-std::unique_ptr<ConvPlan> sparse_plan(const ConvShape& s, const ConvWeights& weights, const Epilogue& epilogue) {
+std::unique_ptr<ConvPlan> sparse_images_plan(const ConvShape& s, const ConvWeights& weights, const Epilogue& epilogue) {
   if (s.batch % kImages != 0 || s.height * s.width * kImages >= (int64_t(1) << 31)) return nullptr;
   const SparseLoops& loops = sparse_loops();
   const Block block = choose_block(s, loops.most_sums);
   const int64_t slots = int64_t(GridAxis(block.rows, s.kernel_h, s.stride_h, s.dilation_h).slots()) *
                         GridAxis(block.columns, s.kernel_w, s.stride_w, s.dilation_w).slots();
-  const int64_t ins = s.in_channels / s.groups, bytes = slots * loops.lanes * int64_t(sizeof(float));
-  const int64_t room = first_level_bytes() * 4 / 5 / bytes;
-  if (slots * (loops.lanes / 2) > 0xffff) return nullptr;
-  int64_t channels = std::max<int64_t>(1, std::min(ins, room));
-  const int64_t chunks = (ins + channels - 1) / channels;
-  channels = (ins + chunks - 1) / chunks;
-  if (channels * s.kernel_h * s.kernel_w > 0xffff) return nullptr;
-  return std::make_unique<SparsePlan>(s, weights, epilogue, loops, block, int32_t(channels));
+  const int32_t channels = chunk_channels(s, loops, slots);
+  if (channels == 0) return nullptr;
+  return std::make_unique<SparseImagesPlan>(s, weights, epilogue, loops, block, channels);
 }
 
 }  // namespace hiddennet::runtime
