@@ -140,7 +140,7 @@ class DepthwisePlan : public ConvPlan {
     for (int64_t i = 0; i < s.weights(); ++i) weight_[size_t(i % taps * s.out_channels + i / taps)] = w.values[i];
   }
 
-  std::string name() const override { return "by depth " + isa_name(loops_); }
+  std::string name() const override { return "dense by depth " + isa_name(loops_); }
   Layout input() const override { return Layout::nhwc_f32; }
   Layout output() const override { return Layout::nhwc_f32; }
   size_t weight_bytes() const override { return weight_.size() * sizeof(float) + finish_.bytes(); }

@@ -15,7 +15,7 @@ HN_LANES_TARGET HN_INLINE V activated(Activation a, float low, float high, V x) 
   if (a == Activation::relu) return larger(x, spread(0.0f));
   if (a == Activation::clamp) return smaller(larger(x, spread(low)), spread(high));
   V v;
-  for (int i = 0; i < kLanes; ++i) v[i] = activate(a, low, high, x[i]);
+  for (int i = 0; i < kLanes; ++i) v[i] = activate(a, x[i], low, high);
   return v;
 }
 

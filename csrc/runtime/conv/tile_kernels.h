@@ -157,7 +157,7 @@ HN_TARGET_AVX512 HN_INLINE __m512 wide_bfloat16(__m256i v) {
 HN_TARGET_AVX512 HN_INLINE __m512 activated_wide(const Finish& f, __m512 x) {
   alignas(64) float v[16];
   _mm512_store_ps(v, x);
-  for (int32_t i = 0; i < 16; ++i) v[i] = activate(f.activation, f.low, f.high, v[i]);
+  for (int32_t i = 0; i < 16; ++i) v[i] = activate(f.activation, v[i], f.low, f.high);
   return _mm512_load_ps(v);
 }
 
