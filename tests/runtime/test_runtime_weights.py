@@ -71,7 +71,7 @@ def test_weights_are_equal_to_the_last_bit(both, name):
 
 
 def test_the_redraws_need_two_bytes(both):
-    layers, net = both
+    _, net = both
     redrawn = net._network.weight(str(list(LAYERS).index("redrawn")))
     first = net._network.weight(str(list(LAYERS).index("init_kaiming_normal")))
     assert redrawn.size == first.size and len(np.unique(redrawn)) > redrawn.size // 3
