@@ -36,10 +36,10 @@ def saved(model: nn.Module, path, shape, **options):
 
 
 @torch.no_grad()
-def check_outputs(model: nn.Module, path, shape) -> None:
+def check_outputs(model: nn.Module, path, shape, exported: nn.Module | None = None) -> None:
     """Export, load, and compare what is computed in either layout with sums in double precision: the error is at most
-    twice torch's own, and an eps of the largest output."""
-    net, x = saved(model, path, shape), samples(shape)
+    twice torch's own, and an eps of the largest output. exported: what computes the same; default: the model."""
+    net, x = saved(model if exported is None else exported, path, shape), samples(shape)
     want = hn.plain(model).double()(x.double()).numpy()
     torchs = np.abs(model(x).double().numpy() - want).max()
     least = np.finfo(np.float32).eps * np.abs(want).max()

@@ -10,6 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 
 import hiddennet as hn
 from hiddennet import models
+from tests.ordinary.test_plain import wired
 from tests.runtime.common import check_outputs, saved, warmed
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -115,9 +116,10 @@ class Shared(nn.Module):
         return self.tied(F.relu(self.mix(F.relu(self.again(F.relu(self.mix(self.first(x))))))))
 
 
-@pytest.mark.parametrize("source", [hn.Generated(seed=4), hn.Stored(trainable=True)])
-def test_shared_modules_and_tied_weights(tmp_path, source):
-    check_outputs(hn.hide(Shared(), source, RULE).eval(), tmp_path / "net", (10,))
+@pytest.mark.parametrize("tied", [["first", "tied"], []])
+def test_shared_modules_and_tied_weights(tmp_path, tied):
+    source = hn.Generated(seed=4) if tied else hn.Stored(trainable=True)
+    check_outputs(hn.hide(Shared(), source, RULE, exclude=tied).eval(), tmp_path / "net", (10,))
 
 
 def test_wrapped_models(tmp_path):
@@ -133,7 +135,7 @@ def test_a_model_without_hidden_layers_and_one_in_bfloat16(tmp_path):
     half = hn.hide(nn.Sequential(nn.Linear(12, 8), nn.Linear(8, 3)), hn.Generated(seed=1), RULE).bfloat16()
     net = saved(half.eval(), tmp_path / "half", (12,))
     x = torch.randn(4, 12)
-    want = hn.plain(half).float()(x)
+    want = hn.plain(half.float())(x)
     torch.testing.assert_close(torch.from_numpy(net(x.numpy())), want, rtol=1e-5, atol=1e-6)
 
 
@@ -146,3 +148,12 @@ def test_the_file_is_still_an_artifact(tmp_path):
         assert torch.equal(hn.load(tmp_path / "net")(x), hn.load(tmp_path / "plain")(x))
     graph = (tmp_path / "net").stat().st_size - (tmp_path / "plain").stat().st_size
     assert graph < 8000
+
+
+@pytest.mark.parametrize("name", ["dnw_static", "dnw_discrete", "dnw_mobilenet"])
+@pytest.mark.parametrize("compact", [False, True])
+def test_wirings_and_what_is_left_of_them(tmp_path, name, compact):
+    model = wired(name)
+    check_outputs(model, tmp_path / "net", (3, 32, 32), hn.compact(model) if compact else None)
+    if compact:
+        assert hn.load(tmp_path / "net").edges == hn.compact(model).edges

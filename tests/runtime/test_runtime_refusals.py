@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import hiddennet as hn
-from hiddennet import models
+from hiddennet import artifact, cli, models
 from tests.runtime.common import rt, saved
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -234,3 +234,12 @@ def test_what_is_measured_is_kept_for_later_processes(conv, tmp_path, monkeypatc
 def test_a_model_of_ours_needs_no_example(tmp_path):
     hn.export(hn.hide(models.build("digits_conv", num_classes=10)), tmp_path / "net", runtime=True)
     assert rt.load(tmp_path / "net").input_shape == (1, 8, 8)
+
+
+def test_the_command_line_writes_such_a_file_of_an_artifact(tmp_path, capsys):
+    hn.export(hn.hide(models.build("digits_conv", num_classes=10)), tmp_path / "plain", metadata={"data": "digits"})
+    assert cli.main(["export", str(tmp_path / "plain"), "--runtime", str(tmp_path / "net")]) == 0
+    assert rt.load(tmp_path / "net").output_shape == (10,)
+    assert artifact.read_header(tmp_path / "net")["metadata"]["data"] == "digits"
+    assert cli.main(["export", str(tmp_path / "plain"), "--runtime", str(tmp_path / "net"), "--compact"]) == 1
+    assert "expected --runtime FILE without --compact, got both" in capsys.readouterr().err
