@@ -132,6 +132,7 @@ Weights::Weights(const File& file) {
       Layer layer = read_product(file, name, entry);
       if (layer.masked && layer.n > kWeightsAByte * (4 * layer.kept + 1)) unheld += layer.n;
       if (unheld > kMostUnheld) fail("expected a file that holds a bit or more of all but ", kMostUnheld, " weights");
+      if (layer.n == 0) continue;  // nobody reads it
       if (!layers_.emplace(name, std::move(layer)).second) fail("expected each layer once, got ", name, " twice");
     }
   }
@@ -227,7 +228,7 @@ void Weights::read_values(const Json& entry, const Json* kinds, Layer& layer) {
 
 Weights::Layer Weights::read_product(const File& file, const std::string& name, const Json& entry) {
   Layer layer;
-  layer.shape = entry.at("shape").integers("a product's shape", 2, 1, kMostWeights);
+  layer.shape = entry.at("shape").integers("a product's shape", 2, 0, kMostWeights);
   layer.n = layer.shape[0] * layer.shape[1];
   if (layer.n > kMostWeights) fail("expected products of fewer than 2^31 weights, got ", name, " of more");
   layer.held = Layer::Held::values;
