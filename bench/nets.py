@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,19 @@ def _update(optimizer: torch.optim.Optimizer) -> None:
     optimizer.step()
 
 
+@contextmanager
+def library() -> Iterator[None]:
+    """Every layer by torch, none by kernels of our own."""
+    before = os.environ.get("HIDDENNET_PLANS")
+    os.environ["HIDDENNET_PLANS"] = "fixed"
+    try:
+        yield
+    finally:
+        os.environ.pop("HIDDENNET_PLANS")
+        if before is not None:
+            os.environ["HIDDENNET_PLANS"] = before
+
+
 @dataclass
 class Trainee:
     """A model, its optimiser and its data, and how they take a step."""
@@ -33,6 +47,7 @@ class Trainee:
     labels: Tensor
     cast: Callable[[], AbstractContextManager] = nullcontext
     update: Callable[[torch.optim.Optimizer], object] = _update
+    library: bool = False  # whether torch computes everything: what hiddennet is held against
 
     def loss(self) -> Tensor:
         with self.cast():
@@ -41,10 +56,11 @@ class Trainee:
 
     def step(self) -> None:
         """Forward, loss, gradients emptied, backward, update: in the order of every system here."""
-        loss = self.loss()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.update(self.optimizer)
+        with library() if self.library else nullcontext():
+            loss = self.loss()
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.update(self.optimizer)
 
 
 def hidden(name: str, device: torch.device, *, width: float = 1.0, seed: int = 0, density: float = 0.5) -> nn.Module:
@@ -152,7 +168,7 @@ def trainees(
     hn.refresh(mine)
     return (
         Trainee(mine, (optimizer or sgd)(mine), x, labels, cast, optimizers.step),
-        Trainee(twin, sgd(twin), x, labels, cast),
+        Trainee(twin, sgd(twin), x, labels, cast, library=True),
     )
 
 
@@ -168,7 +184,7 @@ def original_trainee(
     twin = original_twin(mine.model, name, mine.x.device, layer)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     x = mine.x.contiguous(memory_format=layout)
-    return Trainee(twin, sgd(twin, default=True), x, mine.labels, cast)
+    return Trainee(twin, sgd(twin, default=True), x, mine.labels, cast, library=True)
 
 
 def saved_bytes(

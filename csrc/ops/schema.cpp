@@ -56,6 +56,14 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
       "magnitude_conv_backward_(Tensor x, Tensor dy, Tensor weight, Tensor bits, Tensor(a!) scores, bool accumulate, "
       "bool want_dx, " HN_CONV ") -> Tensor");
   m.def("magnitude_conv_slopes(Tensor x, Tensor dy, int[] shape, Tensor places, " HN_CONV ") -> Tensor");
+  m.def(
+      "norm_relu(Tensor x, Tensor? residual, Tensor? gamma, Tensor? beta, Tensor(a!)? running_mean, "
+      "Tensor(b!)? running_var, float momentum, float eps) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "norm_relu_backward(Tensor dy, Tensor x, Tensor? y, Tensor? gamma, Tensor? beta, Tensor mean, Tensor invstd) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("relu_pool(Tensor x) -> (Tensor, Tensor)");
+  m.def("relu_pool_backward(Tensor dy, Tensor places, int[] shape) -> Tensor");
   m.def("tile_conv_forward(Tensor x, Tensor weight, " HN_CONV ") -> Tensor");
   m.def("tile_conv_input_gradient(Tensor dy, Tensor weight, int[] input_shape, " HN_CONV ") -> Tensor");
   m.def("channels_last(Tensor x) -> Tensor");
