@@ -70,7 +70,8 @@ class SmallNet(nn.Module):
             dense.append(
                 linear(features[i], wide, bias) if batch_norm is None else conv(features[i], wide, 1, bias=bias)
             )
-        self.convs = (Stack if POOL in plan or batch_norm else nn.Sequential)(*convs)  # what can be fused is
+        large = image_size >= 16  # smaller maps: a call costs more than a pass over them
+        self.convs = (Stack if large and (POOL in plan or batch_norm) else nn.Sequential)(*convs)
         self.linear = nn.Sequential(*dense)
         self.pixels = batch_norm is not None
         self.first_layer = "convs.0" if convs else "linear.0"
