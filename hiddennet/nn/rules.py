@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from hiddennet import ops
 from hiddennet.nn.rule import Selecting
-from hiddennet.ops.checks import ORDERS, check_choice
-from hiddennet.ops.topk_mask import select_rows as topk_select_
+from hiddennet.ops.checks import ORDERS, check_choice, dense
 from hiddennet.registry import register
 
 SCOPES = ("layer", "global")
+topk_select_ = torch.ops.hiddennet.topk_select.default
 ROUNDINGS = ("floor", "ceil", "decimal")
 
 
@@ -44,7 +44,7 @@ def select_rows(ranked: Sequence[Tensor], rules: Sequence[TopK], hint: Tensor | 
     first, sizes = rules[0], [t.numel() for t in ranked]
     together = len(rules) == 1 and len(ranked) > 1
     k = [first.count(sum(sizes))] if together else [rule.count(n) for rule, n in zip(rules, sizes, strict=True)]
-    rows = topk_select_(ranked, k, first.by == "value", together, hint)
+    rows = topk_select_([dense(t.detach()) for t in ranked], k, first.by == "value", together, hint)
     if first.keeps_ties:
         rows[:, 1] = 0
     return rows

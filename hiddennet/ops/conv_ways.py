@@ -210,7 +210,7 @@ class _Convolution(torch.autograd.Function):
 
             to_parts = weight.gradients(_run("kept_gradient", conv, way, x, dy, kept), False, True)
         elif any(wanted[1:]):
-            to_parts = weight.gradients(_run("weight_gradient", conv, way, x, dy), *wanted[1:])
+            to_parts = weight.gradients(_run("weight_gradient", conv, way, x, dy), *wanted[1:], ctx)
         return dx, None, None, *part_gradients(*to_parts)
 
 

@@ -46,11 +46,6 @@ def _check_scores(op: str, scores: object) -> Tensor:
     return s
 
 
-def select_rows(scores: Sequence[Tensor], k: list[int], by_value: bool, together: bool, hint: Tensor | None) -> Tensor:
-    """topk_select without its checks: for layers, whose parts agree by construction. together: one k for all."""
-    return _topk_select([dense(s.detach()) for s in scores], k, by_value, together, hint)
-
-
 def topk_select(
     scores: Sequence[Tensor],
     k: Sequence[int],
@@ -95,7 +90,7 @@ def topk_select(
                 f"{op}: expected a hint of shape ({len(checked)}, 4), contiguous, as an earlier call returned it, got "
                 f"{tuple(hint.shape)}"
             )
-    return select_rows(checked, list(k), by == "value", network_wide, hint)
+    return _topk_select([dense(s.detach()) for s in checked], list(k), by == "value", network_wide, hint)
 
 
 def rule_mask(scores: Tensor | None, mask: Mask, shape: torch.Size, *, layer: int = 0) -> Tensor:

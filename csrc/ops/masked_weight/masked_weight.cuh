@@ -45,18 +45,11 @@ __global__ void __launch_bounds__(kUnitThreads)
   load_as_floats(p.grad, p.grad_dtype, u, grad);
   if (p.scores != nullptr) load_floats(p.scores, u, scores);
   if (p.grad_scores != nullptr) {
-    float out[kUnit];
-    unit_weights(p.source, u, out);
-    if (has_flags(p.rule.kind)) {
-      const uint32_t flags = load_bits(p.rule.bits, u);
+    float out[kUnit], weights[kUnit];
 #pragma unroll
-      for (int e = 0; e < kUnit; ++e) out[e] = flags >> e & 1u ? mul_rn(grad[e], out[e]) : 0.0f;
-    } else {
-#pragma unroll
-      for (int e = 0; e < kUnit; ++e) {
-        out[e] = mul_rn(mul_rn(grad[e], out[e]), surrogate(p.rule, scores[e], u.index(e)));
-      }
-    }
+    for (int e = 0; e < kUnit; ++e) out[e] = grad[e];
+    unit_weights(p.source, u, weights);
+    unit_score_gradient(p.rule, u, weights, scores, out);
     store_floats(p.grad_scores, Dtype::kFloat32, u, out);
   }
   if (p.grad_weight != nullptr) {
