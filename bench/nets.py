@@ -142,6 +142,14 @@ def sgd(model: nn.Module, *, default: bool = False) -> torch.optim.Optimizer:
     return torch.optim.SGD(learning, RATE, momentum=0.9, weight_decay=1e-4, fused=None if default else True)
 
 
+def own_sgd(model: nn.Module) -> torch.optim.Optimizer:
+    """The same as the trainer has it: where scores learn, one that makes their gradients in its own pass."""
+    if all(layer.scores is None for layer in hidden_list(model)):
+        return sgd(model)
+    learning = [p for p in model.parameters() if p.requires_grad]
+    return hn.optim.ScoreSGD(learning, RATE, momentum=0.9, weight_decay=1e-4, clamp=None)
+
+
 def trainees(
     name: str,
     batch: int,
@@ -154,7 +162,7 @@ def trainees(
 ) -> tuple[Trainee, Trainee]:
     """The hidden network and its dense twin, in one memory format.
 
-    model: a hidden network of this name, in place of edge-popup's. optimizer: makes its optimiser, in place of sgd's.
+    model: a hidden network of this name, in place of edge-popup's. optimizer: makes its optimiser, in place of own_sgd's.
     """
     x, labels = data(name, batch, device, channels_last=channels_last)
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -167,7 +175,7 @@ def trainees(
     mine = mine.to(memory_format=layout)
     hn.refresh(mine)
     return (
-        Trainee(mine, (optimizer or sgd)(mine), x, labels, cast, optimizers.step),
+        Trainee(mine, (optimizer or own_sgd)(mine), x, labels, cast, optimizers.step),
         Trainee(twin, sgd(twin), x, labels, cast, library=True),
     )
 
