@@ -54,7 +54,7 @@ struct ScoreStepParams {
 
 HN_HD float regularised(const ScoreHyper& h, float p, float g) {
   const float sign = (p > 0.0f ? 1.0f : 0.0f) - (p < 0.0f ? 1.0f : 0.0f);
-  return add_rn(add_rn(g, mul_rn(h.decay, p)), mul_rn(h.l1, sign));
+  return add_rn(fma_rn(h.decay, p, g), mul_rn(h.l1, sign));
 }
 
 HN_HD float clamped(const ScoreHyper& h, float p) {
@@ -62,7 +62,8 @@ HN_HD float clamped(const ScoreHyper& h, float p) {
   return p > h.high ? h.high : p;
 }
 
-// The score after the step; m and v are changed as the rule does.
+// The score after the step; m and v are changed as the rule does. SGD rounds where torch.optim.SGD does on a machine with
+// fused multiply-add: the same bits.
 template <ScoreRule kRule>
 HN_HD float stepped(const ScoreHyper& h, float rate, float root, float p, float grad, float* m, float* v) {
   float g = regularised(h, p, grad);
@@ -74,9 +75,9 @@ HN_HD float stepped(const ScoreHyper& h, float rate, float root, float p, float 
   }
   if (kRule != ScoreRule::kPlain) {
     *m = add_rn(mul_rn(h.momentum, *m), g);
-    g = kRule == ScoreRule::kNesterov ? add_rn(g, mul_rn(h.momentum, *m)) : *m;
+    g = kRule == ScoreRule::kNesterov ? fma_rn(h.momentum, *m, g) : *m;
   }
-  return clamped(h, add_rn(p, -mul_rn(rate, g)));
+  return clamped(h, fma_rn(-rate, g, p));
 }
 
 namespace cpu {

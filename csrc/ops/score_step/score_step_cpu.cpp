@@ -41,10 +41,10 @@ HN_INLINE void any_step_body(const ScoreHyper* h, float rate, float root, const 
   }
 }
 
-HN_DISPATCH(step_plain, any_step_body<ScoreRule::kPlain>)
-HN_DISPATCH(step_momentum, any_step_body<ScoreRule::kMomentum>)
-HN_DISPATCH(step_nesterov, any_step_body<ScoreRule::kNesterov>)
-HN_DISPATCH(step_adam, any_step_body<ScoreRule::kAdam>)
+HN_DISPATCH_FMA(step_plain, any_step_body<ScoreRule::kPlain>)
+HN_DISPATCH_FMA(step_momentum, any_step_body<ScoreRule::kMomentum>)
+HN_DISPATCH_FMA(step_nesterov, any_step_body<ScoreRule::kNesterov>)
+HN_DISPATCH_FMA(step_adam, any_step_body<ScoreRule::kAdam>)
 
 // grad: of the block; p0: its first position.
 void step_block(ScoreRule rule, const ScoreHyper* h, const ScoreSegment& s, const float* grad, const uint32_t* keep,
