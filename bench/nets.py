@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import hiddennet as hn
 from bench import originals
 from bench.harness import same
-from hiddennet import models
+from hiddennet import models, optim
 from hiddennet.optim import optimizers
 
 RATE = 1e-3  # small: a step costs the same, and the compared networks stay where they began
@@ -142,12 +142,12 @@ def sgd(model: nn.Module, *, default: bool = False) -> torch.optim.Optimizer:
     return torch.optim.SGD(learning, RATE, momentum=0.9, weight_decay=1e-4, fused=None if default else True)
 
 
-def own_sgd(model: nn.Module) -> torch.optim.Optimizer:
-    """The same as the trainer has it: where scores learn, one that makes their gradients in its own pass."""
-    if all(layer.scores is None for layer in hidden_list(model)):
+def one_pass(model: nn.Module) -> torch.optim.Optimizer:
+    """The same of a hidden network: the scores' gradient, the step and all in one pass; sgd where none learn."""
+    if not any(layer.scores is not None for layer in hidden_list(model)):
         return sgd(model)
     learning = [p for p in model.parameters() if p.requires_grad]
-    return hn.optim.ScoreSGD(learning, RATE, momentum=0.9, weight_decay=1e-4, clamp=None)
+    return optim.ScoreSGD(learning, RATE, momentum=0.9, weight_decay=1e-4, clamp=None)
 
 
 def trainees(
@@ -162,7 +162,7 @@ def trainees(
 ) -> tuple[Trainee, Trainee]:
     """The hidden network and its dense twin, in one memory format.
 
-    model: a hidden network of this name, in place of edge-popup's. optimizer: makes its optimiser, in place of own_sgd's.
+    model: a hidden network of this name, in place of edge-popup's. optimizer: makes its optimiser, else one_pass does.
     """
     x, labels = data(name, batch, device, channels_last=channels_last)
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -175,7 +175,7 @@ def trainees(
     mine = mine.to(memory_format=layout)
     hn.refresh(mine)
     return (
-        Trainee(mine, (optimizer or own_sgd)(mine), x, labels, cast, optimizers.step),
+        Trainee(mine, (optimizer or one_pass)(mine), x, labels, cast, optimizers.step),
         Trainee(twin, sgd(twin), x, labels, cast, library=True),
     )
 

@@ -15,6 +15,9 @@
 STABLE_TORCH_LIBRARY(hiddennet, m) {
   m.def("scale(Tensor x, float a) -> Tensor");
   m.def("topk_select(Tensor[] scores, int[] k, bool by_value, bool network_wide, Tensor? hint) -> Tensor");
+  m.def(
+      "topk_select_(Tensor[] scores, int[] k, bool by_value, bool network_wide, bool keep_ties, Tensor(a!) rows) -> "
+      "()");
   m.def("rule_mask(Tensor? scores, Tensor selection, int[] shape, bool channels_last, " HN_RULE
         ", int layer) -> Tensor");
   m.def("pack_mask(Tensor mask) -> Tensor");
@@ -25,6 +28,9 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
   m.def("generate_signs(Tensor(a!) plane, int n, int seed, int layer, int redraw) -> ()");
   m.def("masked_weight(Tensor? scores, Tensor selection, int[] shape, bool channels_last, " HN_RULE ", " HN_SOURCE
         ", int dtype) -> Tensor");
+  m.def(
+      "network_weight_(Tensor(a!)[] out, Tensor[] scores, Tensor[] selections, Tensor[] bits, Tensor[] steps, "
+      "Tensor[] parts, int[] numbers, float[] scales) -> ()");
   m.def("topk_weight(Tensor scores, int k, bool by_value, Tensor? hint, " HN_SOURCE ", int dtype) -> (Tensor, Tensor)");
   m.def("masked_weight_backward(Tensor grad, Tensor? scores, Tensor selection, bool channels_last, " HN_RULE
         ", " HN_SOURCE ", bool want_scores, bool want_weight) -> (Tensor, Tensor)");

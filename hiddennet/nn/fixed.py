@@ -43,6 +43,7 @@ class Fixed(Rule):
     """A mask that does not change: bool of the layer's weight shape. A layer keeps its bits; its rule holds None."""
 
     has_scores: ClassVar[bool] = False
+    steady: ClassVar[bool] = True
     given: Tensor | None = field(compare=False, repr=False)
 
     def __init__(self, mask: Tensor | None = None) -> None:
@@ -83,6 +84,7 @@ class All(Rule):
     """Every weight."""
 
     has_scores: ClassVar[bool] = False
+    steady: ClassVar[bool] = True
     ships: ClassVar[str] = "all"
 
     def state(self, layer: nn.Module, training: bool) -> ops.Mask:

@@ -33,8 +33,9 @@ def _format(channels_last: bool) -> torch.memory_format:
 class MaskedWeight(NamedTuple):
     """A layer's weight as the ops take it: scores, mask and source in one object, their arguments in schema order.
 
-    The last two are of the backward alone: `order`, the code of the selection whose straight-through derivative the
-    scores of a packed mask take (None: the mask's own); `through`: stored weights get the gradient of pruned ones too.
+    The last three are no arguments: `order`, the code of the selection whose straight-through derivative the scores of
+    a packed mask take (None: the mask's own); `through`: stored weights get the gradient of pruned ones too; `ahead`:
+    the weight as hiddennet.nn.ahead may have made it.
     """
 
     scores: Tensor | None
@@ -54,6 +55,7 @@ class MaskedWeight(NamedTuple):
     redraw: int
     order: int | None = None
     through: bool = False
+    ahead: Any = None
 
     @classmethod
     def of(cls, scores: Tensor | None, mask: Mask, source: WeightSource) -> MaskedWeight:
@@ -87,12 +89,15 @@ class MaskedWeight(NamedTuple):
 
     def write(self, dtype: torch.dtype) -> Tensor:
         """The effective weight, without a gradient."""
+        made = None if self.ahead is None else self.ahead.take(dtype)
+        if made is not None:
+            return made
         return _masked_weight(*self[:N_ARGUMENTS], DTYPE_CODES[dtype])
 
     def save(self, ctx: Any, *others: Tensor | None) -> None:
         """Keep `others` and these parts, all of which exist anyway, in an autograd function's context."""
         ctx.save_for_backward(*others, self.scores, self.selection, self.bits, self.step, self.stored, self.plane)
-        ctx.numbers = (self.shape, self.channels_last, self.mask, self.mask_seed, self.source, *self[11:])
+        ctx.numbers = (self.shape, self.channels_last, self.mask, self.mask_seed, self.source, *self[11:-1])
 
     @classmethod
     def saved(cls, ctx: Any) -> tuple[list[Tensor | None], MaskedWeight]:
@@ -131,7 +136,7 @@ class MaskedWeight(NamedTuple):
 
 
 N_PARTS = len(MaskedWeight._fields)
-N_ARGUMENTS = N_PARTS - 2  # of the schemas
+N_ARGUMENTS = N_PARTS - 3  # of the schemas
 
 
 def part_gradients(to_scores: Tensor | None, to_stored: Tensor | None) -> list[Tensor | None]:
@@ -168,8 +173,9 @@ def _(grad, scores, selection, channels_last, *others) -> tuple[Tensor, Tensor]:
 class _MaskedWeight(torch.autograd.Function):
     @staticmethod
     def forward(ctx, dtype: torch.dtype, *parts):
-        MaskedWeight(*parts).save(ctx)
-        return _masked_weight(*parts[:N_ARGUMENTS], DTYPE_CODES[dtype])
+        weight = MaskedWeight(*parts)
+        weight.save(ctx)
+        return weight.write(dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -33,6 +33,11 @@ def _(scores, k, by_value, network_wide, hint) -> Tensor:
     return torch.empty((len(scores), 4), dtype=torch.int32, device=scores[0].device)
 
 
+@register_fake("topk_select_")
+def _(scores, k, by_value, network_wide, keep_ties, rows) -> None:
+    return None
+
+
 @register_fake("rule_mask")
 def _(scores, selection, shape, channels_last, rule, bits, step, rule_seed, layer) -> Tensor:
     layout = torch.channels_last if channels_last else torch.contiguous_format

@@ -11,10 +11,8 @@ namespace cuda {
 // The branches on rule, source and dtype are the same for the whole grid, so a unit pays for them
 // once and one kernel serves all of them.
 template <Walk kWalk>
-__global__ void __launch_bounds__(kUnitThreads) masked_weight_kernel(const __grid_constant__ MaskedWeightParams p) {
-  const int64_t first = (int64_t(blockIdx.x) * kUnitThreads + threadIdx.x) * kUnit;
-  if (first >= p.layout.n) return;
-  const Unit<kWalk> u = make_unit<kWalk>(p.layout, int32_t(first));
+__device__ __forceinline__ void write_weights(const MaskedWeightParams& p, int32_t first) {
+  const Unit<kWalk> u = make_unit<kWalk>(p.layout, first);
   float scores[kUnit] = {}, out[kUnit];
   if (p.scores != nullptr) load_floats(p.scores, u, scores);
   unit_weights(p.source, u, out);
@@ -31,6 +29,12 @@ __global__ void __launch_bounds__(kUnitThreads) masked_weight_kernel(const __gri
     for (int e = 0; e < kUnit; ++e) out[e] = kept >> e & 1u ? out[e] : 0.0f;
   }
   store_floats(p.out, p.dtype, u, out);
+}
+
+template <Walk kWalk>
+__global__ void __launch_bounds__(kUnitThreads) masked_weight_kernel(const __grid_constant__ MaskedWeightParams p) {
+  const int64_t first = (int64_t(blockIdx.x) * kUnitThreads + threadIdx.x) * kUnit;
+  if (first < p.layout.n) write_weights<kWalk>(p, int32_t(first));
 }
 
 // The same ownership. The weight is made again only for the scores' gradient, the mask only for

@@ -62,6 +62,10 @@ void masked_weight(const MaskedWeightParams& p) {
   });
 }
 
+void network_weight(const NetworkWeightParams& p) {
+  for (int32_t i = 0; i < p.count; ++i) masked_weight(p.layers[i]);
+}
+
 void masked_weight_backward(const MaskedWeightBackwardParams& p) {
   if (signed_gradient(p)) return;
   for_each_block(p.layout, [&](BlockReader& reader, int32_t p0, int32_t n) {
