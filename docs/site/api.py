@@ -41,7 +41,12 @@ class Page:
 
 PAGES = [
     Page("nn", "hn.nn", "Layers, sources, rules, and what hides them in a model.", (Part("hiddennet.nn"),)),
-    Page("ops", "hn.ops", "Functions on tensors. A table of them by backend: [The ops](../ops.md).", (Part("hiddennet.ops"),)),
+    Page(
+        "ops",
+        "hn.ops",
+        "Functions on tensors. A table of them by backend: [The ops](../ops.md).",
+        (Part("hiddennet.ops"),),
+    ),
     Page("optim", "hn.optim", "Optimisers of signs and scores.", (Part("hiddennet.optim"),)),
     Page(
         "methods",
@@ -116,8 +121,7 @@ def sentence(module: str, name: str) -> str:
     if not (isinstance(thing, ModuleType) or inspect.isclass(thing) or inspect.isfunction(thing)):
         return ""
     text = " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
-    end = text.find(". ")
-    return (text if end < 0 else text[: end + 1]).replace("|", "\\|")
+    return re.split(r"(?<! al\.)(?<=\.) (?=[A-Z])", text)[0].replace("|", "\\|")
 
 
 def entry(module: str, name: str) -> str:
@@ -153,11 +157,15 @@ def index() -> str:
 
 
 def public() -> list[str]:
-    """What `dir(hiddennet)` shows a user: no names with an underscore but __version__, no modules imported on the way."""
+    """What `dir(hiddennet)` shows a user: __version__, and no modules that were imported on the way."""
     import hiddennet as hn
 
     inner = {name for name, thing in vars(hn).items() if isinstance(thing, ModuleType)} - set(hn.__all__)
-    return [name for name in dir(hn) if name == "__version__" or not (name.startswith("_") or name in inner | {"annotations"})]
+    return [
+        name
+        for name in dir(hn)
+        if name == "__version__" or not (name.startswith("_") or name in inner | {"annotations"})
+    ]
 
 
 def keys() -> str:

@@ -1,6 +1,6 @@
 """Execute the notebooks, so that what they show is what comes of their code.
 
-    python -m docs.site.execute           docs/notebooks/*.ipynb anew, in place
+python -m docs.site.execute           docs/notebooks/*.ipynb anew, in place
 """
 
 from __future__ import annotations

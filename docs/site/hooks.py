@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from pathlib import Path
 
 from mkdocs.structure.files import File, InclusionLevel
 
 from docs.site import api, notebooks, sources
 
-PLUGIN = "# Two plugins that run\n\n`examples/plugin`, in full; [Something of your own](extend.md) says what each hook is.\n"
+PLUGIN = (
+    "# Two plugins that run\n\n`examples/plugin`, in full; [Something of your own](extend.md) says what each hook is.\n"
+)
 _homes = {address: path for path, address in sources.OUTSIDE.items()}
 _files = None
 

@@ -24,5 +24,5 @@ def page(path: Path) -> tuple[str, dict[str, bytes]]:
                     parts.append(f"![what the code above draws]({name})")
                 else:
                     said = "".join(output.get("text") or data.get("text/plain") or output.get("traceback", []))
-                    parts.append(f'```{{.text .output}}\n{said.rstrip()}\n```')
+                    parts.append(f"```{{.text .output}}\n{said.rstrip()}\n```")
     return "\n\n".join(parts) + "\n", pictures

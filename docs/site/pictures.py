@@ -1,6 +1,6 @@
 """The pictures of docs/ideas.md, from real runs on the digits that come with scikit-learn: half a minute on one core.
 
-    python -m docs.site.pictures          writes docs/pictures/*.svg and prints what they show
+python -m docs.site.pictures          writes docs/pictures/*.svg and prints what they show
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Picture:
         self.said, self.parts, self.width, self.height = said, [], 20.0, 0.0
 
     def panel(self, title: str, words: str, cells: Tensor, colors: dict[int, str], size: float, every: int = 0) -> None:
-        """cells: numbers by row and column, of which those in `colors` are drawn. every: a gap after so many columns."""
+        """cells: numbers by row and column; those in `colors` are drawn. every: a gap after so many columns."""
         rows, columns = cells.shape
         gap, side = size / 2, f"{size * 0.92:.3g}"
 
@@ -86,9 +86,16 @@ class Picture:
 
     def save(self, name: str) -> None:
         size = f'viewBox="0 0 {self.width - 8:g} {self.height:g}" width="{self.width - 8:g}"'
-        style = "font:600 14px sans-serif;text-anchor:middle;fill:#222", "font:12px sans-serif;text-anchor:middle;fill:#555"
+        style = (
+            "font:600 14px sans-serif;text-anchor:middle;fill:#222",
+            "font:12px sans-serif;text-anchor:middle;fill:#555",
+        )
         head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{self.said}">'
-        text = [head, f"<style>.t{{{style[0]}}}.s{{{style[1]}}}</style>", '<rect width="100%" height="100%" fill="white"/>']
+        text = [
+            head,
+            f"<style>.t{{{style[0]}}}.s{{{style[1]}}}</style>",
+            '<rect width="100%" height="100%" fill="white"/>',
+        ]
         (FOLDER / name).write_text("\n".join([*text, *self.parts, "</svg>"]) + "\n", encoding="utf-8")
 
 

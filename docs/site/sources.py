@@ -65,6 +65,20 @@ def links(text: str) -> list[tuple[str, str]]:
     return found
 
 
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as a plain view of the repository and the site make them."""
+    found: list[str] = []
+
+    def look(part: str) -> str:
+        for heading in re.findall(r"^#+ +(.+?)\s*$", part, re.MULTILINE):
+            words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+            found.append(re.sub(r"[^\w\- ]", "", words.lower()).replace(" ", "-"))
+        return part
+
+    outside_code(text, look)
+    return {f"#{name}" for name in found}
+
+
 def on_the_site(text: str, home: str, used: Callable[[str], None] = lambda path: None) -> str:
     """The text of the file `home` with its links as they are on the site. used: told of each file that is linked."""
     here = posixpath.dirname(address(home))
