@@ -1,9 +1,9 @@
 #include "candidates.h"
 
+#include <time.h>
+
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <ctime>
 #include <sstream>
 
 #include "error.h"
@@ -13,13 +13,11 @@
 namespace hiddennet::runtime {
 namespace {
 
-// Of one thread its CPU time, which does not count what else the machine is busy with.
-double now(int threads) {
-#if defined(CLOCK_THREAD_CPUTIME_ID)
-  timespec t{};
-  if (threads == 1 && clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t) == 0) return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
-#endif
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+// The CPU's time of this thread where it works alone: other processes then do not disturb.
+double now(const Pool& pool) {
+  timespec time{};
+  clock_gettime(pool.threads() == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &time);
+  return double(time.tv_sec) + 1e-9 * double(time.tv_nsec);
 }
 
 size_t bytes_of(Layout layout, int64_t numbers) { return size_t(numbers) * element_bytes(layout) + kSlack; }
@@ -38,12 +36,12 @@ double seconds_of_plan(const ConvPlan& plan, const PreparedConv& conv, double be
   const Block workspace(each * size_t(pool.threads()));
   double least = INFINITY, sum = 0.0;
   for (int i = 0; i < kRuns; ++i) {
-    const double begin = now(pool.threads());
+    const double begin = now(pool);
     pool.run(plan.tasks(), [&](int64_t task, int thread) {
       plan.run(x.data(), conv.residual() ? residual.data() : nullptr, y.data(),
                workspace.data() + each * size_t(thread), task);
     });
-    const double taken = now(pool.threads()) - begin;
+    const double taken = now(pool) - begin;
     least = std::min(least, taken);
     sum += taken;
     if (sum > kEnough || (i > 0 && least > kNoMatch * best)) break;

@@ -36,8 +36,7 @@ size_t bytes_of(const std::string& dtype) {
 
 }  // namespace
 
-File::File(const std::string& path) {
-  read(path);
+File::File(std::vector<uint8_t> data, const std::string& path) : data_(std::move(data)) {
   uint64_t size = 0;
   if (data_.size() >= kPrefix) std::memcpy(&size, data_.data(), kPrefix);
   if (size < 2 || size > data_.size() - kPrefix || size > kMostTable || data_[kPrefix] != '{') {
@@ -63,7 +62,7 @@ File::File(const std::string& path) {
   read_tensors(table, kPrefix + size, path);
 }
 
-void File::read(const std::string& path) {
+File File::open(const std::string& path) {
   struct stat about{};
   if (::stat(path.c_str(), &about) != 0 || !S_ISREG(about.st_mode)) {
     fail("expected a file at ", path, ", got none; check the path");
@@ -72,8 +71,9 @@ void File::read(const std::string& path) {
     fail("expected a file below 16 GiB at ", path, ", got ", about.st_size, " bytes");
   const std::unique_ptr<FILE, int (*)(FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
   if (!file) fail("expected to read ", path, ", got an error of the system (", std::strerror(errno), ")");
-  data_.resize(size_t(about.st_size));
-  data_.resize(std::fread(data_.data(), 1, data_.size(), file.get()));
+  std::vector<uint8_t> data(size_t(about.st_size));
+  data.resize(std::fread(data.data(), 1, data.size(), file.get()));
+  return {std::move(data), path};
 }
 
 void File::check_sum(const std::string& path) const {

@@ -20,8 +20,10 @@ struct StoredTensor {
 
 class File {
  public:
-  // Throws Error where there is none, it is damaged, or holds no graph.
-  explicit File(const std::string& path);
+  // data: of the whole file; name: for what goes wrong. Throws Error where it is damaged, or holds no graph.
+  File(std::vector<uint8_t> data, const std::string& name);
+  // Throws Error where there is none, too.
+  static File open(const std::string& path);
 
   const Json& header() const { return header_; }
   const Json& graph() const { return graph_; }
@@ -31,7 +33,6 @@ class File {
   size_t size() const { return data_.size(); }
 
  private:
-  void read(const std::string& path);
   void read_tensors(const Json& table, size_t begin, const std::string& path);
   void check_sum(const std::string& path) const;
 

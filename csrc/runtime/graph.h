@@ -35,7 +35,8 @@ enum class Op {
   adaptive_average_pool,
   reshape,  // the same numbers in the order of [channels][height][width]
   slice,    // channels [first, first + channels)
-  pad,      // with a constant
+  shuffle,  // channel c of g groups comes from the group c % g, where it is number c / g
+  pad,      // with a constant; or a crop, by pads below 0
   softmax,
   log_softmax,
   instance_norm,  // then scale and shift

@@ -52,9 +52,9 @@ void read_pair(const Json& entry, const char* key, int64_t* pair, int64_t low) {
   }
 }
 
-void read_pads(const Json& entry, Node& node) {
+void read_pads(const Json& entry, Node& node, int64_t least = 0) {
   if (const Json* found = entry.find("pads")) {
-    const auto numbers = found->integers("pads", 4, 0, kMostSide);
+    const auto numbers = found->integers("pads", 4, least, kMostSide);
     for (size_t i = 0; i < 4; ++i) node.pads[i] = numbers[i];
   }
 }
@@ -143,6 +143,12 @@ Node GraphReader::read_node(const Json& entry, size_t number) {
     pad(entry, node);
   } else if (op == "softmax" || op == "log_softmax") {
     node.op = op == "softmax" ? Op::softmax : Op::log_softmax;
+  } else if (op == "shuffle") {
+    node.op = Op::shuffle;
+    node.groups = entry.at("groups").integer("groups", 1, node.shape.channels);
+    if (node.shape.channels % node.groups != 0) {
+      fail("expected ", node.name, " of a multiple of ", node.groups, " channels, got ", node.shape.channels);
+    }
   } else {
     fail("expected an operation that this version knows, got ", op, "; upgrade hiddennet-runtime");
   }
@@ -164,6 +170,7 @@ void GraphReader::convolution(const Json& entry, Node& node, bool linear) {
     if (found == nullptr) fail("expected a tensor ", node.tensor, " in the file, got none; export it again");
     shape = found->shape;
   }
+  if (shape.size() == 2 && node.shape.rank == 4 && !linear) shape.resize(4, 1);
   const size_t dims = linear ? 2 : node.shape.rank == 3 ? 3 : 4;
   if (shape.size() != dims || (linear && node.shape.rank != 2) || (!linear && node.shape.rank == 2)) {
     fail("expected a weight of ", dims, " dimensions for ", node.name, " on an input of ", node.shape.rank, ", got ",
@@ -306,7 +313,7 @@ void GraphReader::slice(const Json& entry, Node& node) {
 
 void GraphReader::pad(const Json& entry, Node& node) {
   node.op = Op::pad;
-  read_pads(entry, node);
+  read_pads(entry, node, -kMostSide);
   if (const Json* value = entry.find("value")) node.value = float(value->number("value"));
   node.shape.height += node.pads[0] + node.pads[2];
   node.shape.width += node.pads[1] + node.pads[3];

@@ -15,8 +15,8 @@ constexpr int kMostThreads = 1024;
 
 bool measures() {
   const char* wish = std::getenv("HIDDENNET_PLANS");
-  if (wish == nullptr || *wish == '\0' || std::strcmp(wish, "measured") == 0) return true;
-  if (std::strcmp(wish, "fixed") != 0) fail("expected HIDDENNET_PLANS to be measured or fixed, got ", wish);
+  if (wish == nullptr || *wish == '\0' || std::strcmp(wish, "auto") == 0) return true;
+  if (std::strcmp(wish, "fixed") != 0) fail("expected HIDDENNET_PLANS to be auto or fixed, got ", wish);
   return false;
 }
 
@@ -27,8 +27,8 @@ int checked_threads(int threads) {
 
 }  // namespace
 
-Network::Network(const std::string& path, int threads, Bf16 bf16)
-    : file_(path),
+Network::Network(File file, int threads, Bf16 bf16)
+    : file_(std::move(file)),
       weights_(file_),
       graph_(file_, weights_),
       options_{bf16 == Bf16::on || (bf16 == Bf16::automatic && hn::matrix_tiles()), measures()},

@@ -27,7 +27,7 @@ struct LayerReport {
 class Network {
  public:
   // threads: 0 for what HIDDENNET_THREADS says, or as many as there are cores.
-  Network(const std::string& path, int threads, Bf16 bf16);
+  Network(File file, int threads, Bf16 bf16);
 
   // x: [batch] samples of input_shape, y: [batch] of output_shape; both in the layout, nchw_f32 or nhwc_f32. One call at a
   // time runs; others wait.

@@ -8,11 +8,21 @@
 namespace hiddennet::runtime {
 namespace {
 
-HN_INLINE void add_scaled_body(float x, const float* w, float* y, int64_t n) {
-  for (int64_t o = 0; o < n; ++o) y[o] += x * w[o];
+constexpr int64_t kOutputs = 64, kInputs = 32;  // of a block: sums of sums lose less than one long sum
+
+// sums[o] += x[0] w[0][o] + x[1] w[1][o] + ...; a row of weights is `row` long.
+HN_INLINE void add_products_body(const float* x, int64_t inputs, const float* w, int64_t row, float* sums, int64_t n) {
+  for (int64_t first = 0; first < inputs; first += kInputs) {
+    float part[kOutputs] = {};
+    const int64_t end = std::min(inputs, first + kInputs);
+    for (int64_t i = first; i < end; ++i) {
+      for (int64_t o = 0; o < n; ++o) part[o] += x[i] * w[i * row + o];
+    }
+    for (int64_t o = 0; o < n; ++o) sums[o] += part[o];
+  }
 }
 
-HN_DISPATCH(add_scaled, add_scaled_body)
+HN_DISPATCH(add_products, add_products_body)
 
 class PlainConv final : public ConvPlan {
  public:
@@ -65,7 +75,9 @@ class PlainConv final : public ConvPlan {
       const float* from = in + (h * s_.width + w) * s_.in_channels;
       for (int64_t g = 0; g < s_.groups; ++g) {
         const float* weight = weight_.data() + (g * taps + t) * ins * outs;
-        for (int64_t i = 0; i < ins; ++i) add_scaled(from[g * ins + i], weight + i * outs, out + g * outs, outs);
+        for (int64_t o = 0; o < outs; o += kOutputs) {
+          add_products(from + g * ins, ins, weight + o, outs, out + g * outs + o, std::min(kOutputs, outs - o));
+        }
       }
     }
   }

@@ -26,6 +26,15 @@ Step by_rows(int64_t rows, int64_t row, std::function<void(int64_t begin, int64_
 
 Spread spread(const Operands& o, const Shape& s) { return spread_of(o.layout, o.batch, s.channels, s.height, s.width); }
 
+// Loops are made of two activations alone; the others follow in a pass of their own over what a task has just written.
+template <class F>
+void with_common_activation(Activation kind, const F& f) {
+  if (kind == Activation::relu) return f([](float x) { return x < 0.0f ? 0.0f : x; });
+  f([](float x) { return x; });
+}
+
+bool is_common(Activation kind) { return kind == Activation::none || kind == Activation::relu; }
+
 template <class T, class F>
 HN_INLINE void map_body(const T* x, T* y, const float* scale, const float* shift, int64_t n, F f) {
   for (int64_t i = 0; i < n; ++i) y[i] = T(f(float(x[i]) * scale[i] + shift[i]));
@@ -41,30 +50,36 @@ HN_INLINE void map_pure_body(const T* x, T* y, int64_t n, F f) {
   for (int64_t i = 0; i < n; ++i) y[i] = T(f(float(x[i])));
 }
 
-HN_DISPATCH(map, map_body)
-HN_DISPATCH(map_one, map_one_body)
-HN_DISPATCH(map_pure, map_pure_body)
-
 template <class T, class F>
 HN_INLINE void pairs_body(const T* a, const T* b, int64_t step, T* y, int64_t n, F f) {
   if (step == 1) {
     for (int64_t i = 0; i < n; ++i) y[i] = T(f(float(a[i]), float(b[i])));
-  } else if (step == 0) {
+  } else {
     const float other = float(b[0]);
     for (int64_t i = 0; i < n; ++i) y[i] = T(f(float(a[i]), other));
-  } else {
-    for (int64_t i = 0; i < n; ++i) y[i] = T(f(float(a[i]), float(b[i * step])));
   }
 }
 
+HN_DISPATCH(map, map_body)
+HN_DISPATCH(map_one, map_one_body)
+HN_DISPATCH(map_pure, map_pure_body)
 HN_DISPATCH(pairs, pairs_body)
+
+struct Activated {
+  Activation kind;
+  float low, high;
+
+  template <class T>
+  void over(const T* x, T* y, int64_t n) const {
+    with_activation(kind, low, high, [&](auto f) { map_pure(x, y, n, f); });
+  }
+};
 
 }  // namespace
 
 Step scale_step(const Node& node, const Operands& o) {
   const Spread s = spread(o, node.shape);
-  const auto kind = node.activation;
-  const float low = node.low, high = node.high;
+  const Activated activated{node.activation, node.low, node.high};
   const void* from = o.inputs[0];
   void* to = o.output;
   const Layout layout = o.layout;
@@ -73,9 +88,7 @@ Step scale_step(const Node& node, const Operands& o) {
     return by_rows(n, 1, [=](int64_t begin, int64_t end) {
       with_element(layout, [&](auto e) {
         using T = decltype(e);
-        with_activation(kind, low, high, [&](auto f) {
-          map_pure(static_cast<const T*>(from) + begin, static_cast<T*>(to) + begin, end - begin, f);
-        });
+        activated.over(static_cast<const T*>(from) + begin, static_cast<T*>(to) + begin, end - begin);
       });
     });
   }
@@ -88,9 +101,10 @@ Step scale_step(const Node& node, const Operands& o) {
     with_element(layout, [&](auto e) {
       using T = decltype(e);
       const T* x = static_cast<const T*>(from) + begin * row;
-      T* y = static_cast<T*>(to) + begin * row;
+      T* const first = static_cast<T*>(to) + begin * row;
       const float *scale = numbers->data(), *shift = scale + s.channels;
-      with_activation(kind, low, high, [&](auto f) {
+      with_common_activation(activated.kind, [&](auto f) {
+        T* y = first;
         for (int64_t r = begin; r < end; ++r, x += row, y += row) {
           if (across) {
             map(x, y, scale, shift, row, f);
@@ -99,6 +113,7 @@ Step scale_step(const Node& node, const Operands& o) {
           }
         }
       });
+      if (!is_common(activated.kind)) activated.over<T>(first, first, (end - begin) * row);
     });
   });
 }
@@ -107,51 +122,48 @@ Step binary_step(const Node& node, const Operands& o) {
   const Shape &a = o.shapes[0], &b = o.shapes[1];
   const int64_t lanes = o.layout == Layout::lanes_f32 ? kLanesOfImages : 1, groups = o.batch / lanes;
   const int64_t pixels = a.height * a.width, b_pixels = b.height * b.width;
-  // strides of the second value for a group of images, a channel, a pixel, a lane
+  // strides of the second value for a group of images, a channel, a pixel
   const bool last = o.layout == Layout::nhwc_f32 || o.layout == Layout::nhwc_bf16;
   const int64_t b_group = b.channels * b_pixels * lanes;
   const int64_t b_channel = b.channels == 1 ? 0 : last ? 1 : b_pixels * lanes;
   const int64_t b_pixel = b_pixels == 1 ? 0 : last ? b.channels : lanes;
   const bool adds = node.op == Op::add;
-  const auto kind = node.activation;
-  const float low = node.low, high = node.high;
+  const Activated activated{node.activation, node.low, node.high};
   const void *left = o.inputs[0], *right = o.inputs[1];
   void* to = o.output;
   const Layout layout = o.layout;
   const int64_t channels = a.channels;
   const bool same = a.channels == b.channels && pixels == b_pixels;
-  // a row: all channels of a pixel, all pixels of a channel, the lanes of a pixel; or all there is
+  // a row: all channels of a pixel, all pixels of a channel, the lanes of a pixel; or a piece of all there is
   const int64_t total = groups * channels * pixels * lanes;
-  const int64_t row = same ? total : last ? channels : lanes > 1 ? lanes : pixels;
+  const int64_t row = same ? std::min<int64_t>(total, kPiece) : last ? channels : lanes > 1 ? lanes : pixels;
   const int64_t step = same || lanes > 1 ? 1 : last ? b_channel : b_pixel;
-  const int64_t piece = same ? std::min<int64_t>(row, kPiece) : row;
-  const int64_t rows = (total + piece - 1) / piece;
-  return by_rows(rows, piece, [=](int64_t begin, int64_t end) {
+  return by_rows((total + row - 1) / row, row, [=](int64_t begin, int64_t end) {
     with_element(layout, [&](auto e) {
       using T = decltype(e);
+      const T* x = static_cast<const T*>(left);
+      T* y = static_cast<T*>(to);
+      const auto second = [&](int64_t r) {
+        if (same) return r * row;
+        if (last) return r / pixels * b_group + r % pixels * b_pixel;
+        if (lanes == 1) return r / channels * b_group + r % channels * b_channel;
+        return r / (channels * pixels) * b_group + r / pixels % channels * b_channel + r % pixels * b_pixel;
+      };
       const auto loop = [&](auto f) {
         for (int64_t r = begin; r < end; ++r) {
-          int64_t at = r * piece;
-          if (!same) {
-            if (last) {
-              at = r / pixels * b_group + r % pixels * b_pixel;
-            } else if (lanes > 1) {
-              at = r / (channels * pixels) * b_group + r / pixels % channels * b_channel + r % pixels * b_pixel;
-            } else {
-              at = r / channels * b_group + r % channels * b_channel;
-            }
-          }
-          pairs(static_cast<const T*>(left) + r * piece, static_cast<const T*>(right) + at, step,
-                static_cast<T*>(to) + r * piece, std::min(piece, total - r * piece), f);
+          const int64_t count = std::min(row, total - r * row);
+          pairs(x + r * row, static_cast<const T*>(right) + second(r), step, y + r * row, count, f);
         }
       };
-      with_activation(kind, low, high, [&](auto g) {
+      with_common_activation(activated.kind, [&](auto g) {
         if (adds) {
-          loop([g](float x, float y) { return g(x + y); });
+          loop([g](float p, float q) { return g(p + q); });
         } else {
-          loop([g](float x, float y) { return g(x * y); });
+          loop([g](float p, float q) { return g(p * q); });
         }
       });
+      const int64_t written = std::min(total, end * row) - begin * row;
+      if (!is_common(activated.kind)) activated.over<T>(y + begin * row, y + begin * row, written);
     });
   });
 }
@@ -187,6 +199,26 @@ Step slice_step(const Node& node, const Operands& o) {
   });
 }
 
+Step shuffle_step(const Node& node, const Operands& o) {
+  const Spread s = spread(o, node.shape);
+  const int64_t groups = node.groups, each = s.channels / groups, inner = s.inner;
+  const Layout layout = o.layout;
+  const void* from = o.inputs[0];
+  void* to = o.output;
+  return by_rows(s.outer, s.channels * inner, [=](int64_t begin, int64_t end) {
+    with_element(layout, [&](auto e) {
+      using T = decltype(e);
+      for (int64_t r = begin; r < end; ++r) {
+        const T* x = static_cast<const T*>(from) + r * s.channels * inner;
+        T* y = static_cast<T*>(to) + r * s.channels * inner;
+        for (int64_t c = 0; c < s.channels; ++c) {
+          std::memcpy(y + c * inner, x + (c % groups * each + c / groups) * inner, size_t(inner) * sizeof(T));
+        }
+      }
+    });
+  });
+}
+
 Step softmax_step(const Node& node, const Operands& o) {
   const Spread s = spread(o, node.shape);
   const bool log = node.op == Op::log_softmax;
@@ -217,6 +249,7 @@ Step make_step(const Node& node, const Operands& o) {
     case Op::multiply: return binary_step(node, o);
     case Op::concat: return concat_step(node, o);
     case Op::slice: return slice_step(node, o);
+    case Op::shuffle: return shuffle_step(node, o);
     case Op::softmax:
     case Op::log_softmax: return softmax_step(node, o);
     case Op::pad: return pad_step(node, o);

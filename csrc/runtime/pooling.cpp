@@ -118,9 +118,11 @@ Step pad_step(const Node& node, const Operands& o) {
               const int64_t row = out.width * out.vector;
               T* y = static_cast<T*>(to) + task * row;
               std::fill(y, y + row, T(value));
-              if (h < 0 || h >= in.height) return;
-              const T* x = static_cast<const T*>(from) + (plane * in.height + h) * in.width * in.vector;
-              std::copy(x, x + in.width * in.vector, y + left * in.vector);
+              const int64_t first = std::max<int64_t>(0, -left), place = std::max<int64_t>(0, left);
+              const int64_t count = std::min(in.width - first, out.width - place);
+              if (h < 0 || h >= in.height || count <= 0) return;
+              const T* x = static_cast<const T*>(from) + ((plane * in.height + h) * in.width + first) * in.vector;
+              std::copy(x, x + count * in.vector, y + place * in.vector);
             });
           }};
 }

@@ -33,6 +33,7 @@ Step scale_step(const Node& node, const Operands& operands);
 Step binary_step(const Node& node, const Operands& operands);
 Step concat_step(const Node& node, const Operands& operands);
 Step slice_step(const Node& node, const Operands& operands);
+Step shuffle_step(const Node& node, const Operands& operands);
 Step softmax_step(const Node& node, const Operands& operands);
 Step pool_step(const Node& node, const Operands& operands);
 Step pad_step(const Node& node, const Operands& operands);

@@ -49,6 +49,17 @@ void frequencies(int64_t kept, int64_t n, int64_t* found) {
   found[2 * kept <= n ? 0 : 8] += kSlots - sum;
 }
 
+// hiddennet/compaction/positions.py: how many low bits of each of n places below `size` are held apart.
+int low_bits(int64_t n, int64_t size) {
+  int bits = 0;
+  for (int64_t each = n == 0 ? 0 : size / n; each > 1; each >>= 1) ++bits;
+  return bits;
+}
+
+int64_t high_length(int64_t n, int64_t size, int bits) {
+  return n == 0 ? 0 : n + (std::max<int64_t>(size - 1, 0) >> bits);
+}
+
 bool bit(const uint8_t* bits, int64_t i) { return bits[i >> 3] >> (i & 7) & 1; }
 
 }  // namespace
@@ -78,6 +89,14 @@ Weights::Weights(const File& file) {
     if ((!layer.masked && !held) || (layer.code > 0 && layer.n > kWeightsAByte * layer.code)) unheld += layer.n;
     if (unheld > kMostUnheld) fail("expected a file that holds a bit or more of all but ", kMostUnheld, " weights");
     if (!layers_.emplace(name, std::move(layer)).second) fail("expected each layer once, got ", name, " twice");
+  }
+  if (const Json* products = file.header().find("products")) {
+    for (const auto& [name, entry] : products->map("products")) {
+      Layer layer = read_product(file, name, entry);
+      if (layer.masked && layer.n > kWeightsAByte * (4 * layer.kept + 1)) unheld += layer.n;
+      if (unheld > kMostUnheld) fail("expected a file that holds a bit or more of all but ", kMostUnheld, " weights");
+      if (!layers_.emplace(name, std::move(layer)).second) fail("expected each layer once, got ", name, " twice");
+    }
   }
   for (const auto& [name, stream] : streams_) {
     if (stream.taken != stream.size) fail("expected ", stream.taken, " numbers in ", name, ", got ", stream.size);
@@ -169,6 +188,32 @@ void Weights::read_values(const Json& entry, const Json* kinds, Layer& layer) {
   }
 }
 
+Weights::Layer Weights::read_product(const File& file, const std::string& name, const Json& entry) {
+  Layer layer;
+  layer.shape = entry.at("shape").integers("a product's shape", 2, 1, kMostWeights);
+  layer.n = layer.shape[0] * layer.shape[1];
+  if (layer.n > kMostWeights) fail("expected products of fewer than 2^31 weights, got ", name, " of more");
+  layer.held = Layer::Held::values;
+  layer.masked = entry.at("stored").text("stored") == "places";
+  const auto tensor = [&](const char* leaf, const char* dtype, int64_t count) {
+    const StoredTensor* found = file.find(name + leaf);
+    if (found == nullptr || found->dtype != dtype || (count >= 0 && found->count != count)) {
+      fail("expected ", name, leaf, " of ", dtype, " and of its product's size in the file; export it again");
+    }
+    return found;
+  };
+  const StoredTensor* values = tensor(layer.masked ? ".values" : ".weight", "F32", layer.masked ? -1 : layer.n);
+  layer.values = values->data;
+  layer.kept = values->count;
+  if (layer.kept > layer.n) fail("expected at most ", layer.n, " edges in ", name, ", got ", layer.kept);
+  if (layer.masked) {
+    const int bits = low_bits(layer.kept, layer.n);
+    layer.low = tensor(".low", "U8", (layer.kept * bits + 7) / 8)->data;
+    layer.high = tensor(".high", "U8", (high_length(layer.kept, layer.n, bits) + 7) / 8)->data;
+  }
+  return layer;
+}
+
 const std::vector<int64_t>* Weights::shape(const std::string& layer) const {
   const auto found = layers_.find(layer);
   return found == layers_.end() ? nullptr : &found->second.shape;
@@ -178,7 +223,21 @@ int64_t Weights::kept(const std::string& layer) const { return layers_.at(layer)
 
 std::vector<uint8_t> Weights::mask_of(const std::string& name, const Layer& layer) const {
   std::vector<uint8_t> bits(size_t(layer.n + 7) / 8, 0xff);
-  if (layer.masked && layer.code == 0) std::copy_n(layer.mask, bits.size(), bits.data());
+  if (layer.high != nullptr) {
+    std::fill(bits.begin(), bits.end(), uint8_t(0));
+    const int low = low_bits(layer.kept, layer.n);
+    const int64_t length = high_length(layer.kept, layer.n, low);
+    for (int64_t i = 0, rank = 0, last = -1; i < length && rank < layer.kept; ++i) {
+      if (!bit(layer.high, i)) continue;
+      int64_t place = (i - rank) << low;
+      for (int b = 0; b < low; ++b) place |= int64_t(bit(layer.low, rank * low + b)) << b;
+      if (place <= last || place >= layer.n) fail("expected ascending places of edges in ", name, ", got others");
+      bits[size_t(place >> 3)] = uint8_t(bits[size_t(place >> 3)] | 1 << (place & 7));
+      last = place;
+      ++rank;
+    }
+  } else if (layer.masked && layer.code == 0)
+    std::copy_n(layer.mask, bits.size(), bits.data());
   if (layer.masked && layer.code > 0) {
     int64_t found[9];
     frequencies(layer.kept, layer.n, found);

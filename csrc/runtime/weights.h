@@ -41,12 +41,14 @@ class Weights {
     bool is_signed = false;
     int width = 1;
     std::vector<int64_t> zeros;
+    const uint8_t *low = nullptr, *high = nullptr;  // the mask as ascending places, of compact networks
     const uint8_t *values = nullptr, *signs = nullptr, *redraws = nullptr, *scores = nullptr;
   };
 
   const uint8_t* take(const char* name, int64_t count);
   Layer read_layer(const Json& entry, const Json* kinds);
   void read_values(const Json& entry, const Json* kinds, Layer& layer);
+  Layer read_product(const File& file, const std::string& name, const Json& entry);
   std::vector<uint8_t> mask_of(const std::string& name, const Layer& layer) const;
 
   std::map<std::string, Stream> streams_;

@@ -62,7 +62,7 @@ def export(
 
     model = unwrapped(model)
     if isinstance(model, compaction.CompactNetwork):
-        compaction.save(model, path, metadata)
+        compaction.save(model, path, metadata, *(_compact_graph(model, example) if runtime else ()))
         return
     if isinstance(model, (HiddenMixin, Wiring)):
         raise TypeError(
@@ -101,6 +101,12 @@ def _graph(
     from hiddennet.ordinary.runtime_graph import runtime_graph  # torch.export, which takes seconds to import
 
     return runtime_graph(model, layers, state, example)
+
+
+def _compact_graph(model: nn.Module, example: Tensor | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    from hiddennet.ordinary.runtime_graph import compact_graph
+
+    return compact_graph(model, example)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

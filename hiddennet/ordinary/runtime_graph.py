@@ -2,7 +2,7 @@
 
 The graph is JSON: `input`, the shape of a sample, and `nodes`, each with its operation, the values it reads (0 is the
 input, n what node n - 1 makes) and its numbers; csrc/runtime/graph_reader.cpp reads them. Weights are named where the
-artifact has them; others are tensors beside it, `graph.0` and so on. What each operation of torch becomes: runtime_ops.py.
+artifact has them; others are tensors beside it, `graph.0` and so on. What torch's operations become: runtime_ops.py.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from hiddennet.compaction.base import CompactNetwork
 from hiddennet.container import GRAPH_TENSORS
 from hiddennet.nn.network import hidden_layers
 from hiddennet.ordinary import plain
+from hiddennet.ordinary.compact_form import CompactForm, compact_form
 from hiddennet.ordinary.example import example_of
 
 VERSION = 1
@@ -37,7 +39,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Constant:
-    """A tensor that does not depend on the input. layer: whose weight it is; key: in the state dict; else empty."""
+    """A tensor that does not depend on the input. layer: whose weight it is; key: its name in the file; else empty."""
 
     tensor: Tensor
     layer: str = ""
@@ -60,7 +62,7 @@ class Graph:
     def tensor(self, constant: Constant) -> str:
         """The name of a constant's tensor in the file."""
         if constant.key:
-            return _STATE + constant.key
+            return constant.key
         name = f"{GRAPH_TENSORS}{len(self.tensors)}"
         self.tensors[name] = constant.tensor.detach().float().cpu().clone(memory_format=torch.contiguous_format)
         return name
@@ -83,17 +85,39 @@ def runtime_graph(
         ValueError: what the runtime cannot compute, by the operation's name; a layer whose weights only a source of
             one's own can read; no example where the network does not say what it takes.
     """
-    from hiddennet.ordinary.runtime_ops import convert
-
     kinds = _kinds(model, layers)
     made = plain(model).float()
-    example = (example_of(model, "runtime") if example is None else example).detach().float().cpu()
+    hidden = {id(made.get_submodule(name).weight): name for name in hidden_layers(model)}
+    held = {_STATE + key: tensor for key, tensor in state.items()}
+    return _graph(made, example_of(model, "runtime") if example is None else example, hidden, held, _STATE, kinds)
+
+
+def compact_graph(model: CompactNetwork, example: Tensor | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """As runtime_graph, of a compact network, whose products are its layers."""
+    made = compact_form(model)
+    example = example_of(model, "runtime") if example is None else example
+    return _graph(made, example, made.products(), model.state_dict(), "", {})
+
+
+def _graph(
+    made: nn.Module,
+    example: Tensor,
+    layers: dict[int, str],
+    state: dict[str, Tensor],
+    prefix: str,
+    kinds: dict[str, str],
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """layers: names by the id of their weight in `made`. state: tensors of the file, by their names there, which begin
+    with the prefix and go on as in `made`."""
+    from hiddennet.ordinary.runtime_ops import convert
+
+    example = example.detach().float().cpu()
     if example.dim() not in (2, 3, 4):
         raise ValueError(
             f"runtime: expected an example of 2 to 4 dimensions, batch first, got shape {tuple(example.shape)}"
         )
     program = _traced(made, example)
-    found = _constants(program, made, model, state)
+    found = _constants(program, made, layers, state, prefix)
     graph = Graph()
     values: dict[fx.Node, Any] = {}
     inputs = [node for node in program.graph.nodes if node.op == "placeholder"]
@@ -155,19 +179,23 @@ def _traced(made: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
 
 
 def _constants(
-    program: torch.export.ExportedProgram, made: nn.Module, model: nn.Module, state: dict[str, Tensor]
+    program: torch.export.ExportedProgram,
+    made: nn.Module,
+    layers: dict[int, str],
+    state: dict[str, Tensor],
+    prefix: str,
 ) -> dict[str, Constant]:
     """The parameters and buffers of a program by the name of their placeholder."""
-    hidden = {id(made.get_submodule(name).weight): name for name in hidden_layers(model)}
     signature = program.graph_signature
     named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     found = {}
     for name, key in named.items():
         tensor = program.state_dict[key] if key in program.state_dict else program.constants[key]
         owner, _, leaf = key.rpartition(".")
-        own = getattr(made.get_submodule(owner), leaf, None)
-        kept = key in state and state[key].shape == tensor.shape and torch.equal(state[key].to(tensor.dtype), tensor)
-        found[name] = Constant(tensor, hidden.get(id(own), ""), key if kept and tensor.is_floating_point() else "")
+        where = prefix + key.removeprefix("model.") if isinstance(made, CompactForm) else prefix + key
+        own, kept = getattr(made.get_submodule(owner), leaf, None), state.get(where)
+        same = kept is not None and kept.shape == tensor.shape and torch.equal(kept.to(tensor.dtype), tensor)
+        found[name] = Constant(tensor, layers.get(id(own), ""), where if same and tensor.is_floating_point() else "")
     for name, key in signature.inputs_to_lifted_tensor_constants.items():
         found[name] = Constant(program.constants[key])
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,16 @@ from hiddennet.ordinary.runtime_graph import Constant, Graph, Shape, Value, fold
 
 aten = torch.ops.aten
 Made = Value | tuple
+_END = 2**63 - 1  # of a slice without one
+
+
+@dataclass(frozen=True)
+class _Grouped:
+    """A value whose channels are seen as [groups, channels of a group], or turned."""
+
+    value: Value
+    groups: int
+    turned: bool = False
 
 
 class _Call:
@@ -85,10 +96,9 @@ def convert(graph: Graph, node: fx.Node, values: dict[fx.Node, Any], batch: Any)
         return call.args[0][call.args[1]]
     read = torch.utils._pytree.tree_leaves((call.args, call.kwargs))
     if node.target is aten.sym_size.int or any(isinstance(one, fx.Node) for one in read):
-        reads = [one for one in read if isinstance(one, (Value, Constant))]
-        if node.target is aten.sym_size.int or not any(isinstance(one, Value) for one in reads):
+        if node.target is aten.sym_size.int or not any(isinstance(one, (Value, _Grouped)) for one in read):
             return node  # a number that depends on the batch
-    elif not any(isinstance(one, Value) for one in read):
+    elif not any(isinstance(one, (Value, _Grouped)) for one in read):
         return folded(node.target, call.args, call.kwargs)
     handler = HANDLERS.get(getattr(node.target, "overloadpacket", node.target))
     if handler is None:
@@ -133,7 +143,7 @@ def _convolution(call: _Call) -> Value:
 
 
 def _layer_name(weight: Constant, call: _Call) -> str:
-    return weight.layer or weight.key.removesuffix(".weight") or call.name
+    return weight.layer or weight.key.removeprefix("state.").removesuffix(".weight") or call.name
 
 
 def _linear(call: _Call) -> Value:
@@ -329,12 +339,27 @@ def _shaped(call: _Call, value: Value) -> Value:
     return value if call.shape == value.shape else call.add("reshape", value, dims=list(call.shape))
 
 
-def _reshape(call: _Call) -> Value:
-    return _shaped(call, call.x)
+def _reshape(call: _Call) -> Value | _Grouped:
+    """Also a shuffle of channels: seen as groups, these turned with what they hold, seen as channels again."""
+    x, made = call.get("input", "self"), tuple(call.node.meta["val"].shape)
+    if isinstance(x, _Grouped):
+        if not x.turned or call.shape != x.value.shape:
+            call.refuse("of groups of channels")
+        return call.add("shuffle", x.value, groups=x.groups)
+    if len(made) == 5 and made[0] == call.batch and made[3:] == x.shape[1:]:
+        return _Grouped(x, made[1])
+    return _shaped(call, x)
 
 
-def _same(call: _Call) -> Value:
-    return call.x
+def _transpose(call: _Call) -> Value | _Grouped:
+    x = call.get("self")
+    if not isinstance(x, _Grouped) or x.turned or sorted(dim % 5 for dim in (call["dim0"], call["dim1"])) != [1, 2]:
+        call.refuse()
+    return _Grouped(x.value, x.groups, turned=True)
+
+
+def _same(call: _Call) -> Value | _Grouped:
+    return call.get("input", "self")
 
 
 def _dropout(call: _Call) -> Value:
@@ -363,19 +388,27 @@ def _pad(call: _Call) -> Value:
     if (len(pads) > 4 and any(pads[4:])) or any(one < 0 for one in pads) or len(pads) > 2 * (len(call.x.shape) - 1) > 0:
         call.refuse(f"of {pads}")
     left, right, top, bottom = (pads + [0] * 4)[:4]
-    return call.add("pad", call.x, pads=[top, left, bottom, right], value=float(call["value"]))
+    return call.add("pad", call.x, pads=[top, left, bottom, right], value=float(call["value"] or 0.0))
 
 
 def _slice(call: _Call) -> Value:
     dim, start, end, step = call["dim"], call["start"] or 0, call["end"], call["step"]
     x = call.x
-    size = x.shape[0]
-    if dim % (len(x.shape) + 1) != 1 or step != 1:
-        whole = dim % (len(x.shape) + 1) > 0 and call.shape == x.shape
+    dim %= len(x.shape) + 1
+    if step != 1 or dim == 0:
+        whole = step == 1 and start == 0 and (end is None or end == _END)
         return x if whole else call.refuse(f"along dimension {dim} by steps of {step}")
+    size = x.shape[dim - 1]
     start = min(max(start + size if start < 0 else start, 0), size)
-    end = size if end is None else min(end + size if end < 0 else end, size)
-    return call.add("slice", x, first=start, count=end - start)
+    end = size if end is None else min(max(end + size if end < 0 else end, start), size)
+    if (start, end) == (0, size):
+        return x
+    if dim == 1:
+        return call.add("slice", x, first=start, count=end - start)
+    crop = [0, 0, 0, 0]  # top, left, bottom, right
+    axis = dim - len(x.shape) + 1  # of height and width; lines have widths alone
+    crop[axis], crop[axis + 2] = -start, end - size
+    return call.add("pad", x, pads=crop)
 
 
 def _split(call: _Call) -> tuple:
@@ -431,6 +464,7 @@ HANDLERS: dict[Any, Callable[[_Call], Any]] = {
     aten._unsafe_view: _reshape,
     aten.squeeze: _reshape,
     aten.unsqueeze: _reshape,
+    aten.transpose: _transpose,
     aten.dropout: _dropout,
     aten.feature_dropout: _dropout,
     aten.alias: _same,

@@ -130,7 +130,7 @@ def load(path: str | os.PathLike, threads: int | None = None, bf16: str | bool =
     Raises:
         Error (a ValueError): no file, a damaged one, one without a graph, or of a newer format.
     """
-    if bf16 not in _BF16:
+    if not isinstance(bf16, (str, bool)) or bf16 not in _BF16:
         raise ValueError(f"hiddennet.runtime: expected bf16 to be 'auto', True or False, got {bf16!r}")
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
         raise ValueError(f"hiddennet.runtime: expected threads to be a number from 1 on, got {threads!r}")

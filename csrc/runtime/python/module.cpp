@@ -48,7 +48,7 @@ PYBIND11_MODULE(_runtime, module) {
   py::class_<Network>(module, "Network")
       .def(py::init([](const std::string& path, int threads, int bf16) {
              const py::gil_scoped_release release;
-             return std::make_unique<Network>(path, threads,
+             return std::make_unique<Network>(File::open(path), threads,
                                               bf16 < 0    ? Bf16::automatic
                                               : bf16 == 0 ? Bf16::off
                                                           : Bf16::on);
