@@ -51,7 +51,7 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
       "score_step_(Tensor(a!)[] scores, Tensor[] grads, Tensor(b!)[] first, Tensor(c!)[] second, Tensor[] flags, "
       "int[] steps, float lr, float weight_decay, float l1, float l2, float low, float high, float momentum, "
       "bool nesterov, float beta1, float beta2, float eps, int[] rules, Tensor[] bits, int[] sources, "
-      "Tensor[] parts, float[] scales, int[] draws) -> ()");
+      "Tensor[] parts, float[] scales, int[] draws, Tensor? rate=None) -> ()");
   m.def(
       "bop_step_(Tensor(a!)[] weights, Tensor[] grads, Tensor(b!)[] averages, Tensor(c!)[] flips, "
       "Tensor(d!)[] total_flips, Tensor[] flags, int[] fresh, float adaptivity_rate, float threshold) -> ()");

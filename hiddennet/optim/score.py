@@ -67,7 +67,9 @@ class _ScoreOptimizer(FlaggedOptimizer):
         flags = [none if plane is None else plane for plane in self._flags_of(params)]
         grads, made_of = self._gradients(params), _made_of(params, none)
         decay, clamp = (group["weight_decay"], group["l1"], group["l2"]), group["clamp"] or (-math.inf, math.inf)
-        _score_step(params, grads, first, second, flags, steps, group["lr"], *decay, *clamp, *rule, *made_of)
+        rate = group["lr"]  # a tensor while a graph is captured
+        lr, rate = (0.0, rate) if isinstance(rate, Tensor) else (rate, None)
+        _score_step(params, grads, first, second, flags, steps, lr, *decay, *clamp, *rule, *made_of, rate)
         for p in params:
             p.__dict__.pop("owed", None)
         torch.autograd.graph.increment_version(params)  # behind autograd's back: selections and saved values must know

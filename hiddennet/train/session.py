@@ -274,6 +274,8 @@ class Session:
 
     def _say_what_rests(self) -> None:
         """By now a scale that began at 0 has moved, if it learns."""
+        if self.engine.graph is not None and self.engine.graph.reason is not None:
+            self.console.say(f"steps are not captured as a CUDA graph: {self.engine.graph.reason}")
         layers, all_layers = self.engine.without_gradient(), hidden_layers(self.model)
         if layers:
             self.console.say(

@@ -254,6 +254,20 @@ TEST(gradients_of_weights_step_as_those_of_scores) {
   }
 }
 
+TEST(a_rate_in_memory_is_that_of_the_layers) {
+  std::vector<Layer> net = make_net();
+  for (Layer& l : net) l.rate = 0.25f;
+  const std::vector<float> want = state(expected(ScoreRule::kMomentum, kClamped, net));
+  for (Layer& l : net) l.rate = 99.0f;
+  const float rate = 0.25f;
+  Buffer<float> device_rate(std::vector<float>{rate});
+  ScoreHyper h = kClamped;
+  h.rate = &rate;
+  CHECK_EQ(step_cpu(ScoreRule::kMomentum, h, net), want);
+  h.rate = device_rate.data();
+  CHECK_EQ(step_cuda(ScoreRule::kMomentum, h, net, 0), want);
+}
+
 TEST(many_layers_need_a_second_table) {
   std::vector<Layer> net;
   for (int l = 0; l < 300; ++l) net.push_back(make_layer(flat_layout(9 + l % 3), l % 2 == 0));

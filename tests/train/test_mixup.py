@@ -108,7 +108,7 @@ def test_accumulated_parts_are_mixed_as_the_whole_batch(make):
 
 
 def test_chunks_keep_pairs_together():
-    whole = Mixed(torch.arange(5), torch.arange(5).flip(0), 0.25)
+    whole = Mixed(torch.arange(5), torch.arange(5).flip(0), 0.25, torch.arange(5).flip(0))
     parts = whole.chunk(2)
     assert [part.labels.tolist() for part in parts] == [[0, 1, 2], [3, 4]]
     assert [part.partners.tolist() for part in parts] == [[4, 3, 2], [1, 0]]

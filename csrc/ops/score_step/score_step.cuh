@@ -77,6 +77,7 @@ __device__ __forceinline__ void step_unit(const ScoreHyper& h, const ScoreEntry&
   const Unit<kWalk> u = make_unit<kWalk>(s.layout, first);
   const uint32_t bits = s.flags == nullptr ? 0xffu : load_bits(s.flags, u);
   if ((bits & ((1u << u.count) - 1u)) == 0) return;
+  const float rate = h.rate == nullptr ? s.rate : *h.rate;
   float p[kUnit], g[kUnit], m[kUnit] = {}, v[kUnit] = {};
   load_floats(s.scores, u, p);
   load_gradient(s, u, p, g);
@@ -85,7 +86,7 @@ __device__ __forceinline__ void step_unit(const ScoreHyper& h, const ScoreEntry&
 #pragma unroll
   for (int e = 0; e < kUnit; ++e) {
     float m1 = m[e], v1 = v[e];
-    const float next = stepped<kRule>(h, s.rate, s.root, p[e], g[e], &m1, &v1);
+    const float next = stepped<kRule>(h, rate, s.root, p[e], g[e], &m1, &v1);
     if (bits >> e & 1u) {
       p[e] = next;
       m[e] = m1;

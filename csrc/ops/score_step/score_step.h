@@ -42,7 +42,8 @@ struct ScoreHyper {
   float momentum;                                // kMomentum, kNesterov
   float first_share, second_keep, second_share;  // kAdam: 1 - beta1, beta2, 1 - beta2
   float eps;
-  float low, high;  // -inf and inf: no clamp
+  float low, high;              // -inf and inf: no clamp
+  const float* rate = nullptr;  // one float beside the scores, in place of the segments' rates: a captured step's
 };
 
 struct ScoreStepParams {

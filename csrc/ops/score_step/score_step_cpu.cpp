@@ -51,11 +51,12 @@ void step_block(ScoreRule rule, const ScoreHyper* h, const ScoreSegment& s, cons
                 int32_t p0, int32_t n) {
   float *scores = s.scores + p0, *first = s.first == nullptr ? nullptr : s.first + p0,
         *second = s.second == nullptr ? nullptr : s.second + p0;
+  const float rate = h->rate == nullptr ? s.rate : *h->rate;
   switch (rule) {
-    case ScoreRule::kPlain: return step_plain(h, s.rate, s.root, grad, keep, n, scores, first, second);
-    case ScoreRule::kMomentum: return step_momentum(h, s.rate, s.root, grad, keep, n, scores, first, second);
-    case ScoreRule::kNesterov: return step_nesterov(h, s.rate, s.root, grad, keep, n, scores, first, second);
-    case ScoreRule::kAdam: return step_adam(h, s.rate, s.root, grad, keep, n, scores, first, second);
+    case ScoreRule::kPlain: return step_plain(h, rate, s.root, grad, keep, n, scores, first, second);
+    case ScoreRule::kMomentum: return step_momentum(h, rate, s.root, grad, keep, n, scores, first, second);
+    case ScoreRule::kNesterov: return step_nesterov(h, rate, s.root, grad, keep, n, scores, first, second);
+    case ScoreRule::kAdam: return step_adam(h, rate, s.root, grad, keep, n, scores, first, second);
   }
 }
 

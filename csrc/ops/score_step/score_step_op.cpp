@@ -49,7 +49,8 @@ void score_step_op(const std::vector<Tensor>& scores, const std::vector<Tensor>&
                    const std::vector<Tensor>& flags, const Sizes& steps, double lr, double weight_decay, double l1,
                    double l2, double low, double high, double momentum, bool nesterov, double beta1, double beta2,
                    double eps, const Sizes& rules, const std::vector<Tensor>& bits, const Sizes& sources,
-                   const std::vector<Tensor>& parts, const std::vector<double>& scales, const Sizes& draws) {
+                   const std::vector<Tensor>& parts, const std::vector<double>& scales, const Sizes& draws,
+                   const OptionalTensor& rate) {
   HN_RANGE("score_step_");
   const size_t rows = scores.size();
   const bool adam = !second.empty();
@@ -62,6 +63,10 @@ void score_step_op(const std::vector<Tensor>& scores, const std::vector<Tensor>&
   HN_CHECK(!of_weights || (rules.size() == rows && bits.size() == rows && sources.size() == rows &&
                            parts.size() == rows && scales.size() == rows && draws.size() == 3 * rows),
            kOp, ": expected what weights are made of for each tensor, or for none");
+  if (rate.has_value() && rate->defined()) {
+    HN_CHECK(!adam, kOp, ": expected no tensor of the rate with Adam, whose rate depends on the step");
+    check_part(kOp, "rate", rate, ScalarType::Float, 1, scores[0]);
+  }
   std::vector<ScoreSegment> segments;
   for (size_t i = 0; i < rows; ++i) {
     const Tensor& t = scores[i];
@@ -96,7 +101,8 @@ void score_step_op(const std::vector<Tensor>& scores, const std::vector<Tensor>&
                          float(1.0 - beta2),
                          float(eps),
                          float(low),
-                         float(high)};
+                         float(high),
+                         pointer_or_null<const float>(rate)};
   const ScoreRule rule =
       adam ? ScoreRule::kAdam
            : (first.empty() ? ScoreRule::kPlain : (nesterov ? ScoreRule::kNesterov : ScoreRule::kMomentum));
