@@ -26,6 +26,11 @@ class Variant::Builder {
       : made_(made), graph_(graph), nodes_(graph.nodes()), batch_(batch), layout_(layout), options_(options) {}
 
   void build() {
+    size_t most = 0;
+    for (const Node& node : nodes_) {
+      if (node.op == Op::conv) most = std::max(most, size_t(conv_shape(graph_, node, 1).weights()));
+    }
+    weight_.reserve(most + 8);
     choose_options();
     for (size_t n = 1; n < nodes_.size(); ++n) plan_node(n);
     const int last = need(graph_.output(), layout_of(graph_.output()));

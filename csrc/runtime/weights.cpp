@@ -293,7 +293,12 @@ std::vector<uint8_t> Weights::mask_of(const std::string& name, const Layer& laye
   }
   if (layer.n % 8 != 0) bits.back() = uint8_t(bits.back() & ((1 << (layer.n % 8)) - 1));
   int64_t count = 0;
-  for (const uint8_t byte : bits) count += __builtin_popcount(byte);
+  size_t b = 0;
+  for (uint64_t word; b + sizeof word <= bits.size(); b += sizeof word) {
+    std::memcpy(&word, bits.data() + b, sizeof word);
+    count += __builtin_popcountll(word);
+  }
+  for (; b < bits.size(); ++b) count += __builtin_popcount(bits[b]);
   if (count != layer.kept) fail("expected ", layer.kept, " weights revealed in layer ", name, ", got ", count);
   return bits;
 }
@@ -307,11 +312,13 @@ void Weights::decode(const std::string& name, std::vector<float>& out) const {
   const hn::Draw draw{uint32_t(layer.seed), uint32_t(layer.seed >> 32), layer.number, layer.redraw};
   const hn::Layout flat = hn::flat_layout(int32_t(layer.n));
   const auto kind = hn::Source(layer.kind);
+  bool drawn = true;  // whether there are weights where the mask hides
   switch (layer.held) {
     case Layer::Held::values:
       each_kept(mask, [&](size_t i, int64_t k) { out[i] = to_float(layer.values + 4 * k); });
       break;
     case Layer::Held::constant: {
+      drawn = false;
       std::vector<uint8_t> zero(layer.zeros.empty() ? 0 : size_t(layer.kept), 0);
       for (const int64_t k : layer.zeros) zero[size_t(k)] = 1;
       std::fill(out.begin(), out.end(), 0.0f);
@@ -340,6 +347,7 @@ void Weights::decode(const std::string& name, std::vector<float>& out) const {
         hn::cpu::generate_signs({draw, int32_t(layer.n), signs.data()});
         spread_signs(static_cast<const uint8_t*>(mask.data()), static_cast<const uint8_t*>(signs.data()), layer.scale,
                      int64_t(signs.size()), out.data());
+        drawn = false;
         break;
       }
       hn::GenerateWeightParams p{};
@@ -357,7 +365,7 @@ void Weights::decode(const std::string& name, std::vector<float>& out) const {
       out[i] = bit(layer.signs, k) ? -magnitude : magnitude;
     });
   }
-  if (layer.masked) {
+  if (layer.masked && drawn) {
     hide(static_cast<const uint8_t*>(mask.data()), int64_t(mask.size()), out.data());
   }
   if (layer.scores != nullptr) {
