@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
-
-if TYPE_CHECKING:
-    from hiddennet.methods.base import Method
 
 
 class Ranks(Protocol):
@@ -27,7 +24,7 @@ class OpenedRun(Protocol):
     """The network of a run, or of the end of one of its stages, in evaluation mode on the CPU."""
 
     model: nn.Module
-    method: Method
+    method: Any  # a hiddennet.methods.Method
     stage: str  # its name; empty: the run's result
     finished: bool  # the whole run
 

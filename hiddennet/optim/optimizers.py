@@ -10,9 +10,11 @@ from torch import nn
 
 from hiddennet.nn import hidden_layers
 from hiddennet.optim.flagged import step
+from hiddennet.optim.score import ScoreAdam, ScoreSGD
 
 __all__ = ["build", "groups", "step"]
 _FUSED_ON = ("cuda", "cpu")
+_ONE_PASS = {"ScoreSGD": ScoreSGD, "ScoreAdam": ScoreAdam}
 
 
 def groups(model: nn.Module, section: Any, without: Iterable[nn.Parameter] = ()) -> list[dict[str, Any]]:
@@ -56,5 +58,8 @@ def build(model: nn.Module, section: Any, without: Iterable[nn.Parameter] = ()) 
     served = device in _FUSED_ON and all(p.dtype == torch.float32 and p.dim() < 5 for p in learning)
     made = None
     if section.clip_norm is None and alone and served and any(id(p) in scores for p in learning):
-        made = section.build_one_pass(parameters)
-    return made or section.build(parameters, fused=device in _FUSED_ON)
+        made = section.one_pass()
+    if made is not None:
+        name, options = made
+        return _ONE_PASS[name](parameters, **options)
+    return section.build(parameters, fused=device in _FUSED_ON)

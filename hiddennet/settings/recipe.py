@@ -15,7 +15,6 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from pydantic import Field
 
-from hiddennet.optim import ScoreAdam, ScoreSGD
 from hiddennet.registry import register
 from hiddennet.settings.section import Count, Number, Positive, Section, Sections
 
@@ -40,9 +39,9 @@ class OptimizerSection(Section):
         """
         raise NotImplementedError
 
-    def build_one_pass(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer | None:
-        """As `build`, for parameters with scores among them, which it updates in one pass over memory; None: as
-        `build` does."""
+    def one_pass(self) -> tuple[str, dict[str, Any]] | None:
+        """The optimiser of hiddennet.optim that does the same for scores in one pass over memory: its name and what it
+        takes beside the parameters. None: there is none."""
         return None
 
     def mistakes(self, place: str) -> list[str]:
@@ -63,8 +62,8 @@ class SgdSection(OptimizerSection):
     def build(self, groups: list[dict[str, Any]], *, fused: bool) -> torch.optim.Optimizer:
         return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=fused)
 
-    def build_one_pass(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer | None:
-        return ScoreSGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, clamp=None)
+    def one_pass(self) -> tuple[str, dict[str, Any]]:
+        return "ScoreSGD", {"lr": self.lr, "momentum": self.momentum, "nesterov": self.nesterov, "clamp": None}
 
     def mistakes(self, place: str) -> list[str]:
         if not self.nesterov or self.momentum:
@@ -87,9 +86,10 @@ class AdamSection(OptimizerSection):
     def build(self, groups: list[dict[str, Any]], *, fused: bool) -> torch.optim.Optimizer:
         return self._optimizer(groups, lr=self.lr, betas=tuple(self.betas), eps=self.eps, fused=fused)
 
-    def build_one_pass(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer | None:
-        adam = self._optimizer is torch.optim.Adam
-        return ScoreAdam(groups, lr=self.lr, betas=tuple(self.betas), eps=self.eps, clamp=None) if adam else None
+    def one_pass(self) -> tuple[str, dict[str, Any]] | None:
+        if self._optimizer is not torch.optim.Adam:
+            return None
+        return "ScoreAdam", {"lr": self.lr, "betas": tuple(self.betas), "eps": self.eps, "clamp": None}
 
 
 @register("optimizer", "adamw")

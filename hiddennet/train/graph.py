@@ -7,7 +7,7 @@ What methods change between steps (redraws, strikes, masks) they change in place
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +16,6 @@ from hiddennet.optim import ScoreAdam, deferred
 from hiddennet.optim.several import Several
 from hiddennet.train.mixup import Mixed
 from hiddennet.train.scores import Meter, rank_of_label
-
-if TYPE_CHECKING:
-    from hiddennet.train.engine import Engine
 
 WARM_UP = 5  # eager steps of a stage: optimisers have their state by then, libraries their workspaces
 COUNTING = (torch.optim.Adam, torch.optim.AdamW, ScoreAdam)
@@ -60,10 +57,11 @@ class GraphStep:
         reason: why steps run without a graph, in one sentence; None: they run as one after WARM_UP steps.
 
     Args:
+        engine: a hiddennet.train.engine.Engine.
         replayed: makes a callable that repeats what it is given, and runs nothing itself; by default a CUDA graph.
     """
 
-    def __init__(self, engine: Engine, replayed: Callable[[Callable[[], None]], Callable[[], None]] | None = None):
+    def __init__(self, engine: Any, replayed: Callable[[Callable[[], None]], Callable[[], None]] | None = None):
         self.engine, self.replayed = engine, replayed or _captured
         self.reason = _reason(engine)
         self._steps, self._key, self._replay = 0, None, None
@@ -147,7 +145,7 @@ def _optimizers(optimizer: Any) -> list[Any]:
     return list(optimizer.optimizers) if isinstance(optimizer, Several) else [optimizer]
 
 
-def _reason(engine: Engine) -> str | None:
+def _reason(engine: Any) -> str | None:
     """Why this stage's step cannot be one graph, or None."""
     if engine.optimizer is None:
         return "nothing learns"
