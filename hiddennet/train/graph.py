@@ -6,12 +6,14 @@ What methods change between steps (redraws, strikes, masks) they change in place
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hiddennet.nn import refresh
 from hiddennet.optim import ScoreAdam, deferred
 from hiddennet.optim.several import Several
 from hiddennet.train.mixup import Mixed
@@ -82,7 +84,11 @@ class GraphStep:
         if key != self._key:
             if self._key is not None and sizes != self._key[0]:
                 return False  # an epoch's last batch
-            self._begin(images, labels, batch_images)
+            try:
+                self._begin(images, labels, batch_images)
+            except RuntimeError as error:
+                self._give_up(error)
+                return False
             self._key = key
         self._load(images, labels, number)
         self._replay()
@@ -110,6 +116,14 @@ class GraphStep:
                 _set_rates(groups, rates)
 
         self._replay = self.replayed(step)
+
+    def _give_up(self, error: RuntimeError) -> None:
+        """Go on without a graph: a capture runs nothing, so that only what it left behind is dropped."""
+        self.reason = f"the capture failed: {str(error).strip().partition(chr(10))[0]}"
+        said = f"train.graph: expected a step that can be captured; {self.reason}; steps run one by one from now on"
+        warnings.warn(said, stacklevel=2)
+        self.engine.model.zero_grad(set_to_none=True)
+        refresh(self.engine.model)
 
     def _load(self, images: Tensor, labels: Tensor, number: int) -> None:
         engine = self.engine

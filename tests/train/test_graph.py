@@ -140,6 +140,27 @@ def test_a_batch_of_another_size_is_taken_as_it_is(make):
     assert made == [1] and meter.images == count + 3 + len(images)
 
 
+def test_a_capture_that_fails_is_said_and_steps_go_on(make):
+    (engine, batches), (eager, _) = engine_of(make, ()), engine_of(make, ())
+
+    def refuses(step):
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    engine.graph = GraphStep(engine, refuses)
+    for number, (images, labels) in enumerate((batches * 3)[: WARM_UP + 3]):
+        for one in (engine, eager):
+            if one is engine and number == WARM_UP:
+                with pytest.warns(
+                    UserWarning, match="capture failed: operation not permitted when stream is capturing"
+                ):
+                    one.step(images, labels, Meter(CPU), len(images))
+            else:
+                one.step(images, labels, Meter(CPU), len(images))
+    assert "capture failed" in engine.graph.reason
+    for p, q in zip(engine.learning_parameters(), eager.learning_parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
 def test_off_and_cpu_have_none(make):
     assert engine_of(make, ())[0].graph is None
     assert make("train.graph=off").train.graph == "off"
