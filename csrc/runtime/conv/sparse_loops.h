@@ -39,21 +39,20 @@ HN_LANES_TARGET HN_INLINE void walk(const BlockArgs& a, const uint16_t* entry, c
 template <int kRows, int kColumns, bool kIsSigned>
 HN_LANES_TARGET inline void add_block(const BlockArgs& a) {
   constexpr int kSets = kRows * kColumns > 4 ? 1 : 8 / (kRows * kColumns);
-  const int32_t ahead = a.next_channels * a.next_there, each = (ahead + a.outs - 1) / a.outs;
+  constexpr int32_t kAhead = 2;  // outputs whose lines are asked for before they are written
+  const int32_t each = a.next == nullptr ? 0 : (a.next_channels * a.next_there + a.outs - 1) / a.outs;
   const float* next = a.next;
   int32_t asked = 0;
   for (int32_t o = 0; o < a.outs; ++o) {
-    for (int32_t left = each; left > 0 && next != nullptr;) {
-      const int32_t end = a.next_there - asked < left ? a.next_there : asked + left;
-      left -= end - asked;
-      for (; asked < end; ++asked) __builtin_prefetch(next + a.next_from[asked], 0, 2);
-      if (asked < a.next_there) break;
+    for (int32_t k = 0; k < each; ++k) {  // a few beyond the last channel do no harm
+      __builtin_prefetch(next + a.next_from[asked], 0, 2);
+      if (++asked < a.next_there) continue;
       asked = 0;
-      next = next + a.next_channel == a.next + a.next_channels * a.next_channel ? nullptr : next + a.next_channel;
+      next += a.next_channel;
     }
-    if (a.last) {
+    if (a.last && o + kAhead < a.outs) {
       _Pragma("GCC unroll 16") for (int i = 0; i < kRows; ++i) {
-        const int64_t to = o * a.out_stride + i * a.out_row;
+        const int64_t to = (o + kAhead) * a.out_stride + i * a.out_row;
         _Pragma("GCC unroll 16") for (int j = 0; j < kColumns; ++j) {
           __builtin_prefetch(a.y + to + j * a.out_column, 1, 3);
           if (a.residual != nullptr) __builtin_prefetch(a.residual + to + j * a.out_column, 0, 3);
