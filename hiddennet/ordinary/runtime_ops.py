@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from hiddennet.ordinary.runtime_graph import Constant, Graph, Shape, Value, folded
+from hiddennet.ordinary.runtime_parts import Constant, Graph, Shape, Value, folded
 
 aten = torch.ops.aten
 Made = Value | tuple
