@@ -5,6 +5,7 @@
 #   make test-isa what depends on the CPU, as on others: AVX2, no vectors, torch's and oneDNN's own AVX2
 #   make bench    the measured tables                make lint       style of Python and C++
 #   make format   apply that style                   make clean      remove what was built
+#   make docs     the documentation site, in build/site
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -21,7 +22,7 @@ demo test test-isa test-wheel: export OMP_WAIT_POLICY ?= PASSIVE
 # a command whose words are only shown where it fails
 quietly = @mkdir -p $(dir $(LOG)); { $(1); } > $(LOG) 2>&1 || { tail -n 40 $(LOG); echo "make: failed; all of it is in $(LOG)"; exit 1; }
 
-.PHONY: demo test test-isa test-wheel cpp-test bench lint format clean
+.PHONY: demo test test-isa test-wheel cpp-test bench docs lint format clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.packages: pyproject.toml
@@ -63,6 +64,16 @@ cpp-test: $(VENV)/.ready
 
 bench: $(VENV)/.ready
 	$(PY) -m bench
+
+# what the extra `docs` names, without building the package once more
+$(VENV)/.docs: pyproject.toml $(VENV)/.ready
+	$(call quietly,$(PY) -c 'import importlib, sys; toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "pip._vendor.tomli"); \
+	print(*toml.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' > build/docs.txt && $(PY) -m pip install -q -r build/docs.txt)
+	@touch $@
+
+docs: $(VENV)/.docs
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build -q --strict
+	@echo "make: open build/site/index.html; with its search: $(PYTHON) -m http.server -d build/site"
 
 lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .

@@ -14,7 +14,7 @@ if _start.is_command():
 
 if TYPE_CHECKING:
     from hiddennet import analysis, models, nn, ops, optim, pruning
-    from hiddennet.artifact import export, load
+    from hiddennet.artifact import load
     from hiddennet.compaction import compact
     from hiddennet.nn import (
         Activated,
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from hiddennet.ordinary import plain
     from hiddennet.ordinary.contents import summary
     from hiddennet.ordinary.onnx_file import export_onnx
+    from hiddennet.ordinary.shipped import export
     from hiddennet.registry import register
 
 __all__ = [
@@ -90,7 +91,7 @@ __all__ = [
 _MODULES = ("analysis", "models", "nn", "ops", "optim", "pruning")
 _HOMES = {
     "compact": "compaction",
-    "export": "artifact",
+    "export": "ordinary.shipped",
     "export_onnx": "ordinary.onnx_file",
     "load": "artifact",
     "plain": "ordinary",

@@ -141,7 +141,9 @@ def _export(arguments: argparse.Namespace) -> int:
         raise ValueError("export: expected --onnx FILE with --onnx-weights, got none")
     if arguments.runtime is not None:
         _check_alone(arguments, "--runtime")
-        path = evaluate.export_runtime(arguments.run, arguments.runtime)
+        from hiddennet.ordinary import shipped
+
+        path = shipped.export_run(arguments.run, arguments.runtime)
     else:
         path = evaluate.export(arguments.run, arguments.output, compact=arguments.compact)
     sizes = artifact.sizes(path)

@@ -51,32 +51,22 @@ double seconds_of_plan(const ConvPlan& plan, const PreparedConv& conv, double be
 
 }  // namespace
 
-PreparedConv::PreparedConv(const Graph& graph, const Node& node, int64_t batch)
-    : weight_(graph.weight_of(node)),
+ConvShape conv_shape(const Graph& graph, const Node& node, int64_t batch) {
+  const Shape& in = graph.nodes()[size_t(node.inputs[0])].shape;
+  return {batch,          in.channels,      in.height,        in.width,     node.shape.channels, node.kernel[0],
+          node.kernel[1], node.stride[0],   node.stride[1],   node.pads[0], node.pads[1],        node.pads[2],
+          node.pads[3],   node.dilation[0], node.dilation[1], node.groups};
+}
+
+PreparedConv::PreparedConv(const Graph& graph, const Node& node, int64_t batch, std::vector<float>& memory)
+    : shape_(conv_shape(graph, node, batch)),
+      weight_((graph.weight_of(node, memory), memory)),
+      magnitude_(graph.magnitudes_of(node)),
       bias_(node.shift.begin(), node.shift.end()),
       residual_(node.residual),
       activation_(node.activation),
       low_(node.low),
-      high_(node.high) {
-  const Shape& in = graph.nodes()[size_t(node.inputs[0])].shape;
-  shape_ = {batch,          in.channels,      in.height,        in.width,     node.shape.channels, node.kernel[0],
-            node.kernel[1], node.stride[0],   node.stride[1],   node.pads[0], node.pads[1],        node.pads[2],
-            node.pads[3],   node.dilation[0], node.dilation[1], node.groups};
-  const size_t filter = weight_.size() / size_t(node.shape.channels);
-  bool constant = true;
-  for (size_t o = 0; o < size_t(node.shape.channels); ++o) {
-    float found = 0.0f;
-    for (size_t i = o * filter; i < (o + 1) * filter; ++i) {
-      const float magnitude = std::fabs(weight_[i]);
-      kept_ += magnitude != 0.0f;
-      if (magnitude == 0.0f || magnitude == found) continue;
-      constant &= found == 0.0f;
-      found = magnitude;
-    }
-    magnitude_.push_back(found);
-  }
-  if (!constant) magnitude_.clear();
-}
+      high_(node.high) {}
 
 std::vector<std::unique_ptr<ConvPlan>> PreparedConv::plans(bool bf16, const std::string& only) const {
   const ConvWeights weights{weight_.data(), magnitude_.empty() ? nullptr : magnitude_.data()};
@@ -84,8 +74,11 @@ std::vector<std::unique_ptr<ConvPlan>> PreparedConv::plans(bool bf16, const std:
   return conv_plans(shape_, weights, epilogue, bf16, only);
 }
 
-std::string PreparedConv::key() const {
-  const ConvShape& s = shape_;
+namespace {
+
+// What the time of a convolution's plans depends on, in words.
+std::string key_of(const Graph& graph, const Node& node, int64_t batch) {
+  const ConvShape s = conv_shape(graph, node, batch);
   std::ostringstream text;
   for (const int64_t number :
        {s.batch, s.in_channels, s.height, s.width, s.out_channels, s.kernel_h, s.kernel_w, s.stride_h, s.stride_w,
@@ -93,20 +86,25 @@ std::string PreparedConv::key() const {
     text << number << ' ';
   }
   // a density within some percent
-  const double density = double(kept_) / double(std::max<int64_t>(1, s.weights()));
-  text << (density > 0.0 ? int(std::lround(std::log2(density) * 8.0)) : -999) << ' ' << int(!magnitude_.empty()) << ' '
-       << int(!bias_.empty()) << ' ' << int(residual_) << ' ' << int(activation_);
+  const double density = double(graph.kept(node)) / double(std::max<int64_t>(1, s.weights()));
+  text << (density > 0.0 ? int(std::lround(std::log2(density) * 8.0)) : -999) << ' '
+       << int(!graph.magnitudes_of(node).empty()) << ' ' << int(!node.shift.empty()) << ' ' << int(node.residual) << ' '
+       << int(node.activation);
   return text.str();
 }
 
-std::vector<Option> conv_options(const PreparedConv& conv, bool bf16, bool measures, Pool& pool) {
+}  // namespace
+
+std::vector<Option> conv_options(const Graph& graph, const Node& node, int64_t batch, bool bf16, bool measures,
+                                 Pool& pool, std::vector<float>& memory) {
   if (!measures) {
-    const auto plans = conv.plans(bf16);
+    const auto plans = PreparedConv(graph, node, batch, memory).plans(bf16);
     if (plans.empty()) fail("expected a plan for every convolution, got none");
     return {{plans[0]->name(), plans[0]->input(), plans[0]->output(), 0.0}};
   }
-  const std::string key = conv.key() + (bf16 ? " bf16 " : " f32 ") + std::to_string(pool.threads());
+  const std::string key = key_of(graph, node, batch) + (bf16 ? " bf16 " : " f32 ") + std::to_string(pool.threads());
   if (auto known = Measured::find(key); !known.empty()) return known;
+  const PreparedConv conv(graph, node, batch, memory);
   std::vector<Option> found;
   double best = INFINITY;
   for (const auto& plan : conv.plans(bf16)) {

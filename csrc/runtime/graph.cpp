@@ -1,7 +1,9 @@
 #include "graph.h"
 
 #include <algorithm>
+#include <cmath>
 
+#include "../base/isa.h"
 #include "error.h"
 #include "graph_reader.h"
 
@@ -28,6 +30,12 @@ void apply(Node& node, const Node& then) {
   node.low = then.low;
   node.high = then.high;
 }
+
+HN_INLINE void scale_body(float* weight, size_t n, double scale) {
+  for (size_t i = 0; i < n; ++i) weight[i] = float(double(weight[i]) * scale);
+}
+
+HN_DISPATCH(scale_filter, scale_body)
 
 }  // namespace
 
@@ -99,14 +107,25 @@ void Graph::drop_unread() {
   nodes_ = std::move(kept);
 }
 
-std::vector<float> Graph::weight_of(const Node& node) const {
+void Graph::weight_of(const Node& node, std::vector<float>& weight) const {
   int64_t count = 1;
   for (const int64_t size : node.weight) count *= size;
-  std::vector<float> weight = node.layer.empty() ? file_.floats(node.tensor, count) : weights_.decode(node.layer);
-  if (node.scale.empty()) return weight;
+  if (node.layer.empty()) {
+    weight = file_.floats(node.tensor, count);
+  } else {
+    weights_.decode(node.layer, weight);
+  }
+  if (node.scale.empty()) return;
   const size_t filter = weight.size() / node.scale.size();
-  for (size_t i = 0; i < weight.size(); ++i) weight[i] = float(double(weight[i]) * node.scale[i / filter]);
-  return weight;
+  for (size_t o = 0; o < node.scale.size(); ++o) scale_filter(weight.data() + o * filter, filter, node.scale[o]);
+}
+
+std::vector<float> Graph::magnitudes_of(const Node& node) const {
+  const float constant = node.layer.empty() ? 0.0f : weights_.constant(node.layer);
+  if (constant == 0.0f) return {};
+  std::vector<float> found(size_t(node.weight[0]), constant);
+  for (size_t o = 0; o < node.scale.size(); ++o) found[o] = std::fabs(float(double(constant) * node.scale[o]));
+  return found;
 }
 
 int64_t Graph::kept(const Node& node) const {

@@ -75,8 +75,10 @@ class Graph {
   int output() const { return output_; }
   const Shape& input_shape() const { return nodes_.front().shape; }
   const Shape& output_shape() const { return nodes_[size_t(output_)].shape; }
-  // The weight of a convolution with its scale: OIHW.
-  std::vector<float> weight_of(const Node& node) const;
+  // The weight of a convolution with its scale: OIHW, into `weight`.
+  void weight_of(const Node& node, std::vector<float>& weight) const;
+  // The magnitude that all weights of each of its output channels have, or 0; empty where they have several.
+  std::vector<float> magnitudes_of(const Node& node) const;
   // How many weights of a convolution are not masked.
   int64_t kept(const Node& node) const;
   // Multiplications and additions of a sample.

@@ -40,7 +40,11 @@ class Network {
   double operations() const { return graph_.operations(); }
   std::vector<LayerReport> layers();
   // A hidden layer's weight as the file has it, without the scale of a norm.
-  std::vector<float> weight(const std::string& layer) const { return weights_.decode(layer); }
+  std::vector<float> weight(const std::string& layer) const {
+    std::vector<float> found;
+    weights_.decode(layer, found);
+    return found;
+  }
 
  private:
   struct Held {

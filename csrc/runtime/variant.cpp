@@ -26,6 +26,11 @@ class Variant::Builder {
       : made_(made), graph_(graph), nodes_(graph.nodes()), batch_(batch), layout_(layout), options_(options) {}
 
   void build() {
+    size_t most = 0;
+    for (const Node& node : nodes_) {
+      if (node.op == Op::conv) most = std::max(most, size_t(conv_shape(graph_, node, 1).weights()));
+    }
+    weight_.reserve(most + 8);
     choose_options();
     for (size_t n = 1; n < nodes_.size(); ++n) plan_node(n);
     const int last = need(graph_.output(), layout_of(graph_.output()));
@@ -49,31 +54,27 @@ class Variant::Builder {
     std::vector<std::vector<Option>> all;
     for (const Node& node : nodes_) {
       std::vector<Option> found;
-      std::unique_ptr<PreparedConv> conv;
       if (node.op == Op::input) {
         found.push_back({"", layout_, layout_, 0.0});
       } else if (node.op == Op::conv) {
-        conv = std::make_unique<PreparedConv>(graph_, node, batch_);
-        found = conv_options(*conv, options_.bf16, options_.measures, made_.pool_);
+        found = conv_options(graph_, node, batch_, options_.bf16, options_.measures, made_.pool_, weight_);
       } else {
         for (const Layout layout : layouts_of(graph_, node, batch_, options_.bf16)) {
           found.push_back({"", layout, layout, seconds_of(graph_, node, batch_, layout, made_.pool_.threads())});
         }
       }
       all.push_back(std::move(found));
-      convs_.push_back(std::move(conv));
     }
     const auto best = choose(graph_, batch_, all, layout_, made_.pool_.threads());
     for (size_t n = 0; n < nodes_.size(); ++n) chosen_.push_back(all[n][size_t(best[n])]);
     for (size_t n = 0; n < nodes_.size(); ++n) {
-      made_.plans_.push_back(convs_[n] == nullptr ? nullptr : plan_of(n));
-      convs_[n].reset();  // the weights as numbers
+      made_.plans_.push_back(nodes_[n].op == Op::conv ? plan_of(n) : nullptr);
     }
   }
 
   std::unique_ptr<ConvPlan> plan_of(size_t n) {
     const Option& option = chosen_[n];
-    for (auto& plan : convs_[n]->plans(options_.bf16, option.plan)) {
+    for (auto& plan : PreparedConv(graph_, nodes_[n], batch_, weight_).plans(options_.bf16, option.plan)) {
       if (plan->name() == option.plan && plan->input() == option.input && plan->output() == option.output) {
         return std::move(plan);
       }
@@ -198,8 +199,8 @@ class Variant::Builder {
   const int64_t batch_;
   const Layout layout_;
   const Options options_;
-  std::vector<std::unique_ptr<PreparedConv>> convs_;
   std::vector<Option> chosen_;
+  std::vector<float> weight_;  // of one convolution after the other
   std::map<Buffer, int> place_;
   std::vector<Life> lives_;
   std::vector<void*> fixed_;

@@ -1,8 +1,10 @@
 #include "weights.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
+#include "../base/isa.h"
 #include "../base/rule.cuh"
 #include "../ops/generate_weight/generate_weight.h"
 #include "../ops/mask_code/mask_code.h"
@@ -62,6 +64,41 @@ int64_t high_length(int64_t n, int64_t size, int bits) {
 
 bool bit(const uint8_t* bits, int64_t i) { return bits[i >> 3] >> (i & 7) & 1; }
 
+// 0 where the mask hides; whole bytes of it alone.
+HN_INLINE void hide_body(const uint8_t* mask, int64_t bytes, float* weight) {
+  for (int64_t b = 0; b < bytes; ++b) {
+    uint32_t words[8];
+    std::memcpy(words, weight + 8 * b, sizeof words);
+    for (uint32_t q = 0; q < 8; ++q) words[q] &= 0u - (uint32_t(mask[b]) >> q & 1u);
+    std::memcpy(weight + 8 * b, words, sizeof words);
+  }
+}
+
+// One magnitude with signs, 0 where the mask hides.
+HN_INLINE void spread_signs_body(const uint8_t* mask, const uint8_t* signs, float magnitude, int64_t bytes,
+                                 float* out) {
+  const uint32_t bits = hn::float_bits(magnitude);
+  for (int64_t b = 0; b < bytes; ++b) {
+    uint32_t words[8];
+    for (uint32_t q = 0; q < 8; ++q) {
+      words[q] = (bits ^ (uint32_t(signs[b]) >> q) << 31) & (0u - (uint32_t(mask[b]) >> q & 1u));
+    }
+    std::memcpy(out + 8 * b, words, sizeof words);
+  }
+}
+
+HN_DISPATCH(hide, hide_body)
+HN_DISPATCH(spread_signs, spread_signs_body)
+
+// f(i, k) for the k-th kept weight i, in order.
+template <class F>
+void each_kept(const std::vector<uint8_t>& mask, const F& f) {
+  int64_t k = 0;
+  for (size_t b = 0; b < mask.size(); ++b) {
+    for (uint32_t left = mask[b]; left != 0; left &= left - 1) f(8 * b + size_t(__builtin_ctz(left)), k++);
+  }
+}
+
 }  // namespace
 
 Weights::Weights(const File& file) {
@@ -95,6 +132,7 @@ Weights::Weights(const File& file) {
       Layer layer = read_product(file, name, entry);
       if (layer.masked && layer.n > kWeightsAByte * (4 * layer.kept + 1)) unheld += layer.n;
       if (unheld > kMostUnheld) fail("expected a file that holds a bit or more of all but ", kMostUnheld, " weights");
+      if (layer.n == 0) continue;  // nobody reads it
       if (!layers_.emplace(name, std::move(layer)).second) fail("expected each layer once, got ", name, " twice");
     }
   }
@@ -190,7 +228,7 @@ void Weights::read_values(const Json& entry, const Json* kinds, Layer& layer) {
 
 Weights::Layer Weights::read_product(const File& file, const std::string& name, const Json& entry) {
   Layer layer;
-  layer.shape = entry.at("shape").integers("a product's shape", 2, 1, kMostWeights);
+  layer.shape = entry.at("shape").integers("a product's shape", 2, 0, kMostWeights);
   layer.n = layer.shape[0] * layer.shape[1];
   if (layer.n > kMostWeights) fail("expected products of fewer than 2^31 weights, got ", name, " of more");
   layer.held = Layer::Held::values;
@@ -217,6 +255,12 @@ Weights::Layer Weights::read_product(const File& file, const std::string& name, 
 const std::vector<int64_t>* Weights::shape(const std::string& layer) const {
   const auto found = layers_.find(layer);
   return found == layers_.end() ? nullptr : &found->second.shape;
+}
+
+float Weights::constant(const std::string& name) const {
+  const Layer& layer = layers_.at(name);
+  const bool drawn = hn::draws_words(hn::Source(layer.kind)) || layer.held == Layer::Held::values;
+  return drawn || layer.scores != nullptr ? 0.0f : std::fabs(layer.scale);
 }
 
 int64_t Weights::kept(const std::string& layer) const { return layers_.at(layer).kept; }
@@ -249,31 +293,36 @@ std::vector<uint8_t> Weights::mask_of(const std::string& name, const Layer& laye
   }
   if (layer.n % 8 != 0) bits.back() = uint8_t(bits.back() & ((1 << (layer.n % 8)) - 1));
   int64_t count = 0;
-  for (const uint8_t byte : bits) count += __builtin_popcount(byte);
+  size_t b = 0;
+  for (uint64_t word; b + sizeof word <= bits.size(); b += sizeof word) {
+    std::memcpy(&word, bits.data() + b, sizeof word);
+    count += __builtin_popcountll(word);
+  }
+  for (; b < bits.size(); ++b) count += __builtin_popcount(bits[b]);
   if (count != layer.kept) fail("expected ", layer.kept, " weights revealed in layer ", name, ", got ", count);
   return bits;
 }
 
-std::vector<float> Weights::decode(const std::string& name) const {
+void Weights::decode(const std::string& name, std::vector<float>& out) const {
   const auto place = layers_.find(name);
   if (place == layers_.end()) fail("expected a hidden layer ", name, " in the file, got none; export it again");
   const Layer& layer = place->second;
   const std::vector<uint8_t> mask = mask_of(name, layer);
-  std::vector<float> out(size_t(layer.n), 0.0f);
+  out.resize(8 * mask.size());  // whole bytes of the mask
   const hn::Draw draw{uint32_t(layer.seed), uint32_t(layer.seed >> 32), layer.number, layer.redraw};
   const hn::Layout flat = hn::flat_layout(int32_t(layer.n));
   const auto kind = hn::Source(layer.kind);
-  const auto each_kept = [&](const auto& f) {
-    for (int64_t i = 0, k = 0; i < layer.n; ++i) {
-      if (bit(mask.data(), i)) f(size_t(i), k++);
-    }
-  };
+  bool drawn = true;  // whether there are weights where the mask hides
   switch (layer.held) {
-    case Layer::Held::values: each_kept([&](size_t i, int64_t k) { out[i] = to_float(layer.values + 4 * k); }); break;
+    case Layer::Held::values:
+      each_kept(mask, [&](size_t i, int64_t k) { out[i] = to_float(layer.values + 4 * k); });
+      break;
     case Layer::Held::constant: {
+      drawn = false;
       std::vector<uint8_t> zero(layer.zeros.empty() ? 0 : size_t(layer.kept), 0);
       for (const int64_t k : layer.zeros) zero[size_t(k)] = 1;
-      each_kept([&](size_t i, int64_t k) {
+      std::fill(out.begin(), out.end(), 0.0f);
+      each_kept(mask, [&](size_t i, int64_t k) {
         const float magnitude = !zero.empty() && zero[size_t(k)] != 0 ? 0.0f : layer.scale;
         out[i] = layer.is_signed && bit(layer.signs, k) ? -magnitude : magnitude;
       });
@@ -281,7 +330,7 @@ std::vector<float> Weights::decode(const std::string& name) const {
     }
     case Layer::Held::redraws: {
       std::vector<int16_t> redraws(size_t(layer.n), 0);
-      each_kept([&](size_t i, int64_t k) {
+      each_kept(mask, [&](size_t i, int64_t k) {
         const int high = layer.width == 2 ? layer.redraws[layer.kept + k] : 0;
         redraws[i] = int16_t(layer.redraws[k] | high << 8);
       });
@@ -293,9 +342,16 @@ std::vector<float> Weights::decode(const std::string& name) const {
     }
     case Layer::Held::generated:
     case Layer::Held::signs: {
+      if (kind == hn::Source::kSigns) {
+        std::vector<uint8_t> signs(size_t(layer.n + 7) / 8);
+        hn::cpu::generate_signs({draw, int32_t(layer.n), signs.data()});
+        spread_signs(static_cast<const uint8_t*>(mask.data()), static_cast<const uint8_t*>(signs.data()), layer.scale,
+                     int64_t(signs.size()), out.data());
+        drawn = false;
+        break;
+      }
       hn::GenerateWeightParams p{};
-      p.signs = kind == hn::Source::kSigns;
-      p.source = {p.signs ? hn::Source::kConstant : kind, nullptr, nullptr, layer.scale, draw};
+      p.source = {kind, nullptr, nullptr, layer.scale, draw};
       p.layout = flat;
       p.dtype = hn::Dtype::kFloat32;
       p.out = out.data();
@@ -304,20 +360,18 @@ std::vector<float> Weights::decode(const std::string& name) const {
     }
   }
   if (layer.held == Layer::Held::signs) {
-    each_kept([&](size_t i, int64_t k) {
+    each_kept(mask, [&](size_t i, int64_t k) {
       const float magnitude = __builtin_fabsf(out[i]);
       out[i] = bit(layer.signs, k) ? -magnitude : magnitude;
     });
   }
-  if (layer.masked) {
-    for (int64_t i = 0; i < layer.n; ++i) {
-      if (!bit(mask.data(), i)) out[size_t(i)] = 0.0f;
-    }
+  if (layer.masked && drawn) {
+    hide(static_cast<const uint8_t*>(mask.data()), int64_t(mask.size()), out.data());
   }
   if (layer.scores != nullptr) {
     for (int64_t i = 0; i < layer.n; ++i) out[size_t(i)] *= hn::sigmoid(to_float(layer.scores + 4 * i));
   }
-  return out;
+  out.resize(size_t(layer.n));
 }
 
 }  // namespace hiddennet::runtime

@@ -17,8 +17,11 @@ class Weights {
 
   // The shape of a hidden layer's weight; null where the file has no such layer.
   const std::vector<int64_t>* shape(const std::string& layer) const;
-  // The weight of a hidden layer as evaluation computes with it: OIHW, 0 where the mask hides.
-  std::vector<float> decode(const std::string& layer) const;
+  // The weight of a hidden layer as evaluation computes with it: OIHW, 0 where the mask hides. `out` is resized: memory
+  // that is used again costs no page faults.
+  void decode(const std::string& layer, std::vector<float>& out) const;
+  // The one magnitude of its weights that are not 0; 0 where they have others.
+  float constant(const std::string& layer) const;
   // How many of its weights are kept.
   int64_t kept(const std::string& layer) const;
 

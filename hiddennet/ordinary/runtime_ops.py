@@ -229,6 +229,12 @@ def _add(sign: int) -> Callable[[_Call], Value]:
     return handle
 
 
+def _subtract_from(call: _Call) -> Value:
+    """Of a number what comes in."""
+    turned = call.add("scale", call.given["self"], scale=-float(call.given.get("alpha", 1)))
+    return _with_constant(call, turned, call.given["other"], lambda c: (None, c), "add")
+
+
 def _multiply(call: _Call) -> Value:
     a, b = call.given["self"], call.given["other"]
     if isinstance(a, Value) and isinstance(b, Value):
@@ -384,11 +390,29 @@ def _softmax(op: str) -> Callable[[_Call], Value]:
 
 
 def _pad(call: _Call) -> Value:
-    pads = list(call["pad"])
-    if (len(pads) > 4 and any(pads[4:])) or any(one < 0 for one in pads) or len(pads) > 2 * (len(call.x.shape) - 1) > 0:
-        call.refuse(f"of {pads}")
-    left, right, top, bottom = (pads + [0] * 4)[:4]
-    return call.add("pad", call.x, pads=[top, left, bottom, right], value=float(call["value"] or 0.0))
+    x, pads = call.x, [*call["pad"], *[0] * 8]
+    if call.given.get("mode", "constant") != "constant":
+        call.refuse(f"in mode {call['mode']}")
+    value, pixels = float(call["value"] or 0.0), 2 * (len(x.shape) - 1)
+    before, after = pads[pixels : pixels + 2]
+    if any(pads[pixels + 2 :]) or min(before, after) < 0:
+        call.refuse(f"of {list(call['pad'])}")
+    left, right, top, bottom = ([*pads[:pixels], 0, 0, 0, 0])[:4]
+    sides = [top, left, bottom, right]
+    if any(sides):
+        x = call.add("pad", x, shape=(x.shape[0], *call.shape[1:]), pads=sides, value=value)
+    if not before and not after:
+        return x
+    parts = [_filled(call, (before, *x.shape[1:]), value), x, _filled(call, (after, *x.shape[1:]), value)]
+    return call.add("concat", *(one for one in parts if one.shape[0]))
+
+
+def _filled(call: _Call, shape: Shape, value: float) -> Value:
+    """A constant of one value; of no channels it is left out."""
+    if not shape[0]:
+        return Value(-1, shape)
+    held = call.graph.tensor(Constant(torch.full(shape, value)))
+    return call.add("constant", shape=shape, dims=list(shape), tensor=held)
 
 
 def _slice(call: _Call) -> Value:
@@ -445,6 +469,7 @@ HANDLERS: dict[Any, Callable[[_Call], Any]] = {
     aten.tanh: _activation("tanh"),
     aten.add: _add(1),
     aten.sub: _add(-1),
+    aten.rsub: _subtract_from,
     aten.mul: _multiply,
     aten.div: _divide,
     aten.cat: _cat,

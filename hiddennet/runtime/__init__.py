@@ -101,9 +101,7 @@ class Network:
         if layout not in _LAYOUTS:
             raise ValueError(f"hiddennet.runtime: expected layout to be nchw or nhwc, got {layout!r}")
         if not isinstance(x, np.ndarray):
-            raise TypeError(
-                f"hiddennet.runtime: expected a numpy array, got {type(x).__name__}; numpy.asarray makes one"
-            )
+            raise TypeError(f"hiddennet.runtime: expected an array of numpy, got {type(x).__name__}; see numpy.asarray")
         if x.dtype != np.float32:
             raise TypeError(f"hiddennet.runtime: expected float32, got {x.dtype}; x.astype(numpy.float32) makes it")
         shape = self.input_shape

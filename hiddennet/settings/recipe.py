@@ -39,6 +39,11 @@ class OptimizerSection(Section):
         """
         raise NotImplementedError
 
+    def one_pass(self) -> tuple[str, dict[str, Any]] | None:
+        """The optimiser of hiddennet.optim that does the same for scores in one pass over memory: its name and what it
+        takes beside the parameters. None: there is none."""
+        return None
+
     def mistakes(self, place: str) -> list[str]:
         """What only shows between its keys, one sentence each. place: what stands before the keys."""
         return []
@@ -56,6 +61,9 @@ class SgdSection(OptimizerSection):
 
     def build(self, groups: list[dict[str, Any]], *, fused: bool) -> torch.optim.Optimizer:
         return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=fused)
+
+    def one_pass(self) -> tuple[str, dict[str, Any]]:
+        return "ScoreSGD", {"lr": self.lr, "momentum": self.momentum, "nesterov": self.nesterov, "clamp": None}
 
     def mistakes(self, place: str) -> list[str]:
         if not self.nesterov or self.momentum:
@@ -77,6 +85,11 @@ class AdamSection(OptimizerSection):
 
     def build(self, groups: list[dict[str, Any]], *, fused: bool) -> torch.optim.Optimizer:
         return self._optimizer(groups, lr=self.lr, betas=tuple(self.betas), eps=self.eps, fused=fused)
+
+    def one_pass(self) -> tuple[str, dict[str, Any]] | None:
+        if self._optimizer is not torch.optim.Adam:
+            return None
+        return "ScoreAdam", {"lr": self.lr, "betas": tuple(self.betas), "eps": self.eps, "clamp": None}
 
 
 @register("optimizer", "adamw")

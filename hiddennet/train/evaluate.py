@@ -49,22 +49,7 @@ def export(run: str, path: str | None = None, *, compact: bool = False) -> Path:
         raise ValueError(f"export: expected a file to write the end of a stage to, got none; give -o FILE with {run}")
     folder, model = opened.folder, _compact(opened.model) if compact else opened.model
     target = Path(path).expanduser() if path is not None else (folder.compact if compact else folder.artifact)
-    artifact.export(model, target, metadata=_facts(opened))
-    return target
-
-
-def export_runtime(where: str, path: str) -> Path:
-    """Write the network of a run's best epoch, of RUN@STAGE or of an artifact to `path`, for hiddennet.runtime."""
-    opened, file = open_run(where, "export"), Path(where).expanduser()
-    if opened is not None:
-        facts, model = _facts(opened), opened.model
-    elif file.is_file():
-        header, model = artifact.read_header(file), artifact.load(file)
-        facts = {**header["metadata"], **{key: header[key] for key in ("model", "method", "config_hash")}}
-    else:
-        raise FileNotFoundError(f"export: expected an artifact or the folder of a run, got {where}")
-    target = Path(path).expanduser()
-    artifact.export(model, target, metadata=facts, runtime=True)
+    artifact.export(model, target, metadata=facts_of(opened))
     return target
 
 
@@ -82,7 +67,7 @@ def _open(where: str, key: str) -> OpenedRun:
     return found
 
 
-def _facts(opened: OpenedRun) -> dict[str, Any]:
+def facts_of(opened: OpenedRun) -> dict[str, Any]:
     record = opened.record
     accuracy = None if opened.stage else record.get("test_top1")
     return metadata(opened.config, opened.model, accuracy, record.get("contents", {}))
@@ -110,7 +95,7 @@ def evaluate(
         model, root = opened.model, root or opened.config.data.root
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "artifact.safetensors"
-            artifact.export(model, file, metadata=_facts(opened))
+            artifact.export(model, file, metadata=facts_of(opened))
             header, sizes = artifact.read_header(file), artifact.sizes(file)
     elif path.is_file():
         model, header, sizes = artifact.load(path), artifact.read_header(path), artifact.sizes(path)
