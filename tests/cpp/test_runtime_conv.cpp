@@ -196,8 +196,9 @@ void check_plan(const rt::ConvPlan& plan, const Problem& p, const Values& v, flo
     // Sums of random signs: their error is far below a rounding step for each term.
     const double room_of = e.size[i] * 0x1p-24 * 6 + 1e-6 + (bf16 ? std::fabs(want) * 0x1p-8 : 0.0);
     if (!(std::fabs(got - want) <= room_of)) {
-      fail(__FILE__, __LINE__,
-           "at " + std::to_string(i) + " got " + shown(got) + ", expected " + shown(want) + " within " + shown(room_of));
+      fail(
+          __FILE__, __LINE__,
+          "at " + std::to_string(i) + " got " + shown(got) + ", expected " + shown(want) + " within " + shown(room_of));
     }
   }
 }
@@ -205,9 +206,9 @@ void check_plan(const rt::ConvPlan& plan, const Problem& p, const Values& v, flo
 std::string text(const Problem& p) {
   const ConvShape& s = p.shape;
   std::string t;
-  for (const int64_t i : {s.batch, s.in_channels, s.height, s.width, s.out_channels, s.kernel_h, s.kernel_w, s.stride_h,
-                          s.stride_w, s.pad_top, s.pad_left, s.pad_bottom, s.pad_right, s.dilation_h, s.dilation_w,
-                          s.groups}) {
+  for (const int64_t i :
+       {s.batch, s.in_channels, s.height, s.width, s.out_channels, s.kernel_h, s.kernel_w, s.stride_h, s.stride_w,
+        s.pad_top, s.pad_left, s.pad_bottom, s.pad_right, s.dilation_h, s.dilation_w, s.groups}) {
     t += std::to_string(i) + " ";
   }
   return t + "density " + std::to_string(p.density) + (p.is_signed ? " signed" : " valued") +

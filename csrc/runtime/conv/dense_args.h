@@ -10,7 +10,7 @@ namespace hiddennet::runtime {
 // Rows of inputs by a strip of weights.
 struct ProductArgs {
   const float* x;
-  int64_t stride;  // floats from a row to the next one
+  int64_t stride;       // floats from a row to the next one
   const float* weight;  // [depth][strip]
   int64_t depth;
   int32_t rows, columns;
@@ -24,7 +24,7 @@ struct ProductArgs {
 
 // Outputs of one row of a map by depth: neighbours that have the same taps.
 struct DepthwiseArgs {
-  const float* x;  // of the first output's first tap
+  const float* x;       // of the first output's first tap
   const float* weight;  // of its first tap: [taps][channels]
   int32_t taps_y, taps_x, outputs, channels;
   int64_t tap_y, tap_x, output;  // floats from one to the next in x

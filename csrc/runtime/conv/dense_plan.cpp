@@ -43,7 +43,8 @@ class DensePlan : public ConvPlan {
       const int64_t column = o % outs_ % loops.strip, strip = o / outs_ * strips_ + o % outs_ / loops.strip;
       for (int64_t c = 0; c < ins_; ++c) {
         for (int64_t t = 0; t < taps_; ++t) {
-          weight_[size_t((strip * depth() + t * ins_ + c) * loops.strip + column)] = w.values[(o * ins_ + c) * taps_ + t];
+          weight_[size_t((strip * depth() + t * ins_ + c) * loops.strip + column)] =
+              w.values[(o * ins_ + c) * taps_ + t];
         }
       }
     }
@@ -53,9 +54,7 @@ class DensePlan : public ConvPlan {
   Layout input() const override { return Layout::nhwc_f32; }
   Layout output() const override { return Layout::nhwc_f32; }
   size_t weight_bytes() const override { return weight_.size() * sizeof(float) + finish_.bytes(); }
-  size_t workspace_bytes() const override {
-    return direct_ ? 0 : size_t(panel_stride_ * part_rows_) * sizeof(float);
-  }
+  size_t workspace_bytes() const override { return direct_ ? 0 : size_t(panel_stride_ * part_rows_) * sizeof(float); }
   int64_t tasks() const override { return parts_ * strip_groups_; }
 
   void run(const void* x, const void* residual, void* y, void* workspace, int64_t task) const override {
@@ -65,7 +64,8 @@ class DensePlan : public ConvPlan {
       const float* from = static_cast<const float*>(x) + first * s_.in_channels + g * ins_;
       if (!direct_) {
         float* const panel = static_cast<float*>(workspace);
-        for (int64_t r = 0; r < rows; ++r) gather(static_cast<const float*>(x) + g * ins_, first + r, panel + r * panel_stride_);
+        for (int64_t r = 0; r < rows; ++r)
+          gather(static_cast<const float*>(x) + g * ins_, first + r, panel + r * panel_stride_);
         from = panel;
       }
       for (int64_t strip = strips_ * share / strip_groups_; strip < end; ++strip) {

@@ -10,9 +10,9 @@ namespace hiddennet::runtime {
 
 // Sources are kept by their phase (the remainder by the stride), so that neighbouring outputs read neighbouring slots.
 struct GridAxis {
-  int32_t block;                 // outputs
-  std::vector<int32_t> source;   // of a slot: where it lies after the place of the block's first output (its tap 0)
-  std::vector<int32_t> place;    // of a tap: the slot of the block's first output
+  int32_t block;                // outputs
+  std::vector<int32_t> source;  // of a slot: where it lies after the place of the block's first output (its tap 0)
+  std::vector<int32_t> place;   // of a tap: the slot of the block's first output
 
   GridAxis(int32_t outputs, int64_t taps, int64_t stride, int64_t dilation) : block(outputs) {
     std::set<std::pair<int64_t, int64_t>> needed;  // phase, index

@@ -19,7 +19,8 @@ std::vector<std::unique_ptr<ConvPlan>> fast_conv_plans(const ConvShape& shape, c
   };
   if (bf16) add("tiles", tile_plan);
   constexpr double kSparse = 0.6;  // above this density the dense product is faster
-  const auto kept = shape.weights() - std::count(weights.values, weights.values + shape.weights(), 0.0f);
+  const auto kept =
+      only.empty() ? shape.weights() - std::count(weights.values, weights.values + shape.weights(), 0.0f) : 0;
   const bool sparse_first = double(kept) < kSparse * double(shape.weights());
   if (!sparse_first) add("dense", dense_plan);
   add("sparse images", sparse_images_plan);

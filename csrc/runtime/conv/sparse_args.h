@@ -23,8 +23,8 @@ struct BlockArgs {
   float* sums;       // [outs][rows][columns][lanes]
   bool first, last;  // chunk
   const float *scale, *bias;
-  const float* residual;  // null, or as y
-  float* y;               // the block's first position of the first output
+  const float* residual;                    // null, or as y
+  float* y;                                 // the block's first position of the first output
   int64_t out_stride, out_row, out_column;  // floats
   Activation activation;
   float low, high;
@@ -49,8 +49,8 @@ struct PixelArgs {
   int64_t channel;
   float* tile;
   int32_t channels, slots;
-  const int32_t* from;      // [slots]: of the first lane; or, without `chosen`, [slots][lanes], below 0: zero
-  const uint32_t* chosen;   // [slots]: lanes that are there; or null
+  const int32_t* from;     // [slots]: of the first lane; or, without `chosen`, [slots][lanes], below 0: zero
+  const uint32_t* chosen;  // [slots]: lanes that are there; or null
 };
 
 struct SparseLoops {

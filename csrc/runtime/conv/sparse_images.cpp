@@ -1,10 +1,9 @@
 // sparse_images.cpp: blocks of neighbouring outputs of the images in a register's lanes.
-#include "sparse_plan.h"
-
 #include <algorithm>
 
 #include "grid.h"
 #include "sparse_lists.h"
+#include "sparse_plan.h"
 
 namespace hiddennet::runtime {
 namespace {
@@ -22,7 +21,8 @@ Block choose_block(const ConvShape& s, int32_t most) {
   for (const int32_t rows : {1, 2, 3, 4}) {
     for (const int32_t columns : {1, 2, 4, 7}) {
       if (rows > s.out_height() || columns > s.out_width() || rows * columns > most) continue;
-      const double blocks = double((s.out_height() + rows - 1) / rows) * double((s.out_width() + columns - 1) / columns);
+      const double blocks =
+          double((s.out_height() + rows - 1) / rows) * double((s.out_width() + columns - 1) / columns);
       const double cost = blocks * (rows * columns + 2.0);
       if (least != 0.0 && cost >= least) continue;
       least = cost;
@@ -34,8 +34,8 @@ Block choose_block(const ConvShape& s, int32_t most) {
 
 class SparseImagesPlan : public ConvPlan {
  public:
-  SparseImagesPlan(const ConvShape& shape, const ConvWeights& weights, const Epilogue& epilogue, const SparseLoops& loops,
-             Block block, int32_t channels)
+  SparseImagesPlan(const ConvShape& shape, const ConvWeights& weights, const Epilogue& epilogue,
+                   const SparseLoops& loops, Block block, int32_t channels)
       : s_(shape),
         finish_(shape, weights.magnitude, epilogue),
         loops_(loops),
@@ -50,9 +50,7 @@ class SparseImagesPlan : public ConvPlan {
     bands_ = block_rows_ - (s_.out_height() % block.rows != 0 ? 1 : 0);
   }
 
-  std::string name() const override {
-    return sparse_name("images", lists_, loops_);
-  }
+  std::string name() const override { return sparse_name("images", lists_, loops_); }
   Layout input() const override { return Layout::lanes_f32; }
   Layout output() const override { return Layout::lanes_f32; }
   size_t weight_bytes() const override { return lists_.bytes() + finish_.bytes(); }

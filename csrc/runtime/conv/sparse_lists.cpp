@@ -26,7 +26,9 @@ int32_t chunk_channels(const ConvShape& s, const SparseLoops& loops, int64_t slo
 
 std::string sparse_name(const char* lanes, const SparseLists& lists, const SparseLoops& loops) {
   return std::string("sparse ") + lanes + (lists.values() == nullptr ? " signed " : " valued ") +
-         (loops.lanes == 16 ? "avx512" : loops.lanes == 8 ? "avx2" : "plain");
+         (loops.lanes == 16  ? "avx512"
+          : loops.lanes == 8 ? "avx2"
+                             : "plain");
 }
 
 }  // namespace hiddennet::runtime

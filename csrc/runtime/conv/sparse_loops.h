@@ -67,7 +67,8 @@ HN_LANES_TARGET inline void add_block(const BlockArgs& a) {
       }
     }
     const uint16_t *const entry = a.offsets + head.start, *const second = entry + head.first;
-    walk<kRows, kColumns, kSets, kIsSigned ? 1 : 0>(a, entry, second, kIsSigned ? nullptr : a.values + head.start, sets);
+    walk<kRows, kColumns, kSets, kIsSigned ? 1 : 0>(a, entry, second, kIsSigned ? nullptr : a.values + head.start,
+                                                    sets);
     if (kIsSigned) walk<kRows, kColumns, kSets, -1>(a, second, second + head.second, nullptr, sets);
     V(&s)[kRows][kColumns] = sets[0];
     _Pragma("GCC unroll 8") for (int set = 1; set < kSets; ++set) {

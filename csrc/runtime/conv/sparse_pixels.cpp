@@ -64,7 +64,8 @@ class SparsePixelsPlan : public ConvPlan {
     if (together_) {
       from_.resize(size_t(blocks_ * block.slots));
       chosen_.resize(from_.size());
-      for (int64_t b = 0; b < blocks_; ++b) find_sources(b, &from_[size_t(b * block.slots)], &chosen_[size_t(b * block.slots)]);
+      for (int64_t b = 0; b < blocks_; ++b)
+        find_sources(b, &from_[size_t(b * block.slots)], &chosen_[size_t(b * block.slots)]);
     }
     shares_ = s.batch * blocks_ >= 2 ? 1 : std::min<int64_t>(2, s.out_channels / s.groups);
   }

@@ -126,7 +126,8 @@ class TilePlan : public ConvPlan {
       w->row_tiles = over(rows, 16);
       const int64_t panel = int64_t(depth_.all()) * 2 * kTile;
       if (feed_ == Feed::panel) {
-        for (int64_t i = 0; i < rows; i += kRows) gather(w->x, first + i, std::min(kRows, rows - i), w->fed + i / kRows * panel);
+        for (int64_t i = 0; i < rows; i += kRows)
+          gather(w->x, first + i, std::min(kRows, rows - i), w->fed + i / kRows * panel);
       } else if (rows % kRows != 0) {  // direct, but for the last rows
         gather(w->x, first + rows / kRows * kRows, rows % kRows, w->fed);
       }
@@ -188,7 +189,8 @@ class TilePlan : public ConvPlan {
   }
 
   // Of a block of two row tiles (or one): its runs along k. Returns their number.
-  int32_t find_runs(const Work& w, int64_t tile, const uint16_t* b, std::vector<TileRun>* runs, TileSteps* steps) const {
+  int32_t find_runs(const Work& w, int64_t tile, const uint16_t* b, std::vector<TileRun>* runs,
+                    TileSteps* steps) const {
     const bool two = tile + 1 < w.row_tiles;
     runs->clear();
     if (feed_ == Feed::images) {
@@ -217,7 +219,8 @@ class TilePlan : public ConvPlan {
         runs->push_back({first + at, second + at, b + int64_t(t) * depth_.tiles * 2 * kTile, depth_.tiles});
       }
     } else {
-      const int64_t first = w.part * part_rows_ + tile * 16, last = std::min((w.part + 1) * part_rows_, s_.batch * pixels_);
+      const int64_t first = w.part * part_rows_ + tile * 16,
+                    last = std::min((w.part + 1) * part_rows_, s_.batch * pixels_);
       if (feed_ == Feed::direct && first + kRows <= last) {
         *steps = {s_.in_channels * 2, 32};
         const uint16_t* const from = w.x + first * s_.in_channels;
@@ -269,7 +272,8 @@ class TilePlan : public ConvPlan {
 
   void run_strip(const Work& w, int64_t strip) const {
     static thread_local std::vector<TileRun> runs;
-    const int32_t column = int32_t(strip) * kStrip, columns = int32_t(std::min<int64_t>(kStrip, s_.out_channels - column));
+    const int32_t column = int32_t(strip) * kStrip,
+                  columns = int32_t(std::min<int64_t>(kStrip, s_.out_channels - column));
     const bool once = weights_.is_signed() && w.row_tiles <= 2 && (feed_ == Feed::direct || feed_ == Feed::panel);
     const uint16_t* b = w.strip;
     if (!weights_.is_signed()) {
@@ -324,8 +328,8 @@ class TilePlan : public ConvPlan {
   Feed feed_;
   bool tiles_;
   int64_t strips_, pixels_, parts_ = 1, strip_groups_ = 1, fed_bytes_ = 0;
-  int64_t part_rows_ = 0;                              // of direct and panel: outputs of a part
-  int64_t groups_ = 1;                                 // of images: 16 images each
+  int64_t part_rows_ = 0;                               // of direct and panel: outputs of a part
+  int64_t groups_ = 1;                                  // of images: 16 images each
   int64_t bands_ = 1, band_rows_ = 0, band_width_ = 0;  // of rows
 };
 

@@ -43,19 +43,18 @@ class TileWeights {
       std::fill(values_.get(), values_.get() + tiles * kTile, uint16_t(0));
     }
     bytes_ = size_t(tiles) * (is_signed_ ? sizeof(TileBits) : size_t(kTile) * 2);
-    const int64_t taps = s.kernel_h * s.kernel_w;
+    // Of a filter's weights, in their order: the pair of k, counted from the strip's first tile of the column, and which
+    // of the two it is.
+    const int64_t taps = s.kernel_h * s.kernel_w, row = s.in_channels * taps;
+    std::vector<uint32_t> pairs(size_t(row), 0);
+    for (int64_t i = 0; i < row; ++i) {
+      const int64_t c = i / taps, t = i % taps, segment = depth.rows ? t / s.kernel_w : t;
+      const int64_t place = depth.rows ? t % s.kernel_w * s.in_channels + c : c;
+      pairs[size_t(i)] = uint32_t(((segment * depth.tiles + place / 32) * 32 + place % 32 / 2) * 2 + place % 2);
+    }
     for (int64_t o = 0; o < s.out_channels; ++o) {
-      const float* const row = w.values + o * s.in_channels * taps;
-      for (int64_t c = 0; c < s.in_channels; ++c) {
-        for (int64_t t = 0; t < taps; ++t) {
-          const float v = row[c * taps + t];
-          if (v == 0.0f) continue;
-          const int64_t segment = depth.rows ? t / s.kernel_w : t;
-          const int64_t place = depth.rows ? t % s.kernel_w * s.in_channels + c : c;
-          const int64_t tile = (o / kStrip * depth_ + segment * depth.tiles + place / 32) * 2 + o / 16 % 2;
-          put(size_t(tile), int32_t(place % 32), int32_t(o % 16), v);
-        }
-      }
+      const size_t tile = size_t(o / kStrip * depth_ * 2 + o / 16 % 2);
+      put(w.values + o * row, pairs, tile, int32_t(o % 16));
     }
   }
 
@@ -65,14 +64,17 @@ class TileWeights {
   const uint16_t* values(int64_t strip) const { return values_.get() + strip * depth_ * 2 * kTile; }
 
  private:
-  void put(size_t tile, int32_t k, int32_t column, float v) {
-    const int32_t at = column * 2 + k % 2;
-    if (!is_signed_) {
-      values_[tile * kTile + size_t(k / 2 * 32 + at)] = hn::bfloat16_bits(v);
-      return;
+  void put(const float* filter, const std::vector<uint32_t>& pairs, size_t tile, int32_t column) {
+    for (size_t i = 0; i < pairs.size(); ++i) {
+      const uint32_t pair = pairs[i] / 2, at = uint32_t(column) * 2 + pairs[i] % 2;  // pair: 32 for two tiles
+      if (is_signed_) {
+        TileBits& bits = bits_[tile + pair / 32 * 2];
+        bits.kept[pair % 32] |= uint32_t(filter[i] != 0.0f) << at;
+        bits.minus[pair % 32] |= uint32_t(filter[i] < 0.0f) << at;
+      } else {
+        values_[(tile + pair / 32 * 2) * kTile + pair % 32 * 32 + at] = hn::bfloat16_bits(filter[i]);
+      }
     }
-    bits_[tile].kept[k / 2] |= 1u << at;
-    if (v < 0.0f) bits_[tile].minus[k / 2] |= 1u << at;
   }
 
   struct Free {
