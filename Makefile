@@ -73,7 +73,7 @@ $(VENV)/.docs: pyproject.toml $(VENV)/.ready
 
 docs: $(VENV)/.docs
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build -q --strict
-	@echo "make: open build/site/index.html; with its search: $(PYTHON) -m http.server -d build/site"
+	@echo "make: the site is build/site/index.html"
 
 lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .

@@ -17,13 +17,16 @@ SHORT = {"hiddennet": "hn"}
 
 @dataclass(frozen=True)
 class Part:
-    """Names of one module, as a reader writes them: `hn.nn.TopK`. names: what stands here; none: its `__all__`."""
+    """Names of one module. names: what stands here; none: its `__all__`. words: after what it says of itself."""
 
     module: str
     names: tuple[str, ...] | None = None
+    words: bool = False
 
     def found(self) -> list[str]:
-        return list(self.names) if self.names is not None else sorted(importlib.import_module(self.module).__all__)
+        if self.names is not None:
+            return list(self.names)
+        return sorted(importlib.import_module(self.module).__all__, key=str.lower)
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ PAGES = [
             Part("hiddennet.config"),
             Part("hiddennet.train.experiment", ("run",)),
             Part("hiddennet.train.evaluate", ("evaluate", "export")),
-            Part("hiddennet.loggers", ("TensorBoard",)),
+            Part("hiddennet.loggers", ("TensorBoard",), words=True),
             Part("hiddennet.trackers", ("WandB", "MLflow")),
         ),
     ),
@@ -132,6 +135,8 @@ def markdown(page: Page) -> str:
     """The page: its words, the module's, then each name."""
     parts = [f"# {page.title}\n\n{page.words}\n"]
     for part in page.parts:
+        if part.words:
+            parts.append(f"::: {part.module}\n    options:\n      members: false\n      heading: {part.module}\n")
         parts += [entry(part.module, name) for name in part.found()]
     return "\n".join(parts)
 
