@@ -54,7 +54,7 @@ PAGES = [
     Page(
         "methods",
         "hiddennet.methods",
-        "What a method is, its hooks, and those that ship. Their keys: [All keys](keys.md); in words: "
+        "What a method is, and its hooks. Keys of those that ship: [All keys](keys.md); in words: "
         "[Methods, networks, data](../methods.md).",
         (
             Part("hiddennet.methods.base", ("Method", "Setting", "MethodSection", "DrawnSection")),
