@@ -14,7 +14,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 LOG ?= build/make.log
 PY := $(VENV)/bin/python
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
-FORMATTED := $(SOURCES) $(shell find tests/cpp tests/ptx tests/cuda_host -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+FORMATTED := $(SOURCES) $(shell find tests/cpp tests/ptx tests/cuda_host tests/runtime -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 # waiting threads of small networks must not burn the core another one needs
 demo test test-isa test-wheel: export OMP_WAIT_POLICY ?= PASSIVE
@@ -29,7 +29,7 @@ $(VENV)/.packages: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 10) or sys.exit(f"make: expected Python 3.10 or newer, got {v[0]}.{v[1]}; name one with PYTHON=")'
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { echo "make: python3 -m venv failed; install your system's python3-venv package"; exit 1; }
 	@echo "make: installing torch and what builds the extension into $(VENV) (once)"
-	$(call quietly,$(PY) -m pip install -q --upgrade pip setuptools wheel && $(PY) -m pip install -q "torch>=2.11" torchvision ninja numpy)
+	$(call quietly,$(PY) -m pip install -q --upgrade pip setuptools wheel && $(PY) -m pip install -q "torch>=2.11" torchvision ninja numpy pybind11)
 	@touch $@
 
 # nothing is compiled twice: pip builds the extension in place, and later changes go through setup.py
@@ -91,4 +91,4 @@ format: $(VENV)/.ready
 	$(VENV)/bin/clang-format -i $(FORMATTED)
 
 clean:
-	rm -rf build dist *.egg-info hiddennet/*.so $(VENV)/.ready
+	rm -rf build dist *.egg-info hiddennet/*.so hiddennet/runtime/*.so $(VENV)/.ready

@@ -1,5 +1,7 @@
 """Build hiddennet's two libraries: _C (schema and CPU loops, always) and _C_cuda (kernels, where a toolkit is found).
 
+In place also runtime._runtime, which needs pybind11; a wheel leaves hiddennet.runtime to the wheel that runtime/ makes.
+
     python setup.py build_ext --inplace          pip install --no-build-isolation -e .
 
 HIDDENNET_CUDA=0 never builds the kernels, =1 insists on them; TORCH_CUDA_ARCH_LIST names their targets.
@@ -16,6 +18,7 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent.resolve()
 sys.path.insert(0, str(ROOT))
 from build_tools.cuda_toolkit import find_toolkit  # noqa: E402
+from build_tools.runtime_extension import runtime_extension  # noqa: E402
 
 TOOLKIT = find_toolkit()
 if TOOLKIT.home is not None:  # torch's own guess is wrong when nvcc on PATH is a wrapper script
@@ -111,6 +114,14 @@ def extensions() -> list:
 class Build(BuildExtension):
     """BuildExtension that says what was built, and why not the rest."""
 
+    def finalize_options(self) -> None:
+        if self.inplace or getattr(self, "editable_mode", False):
+            try:
+                self.distribution.ext_modules.append(runtime_extension(ROOT))
+            except ImportError:
+                print("hiddennet: did not build runtime._runtime: pybind11 is missing")
+        super().finalize_options()
+
     def build_extension(self, ext) -> None:
         shared, self.build_temp = self.build_temp, os.path.join(self.build_temp, ext.name)
         super().build_extension(ext)  # objects of its own: both compile the ops' glue, with other macros
@@ -124,7 +135,7 @@ class Build(BuildExtension):
 
 CUDA, WHY = cuda_verdict()
 setup(
-    packages=[*find_packages(include=["hiddennet*"]), "hiddennet.configs"],
+    packages=[*find_packages(include=["hiddennet*"], exclude=["hiddennet.runtime*"]), "hiddennet.configs"],
     package_dir={"hiddennet.configs": "configs"},  # beside the code in a checkout, inside the package when installed
     package_data={
         "hiddennet": ["py.typed"],

@@ -50,6 +50,7 @@ NAMES = (
     "code_weight_gradient",
     "sparse_conv",
     "dense_weight_gradient",
+    "fused_maps",
     "wired_sum",
     "filter_nodes",
     "pruning",

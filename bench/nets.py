@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 import hiddennet as hn
 from bench import originals
 from bench.harness import same
-from hiddennet import models
+from hiddennet import models, optim
 from hiddennet.optim import optimizers
 
 RATE = 1e-3  # small: a step costs the same, and the compared networks stay where they began
@@ -21,6 +22,19 @@ RATE = 1e-3  # small: a step costs the same, and the compared networks stay wher
 
 def _update(optimizer: torch.optim.Optimizer) -> None:
     optimizer.step()
+
+
+@contextmanager
+def library() -> Iterator[None]:
+    """Every layer by torch, none by kernels of our own."""
+    before = os.environ.get("HIDDENNET_PLANS")
+    os.environ["HIDDENNET_PLANS"] = "fixed"
+    try:
+        yield
+    finally:
+        os.environ.pop("HIDDENNET_PLANS")
+        if before is not None:
+            os.environ["HIDDENNET_PLANS"] = before
 
 
 @dataclass
@@ -33,6 +47,7 @@ class Trainee:
     labels: Tensor
     cast: Callable[[], AbstractContextManager] = nullcontext
     update: Callable[[torch.optim.Optimizer], object] = _update
+    library: bool = False  # whether torch computes everything: what hiddennet is held against
 
     def loss(self) -> Tensor:
         with self.cast():
@@ -41,10 +56,11 @@ class Trainee:
 
     def step(self) -> None:
         """Forward, loss, gradients emptied, backward, update: in the order of every system here."""
-        loss = self.loss()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.update(self.optimizer)
+        with library() if self.library else nullcontext():
+            loss = self.loss()
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.update(self.optimizer)
 
 
 def hidden(name: str, device: torch.device, *, width: float = 1.0, seed: int = 0, density: float = 0.5) -> nn.Module:
@@ -126,6 +142,14 @@ def sgd(model: nn.Module, *, default: bool = False) -> torch.optim.Optimizer:
     return torch.optim.SGD(learning, RATE, momentum=0.9, weight_decay=1e-4, fused=None if default else True)
 
 
+def one_pass(model: nn.Module) -> torch.optim.Optimizer:
+    """The same of a hidden network: the scores' gradient, the step and all in one pass; sgd where none learn."""
+    if not any(layer.scores is not None for layer in hidden_list(model)):
+        return sgd(model)
+    learning = [p for p in model.parameters() if p.requires_grad]
+    return optim.ScoreSGD(learning, RATE, momentum=0.9, weight_decay=1e-4, clamp=None)
+
+
 def trainees(
     name: str,
     batch: int,
@@ -138,7 +162,7 @@ def trainees(
 ) -> tuple[Trainee, Trainee]:
     """The hidden network and its dense twin, in one memory format.
 
-    model: a hidden network of this name, in place of edge-popup's. optimizer: makes its optimiser, in place of sgd's.
+    model: a hidden network of this name, in place of edge-popup's. optimizer: makes its optimiser, else one_pass does.
     """
     x, labels = data(name, batch, device, channels_last=channels_last)
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -151,8 +175,8 @@ def trainees(
     mine = mine.to(memory_format=layout)
     hn.refresh(mine)
     return (
-        Trainee(mine, (optimizer or sgd)(mine), x, labels, cast, optimizers.step),
-        Trainee(twin, sgd(twin), x, labels, cast),
+        Trainee(mine, (optimizer or one_pass)(mine), x, labels, cast, optimizers.step),
+        Trainee(twin, sgd(twin), x, labels, cast, library=True),
     )
 
 
@@ -168,7 +192,7 @@ def original_trainee(
     twin = original_twin(mine.model, name, mine.x.device, layer)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     x = mine.x.contiguous(memory_format=layout)
-    return Trainee(twin, sgd(twin, default=True), x, mine.labels, cast)
+    return Trainee(twin, sgd(twin, default=True), x, mine.labels, cast, library=True)
 
 
 def saved_bytes(

@@ -15,7 +15,6 @@ python -m bench.step [--nets conv2 conv4 ...] [--densities 0.5 0.3] [--device] [
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -60,19 +59,6 @@ def bfloat16() -> AbstractContextManager:
     return torch.autocast("cpu", torch.bfloat16)
 
 
-@contextmanager
-def library() -> Iterator[None]:
-    """Every convolution by the library, on both sides: equal there first."""
-    before = os.environ.get("HIDDENNET_PLANS")
-    os.environ["HIDDENNET_PLANS"] = "fixed"
-    try:
-        yield
-    finally:
-        os.environ.pop("HIDDENNET_PLANS")
-        if before is not None:
-            os.environ["HIDDENNET_PLANS"] = before
-
-
 def has_bfloat16() -> bool:
     """Whether the libraries and we may multiply bfloat16 here."""
     return tile_conv.instructions() != "plain"
@@ -113,7 +99,7 @@ def on_cpu(at: Setting, name: str, batch: int) -> Iterator[Case]:
             }
 
         def check(mine=mine, dense=dense, theirs=theirs) -> None:
-            with library():
+            with nets.library():
                 nets.check_dense(mine, dense, rtol)
             nets.check_original(mine, theirs, OTHER_ORDER)  # contiguous
             nets.check_dense(mine, dense, OTHER_ORDER)
@@ -142,7 +128,7 @@ def under_a_mask(at: Setting, name: str, batch: int, density: float) -> Iterator
         }
 
     def check() -> None:
-        with library():
+        with nets.library():
             losses, found = nets.gradients(mine, dense)
         same("loss against dense", losses[0], losses[1], rtol=RTOL["cpu"])
         pairs = zip(nets.hidden_list(model), *(side.values() for side in found), strict=True)

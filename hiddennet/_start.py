@@ -1,15 +1,22 @@
-"""What a command does before torch is loaded: threads that wait without spinning, Ctrl-C that ends it in a sentence.
+"""What is done before torch is loaded, or when it is.
 
-Only for `hiddennet ...` and `python -m hiddennet...`: a program that imports the package keeps what it has.
+A command's threads wait without spinning, and Ctrl-C ends it in a sentence: only for `hiddennet ...` and `python -m
+hiddennet...`; a program that imports the package keeps what it has. `import hiddennet` alone loads no torch, and
+torch.ops.hiddennet is there as soon as torch is.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import importlib.util
 import os
 import signal
 import sys
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 
 
 def is_command() -> bool:
@@ -35,3 +42,46 @@ def begin() -> None:
     """Call when all is imported: from here on Ctrl-C is KeyboardInterrupt again."""
     if signal.getsignal(signal.SIGINT) is _stop:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class _Then(Loader):
+    """Loads a module as its own loader does, and another one after it."""
+
+    def __init__(self, own: Loader, then: str) -> None:
+        self.own, self.then = own, then
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self.own.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__.loader = module.__loader__ = self.own
+        self.own.exec_module(module)
+        _import(self.then)
+
+
+class _WithTorch(MetaPathFinder):
+    """Finds torch, once, for whoever imports it."""
+
+    def __init__(self, then: str) -> None:
+        self.then = then
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if name != "torch":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Then(spec.loader, self.then)
+        return spec
+
+
+def _import(name: str) -> None:
+    if "hiddennet._load" in sys.modules:  # it is what imports torch, and goes on
+        return
+    with contextlib.suppress(ImportError):  # whoever uses the package is told
+        importlib.import_module(name)
+
+
+def when_torch_is_imported(name: str) -> None:
+    """Import a module as soon as somebody imports torch, too."""
+    sys.meta_path.insert(0, _WithTorch(name))

@@ -57,10 +57,13 @@ def _parser() -> argparse.ArgumentParser:
     plugins.add_argument(evaluating)
     evaluating.set_defaults(action=_eval)
 
-    exporting = commands.add_parser("export", help="write the artifact of a run's best epoch, or an ONNX file")
-    exporting.add_argument("run", metavar="RUN", help="the folder of a run; with --onnx also an artifact")
+    said = "write the artifact of a run's best epoch, a file that runs without torch, or an ONNX file"
+    exporting = commands.add_parser("export", help=said)
+    exporting.add_argument("run", metavar="RUN", help="the folder of a run; with --runtime or --onnx also an artifact")
     exporting.add_argument("-o", "--output", metavar="FILE", help="default: into the folder")
     exporting.add_argument("--compact", action="store_true", help="a wiring without its dead nodes, to evaluate only")
+    said = "write an artifact that hiddennet.runtime runs, of images as the network says it takes"
+    exporting.add_argument("--runtime", metavar="FILE", help=said)
     exporting.add_argument("--onnx", metavar="FILE", help="write an ONNX file instead, of any batch size")
     said = "of its layers: int4, exact for weights of -c, 0 and +c; int8, a scale a channel; default: float32"
     exporting.add_argument("--onnx-weights", choices=("int4", "int8", "float32"), help=said)
@@ -136,7 +139,11 @@ def _export(arguments: argparse.Namespace) -> int:
         return _export_onnx(arguments)
     if arguments.onnx_weights is not None:
         raise ValueError("export: expected --onnx FILE with --onnx-weights, got none")
-    path = evaluate.export(arguments.run, arguments.output, compact=arguments.compact)
+    if arguments.runtime is not None:
+        _check_alone(arguments, "--runtime")
+        path = evaluate.export_runtime(arguments.run, arguments.runtime)
+    else:
+        path = evaluate.export(arguments.run, arguments.output, compact=arguments.compact)
     sizes = artifact.sizes(path)
     print(
         f"{path}: {sizes['artifact_bytes']:,} bytes; "
@@ -145,12 +152,17 @@ def _export(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check_alone(arguments: argparse.Namespace, what: str) -> None:
+    others = {"-o": arguments.output, "--compact": arguments.compact, "--runtime": arguments.runtime}
+    for flag, given in others.items():
+        if given and flag != what:
+            raise ValueError(f"export: expected {what} FILE without {flag}, got both")
+
+
 def _export_onnx(arguments: argparse.Namespace) -> int:
     from hiddennet.ordinary.onnx_file import export_onnx
 
-    for given, flag in ((arguments.output, "-o"), (arguments.compact, "--compact")):
-        if given:
-            raise ValueError(f"export: expected --onnx FILE without {flag}, got both")
+    _check_alone(arguments, "--onnx")
     weights = arguments.onnx_weights or "float32"
     made = export_onnx(arguments.run, arguments.onnx, weights=weights)
     error = "" if weights == "float32" else f"; {made.layers} layers in {weights}, "

@@ -2,9 +2,10 @@
 
 What the header and the tensors mean is not known here; see layers.py and network.py.
 
-GraphLayout: one safetensors file whose metadata has the single key `hiddennet`, the header as JSON. The
+Layout: one safetensors file whose metadata has the single key `hiddennet`, the header as JSON. The
 header's first entry is `checksum`: the SHA-256 of the whole file with these 64 hex digits read as
-zeros, so that a changed bit is found wherever it is, also in the header itself.
+zeros, so that a changed bit is found wherever it is, also in the header itself. In a file that hiddennet.runtime reads
+the header has a `graph`, and there may be tensors `graph.N`, which are that graph's alone.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from torch import Tensor
 
 from hiddennet.files import write_atomic
 
-FORMAT_VERSION = 2  # the newest that is read; 2 has masks that are coded
+FORMAT_VERSION = 3  # the newest that is read; 2 has masks that are coded, 3 a graph
+GRAPH_TENSORS = "graph."  # prefix of the tensors that only the graph reads
 
 _KEY = "hiddennet"
 _NO_CHECKSUM = b"0" * 64
@@ -48,7 +50,7 @@ def write(path: str | os.PathLike, header: dict[str, Any], tensors: dict[str, Te
 
 
 def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return (header, tensors) of the artifact at `path`; nothing is unpickled.
+    """Return (header, tensors) of the artifact at `path`, without a graph's tensors; nothing is unpickled.
 
     Raises ArtifactError when the file is missing, not an artifact, truncated, changed, or of a
     newer format.
@@ -66,9 +68,10 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
             "truncated file; export it again or fetch a fresh copy"
         )
     try:
-        return header, safetensors.load(data)
+        tensors = safetensors.load(data)
     except SafetensorError as error:
         raise ArtifactError(f"artifact: expected readable tensors in {path}, got {error}") from None
+    return header, {name: tensor for name, tensor in tensors.items() if not name.startswith(GRAPH_TENSORS)}
 
 
 def _header(path: Path, data: bytes) -> dict[str, Any]:

@@ -25,6 +25,14 @@ def _where_measured() -> str:
         return "nowhere: this user has no home"
 
 
+def _runtime() -> str:
+    try:
+        from hiddennet import runtime
+    except ImportError as error:
+        return f"not built: {error}; pip install ./runtime, or build in place with pybind11"
+    return f"loaded from {os.path.dirname(runtime.__file__)}"
+
+
 def collect() -> dict[str, str]:
     """Return what is installed and what works, one short sentence a key."""
     from hiddennet import _load, tuned
@@ -38,6 +46,7 @@ def collect() -> dict[str, str]:
         "torch CUDA": torch.version.cuda or "none (a CPU build)",
         "_C (CPU)": f"loaded, {_cpu_path()} path, {torch.get_num_threads()} threads",
         "_C_cuda (kernels)": _load.cuda_status,
+        "runtime": _runtime(),
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none visible",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "instructions": tuned.instructions(),

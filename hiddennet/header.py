@@ -114,6 +114,7 @@ class _Common(_Part):
     hidden_weights: Count
     dense_bytes: Count
     metadata: dict[str, Any]
+    graph: dict[str, Any] | None = None
 
 
 class _Header(_Common):

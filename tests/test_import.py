@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import hiddennet as hn
 from build_tools.cuda_toolkit import find_toolkit
 from hiddennet import _load, env, trace
 
@@ -107,6 +109,50 @@ def test_dir_shows_what_is_imported_when_first_used():
     done = _run(code)
     assert done.returncode == 0, done.stderr
     assert (ROOT / "hiddennet" / "py.typed").is_file()
+
+
+LAZY = """
+import sys
+import hiddennet as hn
+assert "torch" not in sys.modules and "numpy" not in sys.modules
+@hn.register("schedule", "level")
+def level(*_): return 1.0
+from hiddennet import hide, nn
+import torch
+assert "topk_mask" in dir(hn.ops) and hn.hide is hide is nn.hide
+"""
+THEN_TORCH = """
+import hiddennet, torch
+x = torch.ops.hiddennet.encode_mask.default
+assert torch.__spec__.loader is torch.__loader__ and type(torch.__loader__).__module__.startswith("_frozen_importlib")
+import importlib.util
+assert importlib.util.find_spec("torch").origin == torch.__file__
+"""
+UNPICKLED = """
+import pickle, sys
+model = pickle.loads(sys.stdin.buffer.read())
+import hiddennet
+print(hiddennet.density(model))
+"""
+REGISTERED = """
+import torch, hiddennet
+from hiddennet.registry import REGISTRIES
+assert "topk" in REGISTRIES["rule"] and "generated" in REGISTRIES["source"]
+"""
+
+
+@pytest.mark.parametrize("code", [LAZY, THEN_TORCH, REGISTERED])
+def test_import_alone_loads_no_torch_and_what_needs_it_is_there_with_it(code):
+    done = _run(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_network_is_unpickled_before_anything_is_imported():
+    model = hn.hide(torch.nn.Sequential(torch.nn.Linear(8, 4)))
+    done = subprocess.run(
+        [sys.executable, "-c", UNPICKLED], input=pickle.dumps(model), cwd=ROOT, capture_output=True, check=False
+    )
+    assert done.stdout.strip() == b"0.5", done.stderr
 
 
 def test_env_says_what_is_there():

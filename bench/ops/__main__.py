@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bench import table
 from bench.harness import parser
-from bench.ops import codes, convolutions, scores, search, selection, weights, wirings
+from bench.ops import codes, convolutions, maps, scores, search, selection, weights, wirings
 
 BENCHMARKS = {
     **selection.BENCHMARKS,
@@ -16,6 +16,7 @@ BENCHMARKS = {
     **scores.BENCHMARKS,
     **codes.BENCHMARKS,
     **convolutions.BENCHMARKS,
+    **maps.BENCHMARKS,
     **wirings.BENCHMARKS,
 }
 

@@ -173,6 +173,12 @@ class BlockReader {
         }));
   }
 
+  // The bytes of a plane whose bits lie as the elements of block [p0, ...) do; null where they are not in bytes.
+  const uint8_t* bytes_of(const uint8_t* plane, int32_t p0) {
+    if (in_bytes_) return ordered_bytes(plane, p0);
+    return permuted_ ? nullptr : plane + p0 / 8;
+  }
+
   // The rule's plane.
   const uint32_t* bits(const Rule& r, int32_t p0, int32_t n) { return plane(r.bits, p0, n); }
 

@@ -47,7 +47,8 @@ inline bool& wide() {
     return wish == nullptr || std::strlen(wish) == 0 || std::strcmp(wish, "avx512") == 0;
   };
   static bool chosen = allowed(std::getenv("HIDDENNET_ISA")) && __builtin_cpu_supports("avx512f") &&
-                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                       __builtin_cpu_supports("avx512vl");
 #else
   static bool chosen = false;
 #endif
@@ -67,8 +68,32 @@ inline bool& dot_products() {
 
 }  // namespace hn
 
-// Runs `body(args...)`, an always-inline function, compiled once for plain x86-64 and once for AVX2.
+// Runs `body(args...)`, an always-inline function, compiled once for plain x86-64 and once for AVX2; HN_DISPATCH_WIDE
+// once more for AVX-512; HN_DISPATCH_FMA with fused multiply-add beside AVX2, for bodies that say fma_rn. Loops that the
+// compiler turns into vectors, and round alike in every one.
 #if defined(HN_X86)
+#define HN_DISPATCH_FMA(name, body)                                                                   \
+  template <class... A>                                                                               \
+  HN_TARGET_FMA inline void name##_fma(A... args) {                                                   \
+    body(args...);                                                                                    \
+  }                                                                                                   \
+  template <class... A>                                                                               \
+  inline void name(A... args) {                                                                       \
+    if (::hn::isa() == ::hn::Isa::kAvx2 && __builtin_cpu_supports("fma")) return name##_fma(args...); \
+    body(args...);                                                                                    \
+  }
+#define HN_DISPATCH_WIDE(name, body)                                                                               \
+  template <class... A>                                                                                            \
+  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"))) inline void name##_avx512( \
+      A... args) {                                                                                                 \
+    body(args...);                                                                                                 \
+  }                                                                                                                \
+  HN_DISPATCH(name##_narrow, body)                                                                                 \
+  template <class... A>                                                                                            \
+  inline void name(A... args) {                                                                                    \
+    if (::hn::wide()) return name##_avx512(args...);                                                               \
+    name##_narrow(args...);                                                                                        \
+  }
 #define HN_DISPATCH(name, body)                                       \
   template <class... A>                                               \
   HN_TARGET_AVX2 inline void name##_avx2(A... args) {                 \
@@ -85,4 +110,6 @@ inline bool& dot_products() {
   inline void name(A... args) { \
     body(args...);              \
   }
+#define HN_DISPATCH_WIDE(name, body) HN_DISPATCH(name, body)
+#define HN_DISPATCH_FMA(name, body) HN_DISPATCH(name, body)
 #endif

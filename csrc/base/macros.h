@@ -27,6 +27,15 @@ HN_HD float add_rn(float a, float b) {
 #endif
 }
 
+// a * b + c, rounded once. Not part of the generator: a CPU without the instruction computes it slowly.
+HN_HD float fma_rn(float a, float b, float c) {
+#if defined(__CUDA_ARCH__)
+  return __fmaf_rn(a, b, c);
+#else
+  return __builtin_fmaf(a, b, c);
+#endif
+}
+
 HN_HD float sqrt_rn(float a) {
 #if defined(__CUDA_ARCH__)
   return __fsqrt_rn(a);

@@ -15,6 +15,9 @@
 STABLE_TORCH_LIBRARY(hiddennet, m) {
   m.def("scale(Tensor x, float a) -> Tensor");
   m.def("topk_select(Tensor[] scores, int[] k, bool by_value, bool network_wide, Tensor? hint) -> Tensor");
+  m.def(
+      "topk_select_(Tensor[] scores, int[] k, bool by_value, bool network_wide, bool keep_ties, Tensor(a!) rows) -> "
+      "()");
   m.def("rule_mask(Tensor? scores, Tensor selection, int[] shape, bool channels_last, " HN_RULE
         ", int layer) -> Tensor");
   m.def("pack_mask(Tensor mask) -> Tensor");
@@ -25,6 +28,9 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
   m.def("generate_signs(Tensor(a!) plane, int n, int seed, int layer, int redraw) -> ()");
   m.def("masked_weight(Tensor? scores, Tensor selection, int[] shape, bool channels_last, " HN_RULE ", " HN_SOURCE
         ", int dtype) -> Tensor");
+  m.def(
+      "network_weight_(Tensor(a!)[] out, Tensor[] scores, Tensor[] selections, Tensor[] bits, Tensor[] steps, "
+      "Tensor[] parts, int[] numbers, float[] scales) -> ()");
   m.def("topk_weight(Tensor scores, int k, bool by_value, Tensor? hint, " HN_SOURCE ", int dtype) -> (Tensor, Tensor)");
   m.def("masked_weight_backward(Tensor grad, Tensor? scores, Tensor selection, bool channels_last, " HN_RULE
         ", " HN_SOURCE ", bool want_scores, bool want_weight) -> (Tensor, Tensor)");
@@ -44,7 +50,8 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
   m.def(
       "score_step_(Tensor(a!)[] scores, Tensor[] grads, Tensor(b!)[] first, Tensor(c!)[] second, Tensor[] flags, "
       "int[] steps, float lr, float weight_decay, float l1, float l2, float low, float high, float momentum, "
-      "bool nesterov, float beta1, float beta2, float eps) -> ()");
+      "bool nesterov, float beta1, float beta2, float eps, int[] rules, Tensor[] bits, int[] sources, "
+      "Tensor[] parts, float[] scales, int[] draws, Tensor? rate=None) -> ()");
   m.def(
       "bop_step_(Tensor(a!)[] weights, Tensor[] grads, Tensor(b!)[] averages, Tensor(c!)[] flips, "
       "Tensor(d!)[] total_flips, Tensor[] flags, int[] fresh, float adaptivity_rate, float threshold) -> ()");
@@ -56,6 +63,14 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
       "magnitude_conv_backward_(Tensor x, Tensor dy, Tensor weight, Tensor bits, Tensor(a!) scores, bool accumulate, "
       "bool want_dx, " HN_CONV ") -> Tensor");
   m.def("magnitude_conv_slopes(Tensor x, Tensor dy, int[] shape, Tensor places, " HN_CONV ") -> Tensor");
+  m.def(
+      "norm_relu(Tensor x, Tensor? residual, Tensor? gamma, Tensor? beta, Tensor(a!)? running_mean, "
+      "Tensor(b!)? running_var, float momentum, float eps) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "norm_relu_backward(Tensor dy, Tensor x, Tensor? y, Tensor? gamma, Tensor? beta, Tensor mean, Tensor invstd) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("relu_pool(Tensor x) -> (Tensor, Tensor)");
+  m.def("relu_pool_backward(Tensor dy, Tensor places, int[] shape) -> Tensor");
   m.def("tile_conv_forward(Tensor x, Tensor weight, " HN_CONV ") -> Tensor");
   m.def("tile_conv_input_gradient(Tensor dy, Tensor weight, int[] input_shape, " HN_CONV ") -> Tensor");
   m.def("channels_last(Tensor x) -> Tensor");

@@ -25,7 +25,7 @@ from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.layers import LAYERS
 from hiddennet.nn.source import put_values, take_values
 from hiddennet.nn.wiring import Wiring
-from hiddennet.ops.mask_code import decode_mask, encode_mask, is_unheld
+from hiddennet.ops.mask_code import decode_bits, encode_mask, is_unheld
 from hiddennet.registry import REGISTRIES
 
 _MOST_UNHELD = 2**24  # weights of a layer of which a code may hold next to nothing
@@ -159,7 +159,7 @@ def encode_wiring(name: str, wiring: Wiring, mask: Tensor, streams: Streams) -> 
 
 def decode_wiring(entry: dict[str, Any], streams: Streams) -> tuple[Tensor, Tensor]:
     """The kept edges (bool) and the weights of a wiring: of encode_wiring."""
-    mask = _mask(entry, streams)
+    mask = ops.unpack_mask(_bits(entry, streams), tuple(entry["shape"]))
     return mask, _spread(mask, take_values(entry["weights"], entry["kept"], streams.take))
 
 
@@ -167,8 +167,10 @@ def decode(entry: dict[str, Any], streams: Streams) -> Restored:
     """Make the layer's source and rule again, taking its numbers from the streams."""
     shape, scores, mask = tuple(entry["shape"]), None, None
     if entry["reveals"] == "mask":
-        mask = _mask(entry, streams)
-        rule: Rule = Fixed(mask)
+        bits = _bits(entry, streams)
+        rule: Rule = Fixed.packed(bits, entry["kept"])
+        if entry["source"]["kind"] != "generated":
+            mask = ops.unpack_mask(bits, shape)
     elif entry["reveals"] == "all":
         rule = All()
     else:
@@ -196,24 +198,28 @@ def _put_mask(mask: Tensor, streams: Streams) -> dict[str, Any]:
     return {"code": size}
 
 
-def _mask(entry: dict[str, Any], streams: Streams) -> Tensor:
+def _bits(entry: dict[str, Any], streams: Streams) -> Tensor:
+    """A mask of the streams, packed, its count compared with the entry's."""
     shape = tuple(entry["shape"])
     if "code" in entry:
         try:
-            return decode_mask(streams.take("mask_codes", entry["code"]), entry["kept"], shape)
+            return decode_bits(streams.take("mask_codes", entry["code"]), entry["kept"], shape)
         except ValueError as error:
             if isinstance(error, ArtifactError):
                 raise
             raise ArtifactError(
                 f"artifact: expected the code of a mask in layer {entry['name']}, got other bytes ({error})"
             ) from None
-    mask = ops.unpack_mask(streams.take("mask_bits", (math.prod(shape) + 7) // 8), shape)
-    count = int(mask.count_nonzero())
+    n = math.prod(shape)
+    bits = streams.take("mask_bits", (n + 7) // 8).clone()  # a part of all masks of the file
+    if n % 8:
+        bits[-1] &= (1 << n % 8) - 1  # nothing is said of what lies behind the last weight
+    count = int(ops.count_flags([bits])) if n else 0
     if count != entry["kept"]:
         raise ArtifactError(
             f"artifact: expected {entry['kept']} weights revealed in layer {entry['name']}, got {count}"
         )
-    return mask
+    return bits
 
 
 def _spread(mask: Tensor, values: Tensor) -> Tensor:

@@ -33,7 +33,14 @@ _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel
 _STATE = "state."  # prefix of the tensors that are not of hidden layers
 
 
-def export(model: nn.Module, path: str | os.PathLike, *, metadata: dict[str, Any] | None = None) -> None:
+def export(
+    model: nn.Module,
+    path: str | os.PathLike,
+    *,
+    metadata: dict[str, Any] | None = None,
+    runtime: bool = False,
+    example: Tensor | None = None,
+) -> None:
     """Write the model's hidden network to `path`, atomically.
 
     Args:
@@ -43,16 +50,19 @@ def export(model: nn.Module, path: str | os.PathLike, *, metadata: dict[str, Any
         metadata: JSON-able facts kept in the header. `method` and `config_hash` have their places
             there; `model`, the arguments of hiddennet.models.build, is taken from the model where
             that function made it, and lets load() build the model by itself.
+        runtime: also write how the network computes, for hiddennet.runtime, which runs the file without torch.
+        example: of an input, batch first, for that; None: of the images that the network says it takes.
 
     Raises:
         TypeError: a single layer instead of a model; a wiring that is not in float32; state that is no
             tensor, metadata that is no JSON. ArtifactError (a ValueError): method or config_hash that is no text.
+            ValueError: an operation that the runtime does not have, by its name; no example where one is needed.
     """
     from hiddennet import compaction
 
     model = unwrapped(model)
     if isinstance(model, compaction.CompactNetwork):
-        compaction.save(model, path, metadata)
+        compaction.save(model, path, metadata, *(_compact_graph(model, example) if runtime else ()))
         return
     if isinstance(model, (HiddenMixin, Wiring)):
         raise TypeError(
@@ -65,9 +75,10 @@ def export(model: nn.Module, path: str | os.PathLike, *, metadata: dict[str, Any
     layers = [encode(name, layer, revealed[name], streams) for name, layer in hidden_layers(model).items()]
     layers += [encode_wiring(name, wiring, revealed[name], streams) for name, wiring in wirings(model).items()]
     state = state_of(model)
+    graph, beside = _graph(model, layers, state, example) if runtime else (None, {})
     weights = sum(math.prod(layer["shape"]) for layer in layers)
     header = {
-        "format_version": 2 if any("code" in layer for layer in layers) else 1,
+        "format_version": 3 if graph is not None else 2 if any("code" in layer for layer in layers) else 1,
         "model": facts.pop("model", getattr(model, "architecture", None)),
         "class": f"{type(model).__module__}.{type(model).__qualname__}",
         "method": facts.pop("method", None),
@@ -77,10 +88,25 @@ def export(model: nn.Module, path: str | os.PathLike, *, metadata: dict[str, Any
         "dense_bytes": 4 * weights + sum(t.numel() * t.element_size() for t in state.values()),
         "layers": layers,
         "metadata": facts,
+        **({} if graph is None else {"graph": graph}),
     }
     tensors = {**streams.tensors(), **{_STATE + key: tensor for key, tensor in state.items()}}
     _check_header(header, tensors, path)
-    file.write(path, header, tensors)
+    file.write(path, header, {**tensors, **beside})
+
+
+def _graph(
+    model: nn.Module, layers: list[dict[str, Any]], state: dict[str, Tensor], example: Tensor | None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    from hiddennet.ordinary.runtime_graph import runtime_graph  # torch.export, which takes seconds to import
+
+    return runtime_graph(model, layers, state, example)
+
+
+def _compact_graph(model: nn.Module, example: Tensor | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    from hiddennet.ordinary.runtime_graph import compact_graph
+
+    return compact_graph(model, example)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -26,7 +26,13 @@ _NETWORKS = {
 }
 
 
-def save(model: CompactNetwork, path: str | os.PathLike, metadata: dict[str, Any] | None = None) -> None:
+def save(
+    model: CompactNetwork,
+    path: str | os.PathLike,
+    metadata: dict[str, Any] | None = None,
+    graph: dict[str, Any] | None = None,
+    beside: dict[str, Tensor] | None = None,
+) -> None:
     """Write the network to `path`, atomically, as one safetensors file with the artifact's header and checksum.
 
     Edges are stored as 4 bytes of value and the Elias-Fano code of their places, dense products too where that is
@@ -34,6 +40,7 @@ def save(model: CompactNetwork, path: str | os.PathLike, metadata: dict[str, Any
 
     Args:
         metadata: JSON-able facts kept in the header, as of hiddennet.export.
+        graph, beside: how it computes, for hiddennet.runtime, and tensors of that.
 
     Raises:
         TypeError: no compact network.
@@ -52,7 +59,7 @@ def save(model: CompactNetwork, path: str | os.PathLike, metadata: dict[str, Any
         tensors |= {f"{name}.{key}": tensor for key, tensor in stored.items()}
     tensors |= {name: tensor.contiguous() for name, tensor in state.items()}
     header = {
-        "format_version": 1,
+        "format_version": 1 if graph is None else 3,
         "kind": FORMAT,
         "model": facts.pop("model", model.architecture),
         "method": facts.pop("method", None),
@@ -64,8 +71,9 @@ def save(model: CompactNetwork, path: str | os.PathLike, metadata: dict[str, Any
         "spec": model.spec,
         "products": products,
         "metadata": facts,
+        **({} if graph is None else {"graph": graph}),
     }
-    container.write(path, header, tensors)
+    container.write(path, header, {**tensors, **(beside or {})})
 
 
 def load(path: str | os.PathLike) -> CompactNetwork:

@@ -146,6 +146,11 @@ class TrainSection(Section):
         "images are trained on unless data.validation says otherwise",
     )
     deterministic: bool = Field(False, description="only algorithms with reproducible bits; slower on a GPU")
+    graph: Literal["auto", "off"] = place(
+        "auto",
+        description="auto: on a GPU a step is captured as one CUDA graph after a few, where method and optimiser allow "
+        "it; off: never",
+    )
     save_every: Count = place(0, description="keep a checkpoint every n epochs; 0: none")
     save_epochs: list[Positive] = place([], description="keep a checkpoint after these epochs too")
     device: Annotated[str, AfterValidator(_device)] = place(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from hiddennet.data import Data
+from hiddennet.methods.setting import Ranks, Setting
 from hiddennet.nn import density, hides
 from hiddennet.ops.inits import fan_scaled, scales_fan
 from hiddennet.optim import optimizers
@@ -19,56 +17,6 @@ from hiddennet.settings.recipe import TrainStage
 from hiddennet.settings.section import NameOf, Section
 
 Init = Annotated[str, NameOf("init")]
-
-
-class Ranks(Protocol):
-    """The processes of a run, as far as methods ask them."""
-
-    first: bool
-
-    def share(self, value: Any, device: torch.device) -> Any:
-        """The first one's value, in all."""
-
-
-class OpenedRun(Protocol):
-    """The network of a run, or of the end of one of its stages, in evaluation mode on the CPU."""
-
-    model: nn.Module
-    method: Method
-    stage: str  # its name; empty: the run's result
-    finished: bool  # the whole run
-
-
-OpenRun = Callable[[str, str], "OpenedRun | None"]
-
-
-def _closed(where: str, key: str) -> OpenedRun | None:
-    path = Path(where).expanduser()
-    if path.is_dir() or Path(str(path).rpartition("@")[0] or path).is_dir():
-        raise ValueError(f"{key}: expected no run, got {where}; runs are opened for methods that a run has made")
-    return None
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a method sees of its run's config.
-
-    method, optimizer, schedule: sections. model, data: names. validation: the fraction held out. first_layer,
-    last_layer: "dense" where that layer is not hidden. open_run(where, key): the network of RUN or RUN@STAGE, or None
-    where `where` names no run; key: the config's, for what is said of mistakes.
-    """
-
-    method: Any
-    seed: int
-    epochs: int
-    optimizer: Any
-    schedule: Any
-    model: str
-    data: str
-    validation: float
-    first_layer: str | None
-    last_layer: str | None
-    open_run: OpenRun = _closed
 
 
 class MethodSection(Section):
@@ -170,6 +118,19 @@ class Method:
 
     def before_forward(self, model: nn.Module, step: int) -> None:
         """Called before a step's first forward pass; `step`: the steps taken before it, from 0."""
+
+    def is_usual(self, step: int) -> bool:
+        """Whether the step of this number does what any other does, so that a captured one can stand for it."""
+        return True
+
+    def not_captured(self, model: nn.Module) -> str | None:
+        """Why the steps of the stage at work cannot be one CUDA graph, in one sentence; None: they can.
+
+        A method whose steps read numbers of the host, or whose before_update does, says so. What the other hooks change
+        in place the graph sees.
+        """
+        own = type(self).before_update is not Method.before_update
+        return f"{type(self).__name__}.before_update runs on the host at each step" if own else None
 
     def before_update(self, model: nn.Module, step: int) -> None:
         """Called between backward, of a batch in parts the last one, and the optimiser, where something learns.

@@ -193,6 +193,10 @@ class Hc(Search):
             **self._powers(),
         )
 
+    def not_captured(self, model: nn.Module) -> str | None:
+        noisy = self.section.noise and self.rounded(model)
+        return "method.noise is drawn by a step's number, which the host counts" if noisy else None
+
     def before_forward(self, model: nn.Module, step: int) -> None:
         if self.section.noise:
             for layer in self.rounded(model).values():

@@ -60,6 +60,12 @@ class Set(RandomMask):
             return 0.0
         return self.section.drop / 2 * (1 + math.cos(math.pi * step / end))
 
+    def is_usual(self, step: int) -> bool:
+        return self.fraction(step) == 0.0  # in the others weights move, and the optimiser takes no step
+
+    def not_captured(self, model: nn.Module) -> str | None:
+        return None
+
     def growth(self, layer: HiddenMixin, step: int) -> Tensor:
         """What weights that are not kept are ranked by to be grown: float32, not negative."""
         number = step // self.section.period

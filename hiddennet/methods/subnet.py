@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet import artifact
-from hiddennet.methods.base import OpenRun
 from hiddennet.methods.layers import is_batch_norm, plain_layers
 from hiddennet.methods.search import Search
+from hiddennet.methods.setting import OpenRun
 from hiddennet.nn import hidden_layers, masks
 
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from hiddennet import artifact
 from hiddennet.importers.checkpoint import read_checkpoint
-from hiddennet.methods.base import OpenRun
 from hiddennet.methods.layers import is_batch_norm
+from hiddennet.methods.setting import OpenRun
 from hiddennet.nn import hidden_layers
 
 TORCHVISION = "torchvision:"

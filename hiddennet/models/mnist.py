@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .fused import relu_pool
 from .layers import conv, linear, scaled
 
 
@@ -37,8 +38,8 @@ class LeNet5(nn.Module):
         self.fc3 = linear(narrow, num_classes, bias)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = F.max_pool2d(F.relu(self.conv1(images), inplace=True), 2)
-        x = F.max_pool2d(F.relu(self.conv2(x), inplace=True), 2).flatten(1)
+        x = relu_pool(self.conv1(images))
+        x = relu_pool(self.conv2(x)).flatten(1)
         x = F.relu(self.fc1(x), inplace=True)
         return self.fc3(F.relu(self.fc2(x), inplace=True))
 

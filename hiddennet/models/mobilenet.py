@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .fused import norm_relu
 from .layers import conv, linear, norm, scaled
 
 STEM_CHANNELS, HEAD_CHANNELS = 32, 1280
@@ -34,8 +35,8 @@ class InvertedResidual(nn.Module):
             self.shortcut = nn.Sequential(conv(channels, out, 1), norm(out, batch_norm))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        out = F.relu(self.bn2(self.conv2(out)), inplace=True)
+        out = norm_relu(self.bn1, self.conv1(x))
+        out = norm_relu(self.bn2, self.conv2(out))
         out = self.bn3(self.conv3(out))
         return out + self.shortcut(x) if self.has_skip else out
 
@@ -72,6 +73,6 @@ class MobileNetV2(nn.Module):
         self.fc = linear(head, num_classes, bias)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = self.blocks(F.relu(self.bn1(self.conv1(images)), inplace=True))
-        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        x = self.blocks(norm_relu(self.bn1, self.conv1(images)))
+        x = norm_relu(self.bn2, self.conv2(x))
         return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))

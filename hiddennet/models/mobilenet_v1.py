@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from .fused import norm_relu
 from .layers import conv, linear, norm, scaled
 
 STEM_CHANNELS = 32
@@ -25,8 +25,8 @@ class Separable(nn.Module):
         self.bn2 = norm(out, batch_norm)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return F.relu(self.bn2(self.conv2(x)), inplace=True)
+        x = norm_relu(self.bn1, self.conv1(x))
+        return norm_relu(self.bn2, self.conv2(x))
 
 
 class MobileNetV1(nn.Module):
@@ -59,5 +59,5 @@ class MobileNetV1(nn.Module):
         self.linear = linear(channels, num_classes, bias)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = self.layers(F.relu(self.bn1(self.conv1(images)), inplace=True))
+        x = self.layers(norm_relu(self.bn1, self.conv1(images)))
         return self.linear(x.mean(dim=(2, 3)))

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .fused import norm_relu
 from .layers import conv, linear, norm, scaled, stages
 
 STAGE_CHANNELS = (64, 128, 256, 512)
@@ -50,11 +51,10 @@ class Block(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = x
         for i in range(1, self.depth + 1):
-            out = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(out))
-            if i < self.depth:
-                out = F.relu(out, inplace=True)
-        skip = getattr(self, self.skip_name)(x) if self.skip_name else x
-        return F.relu(out + skip, inplace=True)
+            last = i == self.depth
+            skip = None if not last else getattr(self, self.skip_name)(x) if self.skip_name else x
+            out = norm_relu(getattr(self, f"bn{i}"), getattr(self, f"conv{i}")(out), skip)
+        return out
 
 
 class ResNet(nn.Module):
@@ -115,6 +115,6 @@ class ResNet(nn.Module):
         self.fc = linear(outs[-1], num_classes, bias)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = self.maxpool(F.relu(self.bn1(self.conv1(images)), inplace=True))
+        x = self.maxpool(norm_relu(self.bn1, self.conv1(images)))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from .fused import Stack
 from .layers import conv, linear, norm, scaled
 
 POOL = "P"
@@ -69,7 +70,8 @@ class SmallNet(nn.Module):
             dense.append(
                 linear(features[i], wide, bias) if batch_norm is None else conv(features[i], wide, 1, bias=bias)
             )
-        self.convs = nn.Sequential(*convs)
+        large = image_size >= 16  # smaller maps: a call costs more than a pass over them
+        self.convs = (Stack if large and (POOL in plan or batch_norm) else nn.Sequential)(*convs)
         self.linear = nn.Sequential(*dense)
         self.pixels = batch_norm is not None
         self.first_layer = "convs.0" if convs else "linear.0"

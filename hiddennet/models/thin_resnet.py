@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .fused import norm_relu
 from .layers import conv, linear, norm, scaled, stages
 
 STAGE_CHANNELS = (16, 32, 64)
@@ -30,9 +31,8 @@ class ThinBlock(nn.Module):
             self.shortcut = nn.Sequential(conv(channels, out, 1, stride), norm(out, batch_norm))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        out = self.bn2(self.conv2(out))
-        return F.relu(out + self._skip(x), inplace=True)
+        out = self.conv2(norm_relu(self.bn1, self.conv1(x)))
+        return norm_relu(self.bn2, out, self._skip(x))
 
     def _skip(self, x: torch.Tensor) -> torch.Tensor:
         if self.shortcut is not None:
@@ -77,6 +77,6 @@ class ThinResNet(nn.Module):
         self.fc = linear(outs[-1], num_classes, bias)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = F.relu(self.bn1(self.conv1(images)), inplace=True)
+        x = norm_relu(self.bn1, self.conv1(images))
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))

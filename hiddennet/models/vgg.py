@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .fused import Stack
 from .layers import conv, linear, norm, scaled
 
 STAGE_CHANNELS = (64, 128, 256, 512, 512)  # each stage ends in a pooling
@@ -52,7 +53,7 @@ class Vgg(nn.Module):
                 features += [conv(channels, out, 3, bias=conv_bias), norm(out, batch_norm), nn.ReLU(inplace=True)]
                 channels = out
             features.append(nn.MaxPool2d(2))
-        self.features = nn.Sequential(*features)
+        self.features = Stack(*features)
         self.classifier = linear(channels, num_classes, bias)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

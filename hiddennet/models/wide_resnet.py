@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .fused import norm_relu
 from .layers import conv, linear, norm, scaled, stages
 
 STEM_CHANNELS = 16
@@ -28,9 +29,9 @@ class WideBlock(nn.Module):
         self.plain_skip = plain_skip
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        active = F.relu(self.bn1(x))  # not in place: without batch norm it would change x
+        active = norm_relu(self.bn1, x, inplace=False)  # in place, and without batch norm, it would change x
         skip = x if self.shortcut is None else self.shortcut(x if self.plain_skip else active)
-        return skip + self.conv2(F.relu(self.bn2(self.conv1(active)), inplace=True))
+        return skip + self.conv2(norm_relu(self.bn2, self.conv1(active)))
 
 
 class WideResNet(nn.Module):
@@ -74,5 +75,5 @@ class WideResNet(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = self.block3(self.block2(self.block1(self.conv1(images))))
-        x = F.relu(self.bn1(x), inplace=True)
+        x = norm_relu(self.bn1, x)
         return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))

@@ -43,10 +43,16 @@ class Fixed(Rule):
     """A mask that does not change: bool of the layer's weight shape. A layer keeps its bits; its rule holds None."""
 
     has_scores: ClassVar[bool] = False
+    steady: ClassVar[bool] = True
     given: Tensor | None = field(compare=False, repr=False)
 
     def __init__(self, mask: Tensor | None = None) -> None:
         object.__setattr__(self, "given", mask)
+
+    @staticmethod
+    def packed(bits: Tensor, kept: int) -> Fixed:
+        """Of the bits of hiddennet.ops.pack_mask, `kept` of them set: nothing of them is looked at."""
+        return _Packed(bits, kept)
 
     def attach(self, layer: nn.Module) -> Fixed:
         given, device = self.given, layer.selection.device
@@ -77,12 +83,27 @@ class Fixed(Rule):
         return {"kind": self.kind}
 
 
+class _Packed(Fixed):
+    def __init__(self, bits: Tensor, kept: int) -> None:
+        super().__init__(bits)
+        object.__setattr__(self, "kept", kept)
+
+    def attach(self, layer: nn.Module) -> Fixed:
+        n = layer.weight_shape.numel()
+        if self.given.numel() != (n + 7) // 8:
+            raise ValueError(f"{type(layer).__name__}: expected {n} bits of a mask, got {self.given.numel()} bytes")
+        layer.register_buffer("mask_bits", self.given.to(layer.selection.device))
+        layer._kept_at_first = self.kept
+        return Fixed(None)
+
+
 @register("rule", "all")
 @dataclass(frozen=True)
 class All(Rule):
     """Every weight."""
 
     has_scores: ClassVar[bool] = False
+    steady: ClassVar[bool] = True
     ships: ClassVar[str] = "all"
 
     def state(self, layer: nn.Module, training: bool) -> ops.Mask:

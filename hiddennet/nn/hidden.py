@@ -44,6 +44,8 @@ class HiddenMixin(HiddenState):
     input_signed: bool = False
     _sealed: bool = False  # whether source and rule have all they need
     _ours: frozenset[str] = frozenset()  # attributes that hiding gave the layer, besides those above
+    _ahead: MaskedWeight | None = None  # in a pass: with the weight that was made before it, see ahead.py
+    _asked: torch.dtype | None = None  # of the weight in the last pass that had one ahead
     _forward_dtype: torch.dtype | None = None  # of the weight that the layer's own forward reads; None: others read it
 
     def become_hidden(self, source: Source, rule: Rule, score_init: ScoreInit, *, fresh: bool) -> None:
@@ -150,6 +152,8 @@ class HiddenMixin(HiddenState):
     def masked_weight(self) -> MaskedWeight:
         """The weight of a forward as the ops take it."""
         rule, training = self.rule, self.training
+        if self._ahead is not None and self._in_pass:
+            return self._ahead
         check_no_transform(self)
         return MaskedWeight.of(rule.scores(self, training), rule.state(self, training), self.source.state(self))
 

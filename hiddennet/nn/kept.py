@@ -27,7 +27,7 @@ def kept_weight(layer: nn.Module, weight: MaskedWeight, dtype: torch.dtype) -> M
     row, bits = (None, None) if mask is None else (mask.selection, mask.bits)  # nobody else's: the mask tells them
     tensors = (weight.selection, scores, weight.bits, weight.step, stored, weight.plane)
     parts = [t for t in tensors if t is not None and t is not row and t is not bits]
-    made_of = (dtype, weight[2:5], weight[7:9], weight[11:])  # all that is no tensor
+    made_of = (dtype, weight[2:5], weight[7:9], weight[11:-1])  # all that is no tensor
     found = memo.value  # read once: another thread may drop it
     if found is not None and found[0] is mask and found[1] == made_of and memo.current(*parts, found[2]):
         return found[2]

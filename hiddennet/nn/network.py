@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from hiddennet.nn import ahead
 from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.memo import check_no_transform
 from hiddennet.nn.wiring import Wiring
@@ -24,12 +25,8 @@ def hides(model: nn.Module) -> bool:
     return any(isinstance(module, (HiddenMixin, Wiring)) for module in model.modules())
 
 
-def _selecting(model: nn.Module) -> list[HiddenMixin]:
-    found = []
-    for module in model.modules():
-        if isinstance(module, HiddenMixin) and module.rule.selects:
-            found.append(module)
-    return found
+def _layers(model: nn.Module) -> list[HiddenMixin]:
+    return [module for module in model.modules() if isinstance(module, HiddenMixin)]
 
 
 @torch.no_grad()
@@ -47,7 +44,7 @@ def _select(layers: list[HiddenMixin]) -> None:
 
 def select(model: nn.Module) -> None:
     """Select for every layer whose rule compares scores, a call a kind. hide() has the model do so at each forward."""
-    _select(_selecting(model))
+    _select([layer for layer in _layers(model) if layer.rule.selects])
 
 
 def refresh(model: nn.Module) -> None:
@@ -60,13 +57,16 @@ def refresh(model: nn.Module) -> None:
 
 def begin_pass(model: nn.Module, _inputs: object = None) -> None:
     """Forward pre-hook of hide(): select at each training forward, and in evaluation when scores moved."""
-    layers = _selecting(model)
-    for layer in layers:
+    layers = _layers(model)
+    selecting = [layer for layer in layers if layer.rule.selects]
+    for layer in selecting:
         if layer.training or not layer.is_selected():
-            _select(layers)
+            _select(selecting)
             break
     for layer in layers:
-        layer._in_pass = True
+        layer._in_pass, layer._ahead = True, None
+    if layers and layers[0].selection.device.type in ahead.DEVICES:
+        ahead.begin(layers)
 
 
 def end_pass(model: nn.Module, _inputs: object = None, _output: object = None) -> None:
@@ -74,6 +74,8 @@ def end_pass(model: nn.Module, _inputs: object = None, _output: object = None) -
     for module in model.modules():
         if isinstance(module, HiddenMixin):
             module._in_pass = False
+            if module._ahead is not None:
+                ahead.end(module)
             if module._read:  # its weight was read, by attention for one, in place of a forward of its own
                 module.end_forward()
 

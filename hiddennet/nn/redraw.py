@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hiddennet import ops
 from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.network import hidden_layers, select
-from hiddennet.nn.rules import select_rows
+from hiddennet.nn.rules import rows_of, select_rows
 from hiddennet.nn.source import Put, Source, Take, stored_state, without_weight
 from hiddennet.nn.sources import Generated
 from hiddennet.ops.inits import InitScale
@@ -152,9 +152,10 @@ def redraw(
 def _protected(layers: list[HiddenMixin], share: float) -> Tensor:
     """Selection rows of the weights that must stay."""
     if share == 1.0:
-        return torch.stack([layer.selection for layer in layers])
+        return rows_of(layers)
     rules = [dataclasses.replace(layer.rule, density=1 - share * (1 - layer.rule.density)) for layer in layers]
     ranked = [layer.scores.detach() for layer in layers]
+    rows = torch.zeros(len(layers), 4, dtype=torch.int32, device=ranked[0].device)
     if layers[0].rule.scope == "global":
-        return select_rows(ranked, rules[:1], None)
-    return select_rows(ranked, rules, None)
+        return select_rows(ranked, rules[:1], rows)
+    return select_rows(ranked, rules, rows)

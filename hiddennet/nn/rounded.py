@@ -77,6 +77,10 @@ class Rounded(Drawn):
         self.remake(layer)
         return self
 
+    @property
+    def steady(self) -> bool:
+        return self.rounding != "probabilistic" and not self.noise
+
     def remake(self, layer: nn.Module) -> None:
         layer.selection.copy_(ops.Mask.rounded(self.threshold, layer.flags).selection)
 

@@ -20,6 +20,7 @@ class Rule:
         kind: its name in specs and registries.
         has_scores: whether the layer gets a score for each weight.
         selects: whether its masks are chosen by comparing numbers and kept until they move, see Selecting.
+        steady: whether `state` draws and changes nothing, so that a weight may be made before its layer's forward.
         ships: what an artifact holds of it: "mask", "all", or "expectation" (the scores, which multiply the weights).
     """
 
@@ -27,6 +28,7 @@ class Rule:
     has_scores: ClassVar[bool] = True
     selects: ClassVar[bool] = False
     ships: ClassVar[str] = "mask"
+    steady: ClassVar[bool] = False
 
     def attach(self, layer: nn.Module) -> Rule:
         """Register what the layer must keep for the rule, beside scores; return the rule that it holds."""
@@ -94,6 +96,7 @@ class Selecting(Rule):
     """
 
     selects: ClassVar[bool] = True
+    steady: ClassVar[bool] = True
     by: str = "magnitude"
     alone: ClassVar[bool] = True
     rows: ClassVar[bool] = False

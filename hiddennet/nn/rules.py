@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from hiddennet import ops
 from hiddennet.nn.rule import Selecting
-from hiddennet.ops.checks import ORDERS, check_choice
-from hiddennet.ops.topk_mask import select_rows as topk_select_
+from hiddennet.ops.checks import ORDERS, check_choice, dense
 from hiddennet.registry import register
 
 SCOPES = ("layer", "global")
+topk_select_ = torch.ops.hiddennet.topk_select_.default
 ROUNDINGS = ("floor", "ceil", "decimal")
 
 
@@ -36,17 +36,31 @@ def kept_count(n: int, density: float, rounding: str = "floor") -> int:
     return n - (min(n, math.ceil(pruned)) if rounding == "ceil" else int(pruned))
 
 
-def select_rows(ranked: Sequence[Tensor], rules: Sequence[TopK], hint: Tensor | None) -> Tensor:
+def select_rows(ranked: Sequence[Tensor], rules: Sequence[TopK], rows: Tensor) -> Tensor:
     """Selection rows, int32 [layers, 4], of tensors ranked by TopK rules of one group, in one call.
 
-    rules: one a tensor, or a single one that ranks all tensors together.
+    rules: one a tensor, or a single one that ranks all tensors together. rows: of the last call, which become those of
+    this one in place; zeros at first.
     """
     first, sizes = rules[0], [t.numel() for t in ranked]
     together = len(rules) == 1 and len(ranked) > 1
     k = [first.count(sum(sizes))] if together else [rule.count(n) for rule, n in zip(rules, sizes, strict=True)]
-    rows = topk_select_(ranked, k, first.by == "value", together, hint)
-    if first.keeps_ties:
-        rows[:, 1] = 0
+    topk_select_([dense(t.detach()) for t in ranked], k, first.by == "value", together, first.keeps_ties, rows)
+    return rows
+
+
+def rows_of(layers: Sequence[nn.Module]) -> Tensor:
+    """The layers' selections as one tensor, int32 [layers, 4], of which each is a row from now on."""
+    own = [layer.selection for layer in layers]
+    rows = own[0]._base
+    if rows is not None and rows.shape == (len(own), 4):
+        at = rows.data_ptr()
+        if all(row.data_ptr() == at + 16 * i for i, row in enumerate(own)):
+            return rows
+    with torch.inference_mode(False), torch.no_grad():  # a training forward may be next
+        rows = torch.stack([row.clone() for row in own])
+        for layer, row in zip(layers, rows.unbind(0), strict=True):
+            layer.selection = row
     return rows
 
 
@@ -105,11 +119,13 @@ class TopK(Selecting):
 
     def select(self, layers: Sequence[nn.Module]) -> list[ops.Mask]:
         rules = [layer.rule for layer in layers] if self.alone else [self]
-        hint = torch.stack([layer.selection for layer in layers])
-        rows = select_rows([layer.rule.ranked(layer) for layer in layers], rules, hint).unbind(0)
-        for layer, row in zip(layers, rows, strict=True):
-            layer.selection.copy_(row)  # where the next search begins
-        return [ops.Mask(self.by, row) for row in rows]
+        traced = torch.compiler.is_compiling()  # which knows no views of buffers
+        rows = torch.stack([layer.selection for layer in layers]) if traced else rows_of(layers)
+        select_rows([layer.rule.ranked(layer) for layer in layers], rules, rows)
+        if traced:
+            for layer, row in zip(layers, rows.unbind(0), strict=True):
+                layer.selection.copy_(row)
+        return [ops.Mask(self.by, layer.selection) for layer in layers]
 
     def k(self, layer: nn.Module) -> int | None:
         exact = self.alone and not self.keeps_ties

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,7 @@ class TargetedDropout(TopK):
         scope, rounding: as in TopK.
     """
 
+    steady: ClassVar[bool] = False
     by: str = field(default="magnitude", init=False)
     scope: str = field(default="layer", kw_only=True)
     of: str = field(default="weights", init=False)

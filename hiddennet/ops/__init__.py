@@ -2,6 +2,8 @@
 
 from hiddennet.ops.bop_step import bop_step_
 from hiddennet.ops.channels_last import channels_last
+from hiddennet.ops.checked_conv import masked_conv2d, masked_linear
+from hiddennet.ops.checked_weight import masked_weight, topk_weight
 from hiddennet.ops.code_weight_gradient import code_weight_gradient
 from hiddennet.ops.dense_weight_gradient import dense_conv_weight_gradient
 from hiddennet.ops.filter_nodes import filter_nodes_
@@ -10,12 +12,13 @@ from hiddennet.ops.inits import INITS, Fan, InitScale, init_scale
 from hiddennet.ops.magnitude_conv import magnitude_conv, magnitude_conv_backward_, magnitude_conv_slopes
 from hiddennet.ops.mask import Mask
 from hiddennet.ops.mask_code import decode_mask, encode_mask
-from hiddennet.ops.masked_conv import PLANS, default_plan, masked_conv2d, masked_linear
-from hiddennet.ops.masked_weight import masked_weight, topk_weight
+from hiddennet.ops.masked_conv import PLANS, default_plan
+from hiddennet.ops.norm_relu import norm_relu
 from hiddennet.ops.pack_mask import pack_mask, unpack_mask
 from hiddennet.ops.psg import psg_conv2d, psg_linear
 from hiddennet.ops.psg_config import PSGConfig
 from hiddennet.ops.quantize import quantize, quantize_range
+from hiddennet.ops.relu_pool import relu_pool
 from hiddennet.ops.rerandomize import MAX_NOTED_REDRAW, redrawn_weight, rerandomize_
 from hiddennet.ops.scale import scale
 from hiddennet.ops.score_step import score_step_
@@ -62,6 +65,7 @@ __all__ = [
     "masked_conv2d",
     "masked_linear",
     "masked_weight",
+    "norm_relu",
     "pack_edges",
     "pack_mask",
     "psg_conv2d",
@@ -69,6 +73,7 @@ __all__ = [
     "quantize",
     "quantize_range",
     "redrawn_weight",
+    "relu_pool",
     "rerandomize_",
     "rule_mask",
     "scale",

@@ -210,7 +210,7 @@ class _Convolution(torch.autograd.Function):
 
             to_parts = weight.gradients(_run("kept_gradient", conv, way, x, dy, kept), False, True)
         elif any(wanted[1:]):
-            to_parts = weight.gradients(_run("weight_gradient", conv, way, x, dy), *wanted[1:])
+            to_parts = weight.gradients(_run("weight_gradient", conv, way, x, dy), *wanted[1:], ctx)
         return dx, None, None, *part_gradients(*to_parts)
 
 
@@ -229,7 +229,8 @@ def _differentiable(conv: Conv, x: Tensor, weight: MaskedWeight, dy: Tensor, wan
     return dx, None, None, *part_gradients(*to_parts)
 
 
-def _measures() -> bool:
+def measures() -> bool:
+    """Whether what is fastest here is used: not under HIDDENNET_PLANS=fixed, nor in torch's deterministic mode."""
     mode = os.environ.get("HIDDENNET_PLANS") or "auto"
     if mode not in ("auto", "fixed"):
         raise ValueError(f"expected HIDDENNET_PLANS to be auto or fixed, got {mode!r}")
@@ -255,7 +256,7 @@ def conv_of(x: Tensor, shape: Sequence[int], dtype: torch.dtype, stride, padding
 
 def is_measured(conv: Conv) -> bool:
     """Whether there is a choice among ways."""
-    return any(way.serves(conv) for name, way in WAYS.items() if name != LIBRARY) and _measures()
+    return any(way.serves(conv) for name, way in WAYS.items() if name != LIBRARY) and measures()
 
 
 def convolve(x: Tensor, weight: MaskedWeight | Tensor, bias: Tensor | None, conv: Conv, way: str | None) -> Tensor:

@@ -50,7 +50,7 @@ class _ImplicitGemm(torch.autograd.Function):
             grad = torch.ops.aten.convolution_backward(
                 dy, x, like, None, stride, padding, dilation, False, [0, 0], 1, [False, True, False]
             )[1]
-            grad_scores, grad_stored = weight.gradients(grad, want_scores, want_stored)
+            grad_scores, grad_stored = weight.gradients(grad, want_scores, want_stored, ctx)
         return dx, None, *part_gradients(grad_scores, grad_stored)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from hiddennet.ops.checks import MAX_ELEMENTS, check_tensor
 from hiddennet.ops.fakes import register_fake
 from hiddennet.ops.pack_mask import pack_mask, unpack_mask
+from hiddennet.ops.strike_out import count_flags
 
 _encode_mask = torch.ops.hiddennet.encode_mask.default
 _decode_mask = torch.ops.hiddennet.decode_mask.default
@@ -67,19 +68,23 @@ def decode_mask(coded: Tensor, kept: int, shape: tuple[int, ...]) -> Tensor:
     Raises:
         TypeError: coded is no uint8 tensor. ValueError: it is not the code of such a mask.
     """
+    return unpack_mask(decode_bits(coded, kept, shape), tuple(shape))
+
+
+def decode_bits(coded: Tensor, kept: int, shape: tuple[int, ...]) -> Tensor:
+    """The same as packed bits, uint8, as pack_mask has them."""
     op = "decode_mask"
     check_tensor(op, "coded", coded, dtypes=(torch.uint8,))
     n = math.prod(shape)
     if n > MAX_ELEMENTS or not 0 <= kept <= n:
         raise ValueError(f"{op}: expected fewer than 2^31 elements and at most all kept, got {kept} of {tuple(shape)}")
     if n == 0:
-        return torch.empty(shape, dtype=torch.bool)
+        return torch.empty(0, dtype=torch.uint8)
     try:
         bits = _decode_mask(coded.contiguous().flatten(), _frequencies(kept, n), (n + 7) // 8)
     except RuntimeError as error:
         raise ValueError(str(error).partition("\n")[0]) from None
-    mask = unpack_mask(bits, tuple(shape))
-    found = int(mask.count_nonzero())
+    found = int(count_flags([bits]))
     if found != kept or (n % 8 and int(bits[-1]) >> n % 8):
         raise ValueError(f"{op}: expected a code of {kept} of {n} kept, got one of {found}")
-    return mask
+    return bits

@@ -1,4 +1,4 @@
-"""masked_conv2d, masked_linear: layers whose weight is made of a mask and a source on the way in.
+"""conv2d, linear: layers whose weight is made of a mask and a source on the way in.
 
 A *plan* is one way to compute the same layer. The default is the fastest one known for the device and shape; every plan
 can be forced by name and compared.
@@ -15,9 +15,7 @@ from torch.nn import functional as F
 from hiddennet.ops import conv_ways
 from hiddennet.ops.checks import check_choice, check_geometry
 from hiddennet.ops.implicit_gemm import implicit_gemm
-from hiddennet.ops.mask import Mask
-from hiddennet.ops.masked_weight import DTYPE_CODES, MaskedWeight, checked_weight, effective_weight
-from hiddennet.ops.source import WeightSource
+from hiddennet.ops.masked_weight import DTYPE_CODES, MaskedWeight, effective_weight
 
 PLANS = {
     "effective_weight": "write the effective weight once, then torch's convolution (oneDNN, cuDNN)",
@@ -27,10 +25,6 @@ PLANS = {
     "implicit_gemm": "CUDA, bfloat16: an implicit GEMM whose weight loader makes the masked weight",
 }
 MEASURED_FROM = 1 << 22  # elements of the input times filters: below, a choice costs more than it saves
-
-
-def _pair(value: int | tuple[int, int]) -> list[int]:
-    return [value, value] if isinstance(value, int) else list(value)
 
 
 def is_matmul(x: Tensor, shape: Sequence[int], stride: list[int], padding: list[int] | str, groups: int) -> bool:
@@ -115,60 +109,3 @@ def conv2d(x: Tensor, weight: MaskedWeight, bias, stride, padding, dilation, gro
 def linear(x: Tensor, weight: MaskedWeight, bias: Tensor | None) -> Tensor:
     """masked_linear without the checks of its parts: for layers."""
     return F.linear(x, effective_weight(weight, compute_dtype("masked_linear", x)), bias)
-
-
-def masked_conv2d(
-    x: Tensor,
-    scores: Tensor | None,
-    k: int | Mask,
-    *,
-    source: WeightSource,
-    by: str = "magnitude",
-    bias: Tensor | None = None,
-    stride: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] | str = 0,
-    dilation: int | tuple[int, int] = 1,
-    groups: int = 1,
-    plan: str | None = None,
-) -> Tensor:
-    """Convolve with the effective weight. Equivalent to `F.conv2d(x, masked_weight(scores, k, source=source), ...)`.
-
-    Args:
-        x: [N, C, H, W] (or unbatched [C, H, W]); float32, bfloat16 or float16; under autocast its dtype.
-        scores, k, source, by: as in masked_weight; the weight is [out, C / groups, KH, KW].
-        plan: a name of hiddennet.ops.PLANS, or None for the fastest known.
-
-    Raises:
-        TypeError, ValueError: as in masked_weight; a plan that does not serve this input.
-    """
-    op = "masked_conv2d"
-    weight = checked_weight(op, scores, k, by, source)
-    if len(source.shape) != 4:
-        raise ValueError(f"{op}: expected a weight of 4 dimensions, got shape {tuple(source.shape)}")
-    padding = padding if isinstance(padding, str) else _pair(padding)
-    return conv2d(x, weight, bias, _pair(stride), padding, _pair(dilation), groups, plan)
-
-
-def masked_linear(
-    x: Tensor,
-    scores: Tensor | None,
-    k: int | Mask,
-    *,
-    source: WeightSource,
-    by: str = "magnitude",
-    bias: Tensor | None = None,
-) -> Tensor:
-    """Multiply by the effective weight. Equivalent to `F.linear(x, masked_weight(scores, k, source=source), bias)`.
-
-    Args:
-        x: [..., in]; float32, bfloat16 or float16; under autocast its dtype.
-        scores, k, source, by: as in masked_weight; the weight is [out, in].
-
-    Raises:
-        TypeError, ValueError: as in masked_weight.
-    """
-    op = "masked_linear"
-    weight = checked_weight(op, scores, k, by, source)
-    if len(source.shape) != 2:
-        raise ValueError(f"{op}: expected a weight of 2 dimensions, got shape {tuple(source.shape)}")
-    return linear(x, weight, bias)

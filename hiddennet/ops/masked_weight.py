@@ -13,24 +13,14 @@ import torch
 from torch import Tensor
 
 from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
-from hiddennet.ops.checks import (
-    ORDERS,
-    check_choice,
-    check_k,
-    check_same_device,
-    dense,
-    in_layout,
-    is_channels_last,
-)
+from hiddennet.ops.checks import dense, in_layout, is_channels_last
 from hiddennet.ops.fakes import register_fake
 from hiddennet.ops.inits import KINDS
 from hiddennet.ops.mask import CODES, SCORELESS, Mask
 from hiddennet.ops.source import WeightSource
-from hiddennet.ops.topk_mask import _check_scores, _topk_select
 
 _masked_weight = torch.ops.hiddennet.masked_weight.default
 _masked_weight_backward = torch.ops.hiddennet.masked_weight_backward.default
-_topk_weight = torch.ops.hiddennet.topk_weight.default
 
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _DTYPES = {code: dtype for dtype, code in DTYPE_CODES.items()}
@@ -43,8 +33,9 @@ def _format(channels_last: bool) -> torch.memory_format:
 class MaskedWeight(NamedTuple):
     """A layer's weight as the ops take it: scores, mask and source in one object, their arguments in schema order.
 
-    The last two are of the backward alone: `order`, the code of the selection whose straight-through derivative the
-    scores of a packed mask take (None: the mask's own); `through`: stored weights get the gradient of pruned ones too.
+    The last three are no arguments: `order`, the code of the selection whose straight-through derivative the scores of
+    a packed mask take (None: the mask's own); `through`: stored weights get the gradient of pruned ones too; `ahead`:
+    the weight as hiddennet.nn.ahead may have made it.
     """
 
     scores: Tensor | None
@@ -64,6 +55,7 @@ class MaskedWeight(NamedTuple):
     redraw: int
     order: int | None = None
     through: bool = False
+    ahead: Any = None
 
     @classmethod
     def of(cls, scores: Tensor | None, mask: Mask, source: WeightSource) -> MaskedWeight:
@@ -97,12 +89,15 @@ class MaskedWeight(NamedTuple):
 
     def write(self, dtype: torch.dtype) -> Tensor:
         """The effective weight, without a gradient."""
+        made = None if self.ahead is None else self.ahead.take(dtype)
+        if made is not None:
+            return made
         return _masked_weight(*self[:N_ARGUMENTS], DTYPE_CODES[dtype])
 
     def save(self, ctx: Any, *others: Tensor | None) -> None:
         """Keep `others` and these parts, all of which exist anyway, in an autograd function's context."""
         ctx.save_for_backward(*others, self.scores, self.selection, self.bits, self.step, self.stored, self.plane)
-        ctx.numbers = (self.shape, self.channels_last, self.mask, self.mask_seed, self.source, *self[11:])
+        ctx.numbers = (self.shape, self.channels_last, self.mask, self.mask_seed, self.source, *self[11:-1])
 
     @classmethod
     def saved(cls, ctx: Any) -> tuple[list[Tensor | None], MaskedWeight]:
@@ -112,10 +107,19 @@ class MaskedWeight(NamedTuple):
         weight = cls(scores, selection, shape, channels_last, mask, bits, step, seed, source, stored, plane, *rest)
         return others, weight
 
-    def gradients(self, grad: Tensor, want_scores: bool, want_stored: bool) -> tuple[Tensor | None, Tensor | None]:
-        """(dL/dscores, dL/dstored), each where it is wanted, from that of the effective weight."""
+    def gradients(
+        self, grad: Tensor, want_scores: bool, want_stored: bool, ctx: Any = None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """(dL/dscores, dL/dstored), each where it is wanted, from that of the effective weight.
+
+        ctx: of the backward that returns them: scores that take dL/dweight in place of theirs (hiddennet.optim) do.
+        """
         masked = want_stored and not self.through
         grad = in_layout(grad, self.channels_last)
+        if ctx is not None and want_scores and not want_stored:
+            owe = getattr(self.scores, "owe", None)
+            if owe is not None and owe(self, grad, ctx):
+                return None, None
         to_scores = to_stored = None
         scores, selection, _, channels_last, mask, *others = self[:N_ARGUMENTS]
         own = want_scores and self.order is None
@@ -132,7 +136,7 @@ class MaskedWeight(NamedTuple):
 
 
 N_PARTS = len(MaskedWeight._fields)
-N_ARGUMENTS = N_PARTS - 2  # of the schemas
+N_ARGUMENTS = N_PARTS - 3  # of the schemas
 
 
 def part_gradients(to_scores: Tensor | None, to_stored: Tensor | None) -> list[Tensor | None]:
@@ -169,14 +173,15 @@ def _(grad, scores, selection, channels_last, *others) -> tuple[Tensor, Tensor]:
 class _MaskedWeight(torch.autograd.Function):
     @staticmethod
     def forward(ctx, dtype: torch.dtype, *parts):
-        MaskedWeight(*parts).save(ctx)
-        return _masked_weight(*parts[:N_ARGUMENTS], DTYPE_CODES[dtype])
+        weight = MaskedWeight(*parts)
+        weight.save(ctx)
+        return weight.write(dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
         _, weight = MaskedWeight.saved(ctx)
-        return None, *part_gradients(*weight.gradients(grad, ctx.needs_input_grad[1], ctx.needs_input_grad[10]))
+        return None, *part_gradients(*weight.gradients(grad, ctx.needs_input_grad[1], ctx.needs_input_grad[10], ctx))
 
 
 def effective_weight(weight: MaskedWeight | Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -186,102 +191,3 @@ def effective_weight(weight: MaskedWeight | Tensor, dtype: torch.dtype = torch.f
     scores, stored = weight.scores, weight.stored
     learns = (scores is not None and scores.requires_grad) or (stored is not None and stored.requires_grad)
     return _MaskedWeight.apply(dtype, *weight) if learns and torch.is_grad_enabled() else weight.write(dtype)
-
-
-def _check_parts(op: str, scores: Tensor | None, source: WeightSource) -> Tensor:
-    """Scores that fit the source: its shape, its device."""
-    s = _check_scores(op, scores)
-    if s.shape != source.shape:
-        raise ValueError(f"{op}: expected scores of the weight's shape {tuple(source.shape)}, got {tuple(s.shape)}")
-    for name, part in (("the source's weight", source.stored), ("the source's signs", source.plane)):
-        if part is not None:
-            check_same_device(op, "scores", s, name, part)
-    return s
-
-
-def _check_source(op: str, source: WeightSource) -> None:
-    if not isinstance(source, WeightSource):
-        raise TypeError(f"{op}: expected source to be a WeightSource, got {type(source).__name__}")
-
-
-def checked_weight(op: str, scores: Tensor | None, mask: int | Mask, by: str, source: WeightSource) -> MaskedWeight:
-    """The parts, checked against each other; an int k becomes the selection of the k highest scores."""
-    _check_source(op, source)
-    if not isinstance(mask, Mask):
-        s = _check_parts(op, scores, source)
-        check_k(op, mask, s.numel())
-        check_choice(op, "by", by, ORDERS)
-        mask = Mask.selected(_topk_select([dense(s.detach())], [mask], by == "value", False, None)[0], by)
-    elif mask.reads_scores:
-        s = _check_parts(op, scores, source)
-        check_same_device(op, "scores", s, "the mask's selection", mask.selection)
-    return MaskedWeight.of(scores, mask, source)
-
-
-def topk_weight(
-    scores: Tensor,
-    k: int,
-    *,
-    source: WeightSource,
-    by: str = "magnitude",
-    hint: Tensor | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> tuple[Tensor, Tensor]:
-    """Select the k highest scores of one layer and write its effective weight, in one call and without a gradient.
-
-    Equivalent to `topk_select([scores], [k], by=by, hint=hint)` and `masked_weight` with its row: for evaluation and
-    export of single layers. Networks in training select for all layers at once.
-
-    Args:
-        scores, k, source, by, dtype: as in masked_weight.
-        hint: the selection of an earlier call, int32 [1, 4]: the search starts at its threshold (warm).
-
-    Returns:
-        The effective weight in the memory format of the scores, and the selection, int32 [1, 4].
-
-    Raises:
-        TypeError, ValueError: as in masked_weight.
-    """
-    op = "topk_weight"
-    _check_source(op, source)
-    s = _check_parts(op, scores, source)
-    check_k(op, k, s.numel())
-    check_choice(op, "by", by, ORDERS)
-    if dtype not in DTYPE_CODES:
-        raise TypeError(f"{op}: expected dtype float32, bfloat16 or float16, got {dtype}")
-    code, stored, *drawn = source.arguments()
-    s = dense(s.detach())
-    stored = None if stored is None else in_layout(stored.detach(), is_channels_last(s))
-    return _topk_weight(s, k, by == "value", hint, code, stored, *drawn, DTYPE_CODES[dtype])
-
-
-def masked_weight(
-    scores: Tensor | None,
-    k: int | Mask,
-    *,
-    source: WeightSource,
-    by: str = "magnitude",
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
-    """Return the effective weight: the source's weights where the mask keeps them, +0 elsewhere.
-
-    Equivalent to `source.weight() * topk_mask(scores, k, by=by)`, with a straight-through backward to the scores and a
-    masked one to stored weights (of every weight where the source says `through`).
-
-    Args:
-        scores: float32, the weight's shape; None for masks that read none (all, packed).
-        k: how many are kept, or a Mask.
-        source: see WeightSource.
-        by: how an int k ranks: "magnitude" or "value".
-        dtype: of the result: float32, bfloat16 or float16.
-
-    Returns:
-        A tensor of the weight's shape, in the memory format of the scores (or of the stored weights without scores).
-
-    Raises:
-        TypeError, ValueError: dtypes, shapes, devices or k that do not fit.
-    """
-    op = "masked_weight"
-    if dtype not in DTYPE_CODES:
-        raise TypeError(f"{op}: expected dtype float32, bfloat16 or float16, got {dtype}")
-    return effective_weight(checked_weight(op, scores, k, by, source), dtype)

@@ -130,56 +130,10 @@ def score_step_(
                 check_like(op, name, given[i], s, torch.float32)
         if flags is not None and flags[i] is not None:
             check_plane(op, "flags", flags[i], s)
+    none = scores[0].new_empty(0, dtype=torch.uint8)
+    planes = [] if flags is None else [none if plane is None else plane for plane in flags]
+    numbers = lr, weight_decay, l1, l2, low, high, momentum, nesterov, *(betas or (0.0, 0.0)), eps
     with torch.no_grad():
-        launch(
-            list(scores),
-            grads,
-            first,
-            second,
-            [] if flags is None else flags,
-            steps=list(steps) if adam else [],
-            lr=lr,
-            decay=(weight_decay, l1, l2),
-            clamp=(low, high),
-            momentum=momentum,
-            nesterov=nesterov,
-            betas=betas,
-            eps=eps,
-        )
-
-
-def launch(
-    scores: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    first: Sequence[Tensor],
-    second: Sequence[Tensor],
-    flags: Sequence[Tensor | None],
-    *,
-    steps: Sequence[int],
-    lr: float,
-    decay: tuple[float, float, float],
-    clamp: tuple[float, float],
-    momentum: float,
-    nesterov: bool,
-    betas: tuple[float, float] | None,
-    eps: float,
-) -> None:
-    """score_step_ for callers that checked: no gradient mode, lists as there; decay is (weight_decay, l1, l2)."""
-    none = scores[0].new_empty(0, dtype=torch.uint8) if flags else None
-    _score_step(
-        scores,
-        grads,
-        first,
-        second,
-        [none if plane is None else plane for plane in flags],
-        steps,
-        lr,
-        *decay,
-        *clamp,
-        momentum,
-        nesterov,
-        *(betas or (0.0, 0.0)),
-        eps,
-    )
+        _score_step(list(scores), grads, first, second, planes, list(steps) if adam else [], *numbers, *([],) * 6)
     if not torch.compiler.is_compiling():  # written behind autograd's back: selections and saved values must know
         torch.autograd.graph.increment_version(scores)

@@ -33,6 +33,11 @@ def _(scores, k, by_value, network_wide, hint) -> Tensor:
     return torch.empty((len(scores), 4), dtype=torch.int32, device=scores[0].device)
 
 
+@register_fake("topk_select_")
+def _(scores, k, by_value, network_wide, keep_ties, rows) -> None:
+    return None
+
+
 @register_fake("rule_mask")
 def _(scores, selection, shape, channels_last, rule, bits, step, rule_seed, layer) -> Tensor:
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -44,11 +49,6 @@ def _check_scores(op: str, scores: object) -> Tensor:
     if s.numel() == 0:
         raise ValueError(f"{op}: expected at least one score, got an empty tensor of shape {tuple(s.shape)}")
     return s
-
-
-def select_rows(scores: Sequence[Tensor], k: list[int], by_value: bool, together: bool, hint: Tensor | None) -> Tensor:
-    """topk_select without its checks: for layers, whose parts agree by construction. together: one k for all."""
-    return _topk_select([dense(s.detach()) for s in scores], k, by_value, together, hint)
 
 
 def topk_select(
@@ -95,7 +95,7 @@ def topk_select(
                 f"{op}: expected a hint of shape ({len(checked)}, 4), contiguous, as an earlier call returned it, got "
                 f"{tuple(hint.shape)}"
             )
-    return select_rows(checked, list(k), by == "value", network_wide, hint)
+    return _topk_select([dense(s.detach()) for s in checked], list(k), by == "value", network_wide, hint)
 
 
 def rule_mask(scores: Tensor | None, mask: Mask, shape: torch.Size, *, layer: int = 0) -> Tensor:

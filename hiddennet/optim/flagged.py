@@ -98,9 +98,24 @@ def _by_device(params: list[Tensor]) -> list[list[Tensor]]:
     """Parameters with gradients, a list for each device: a launch serves one."""
     found: dict[torch.device, list[Tensor]] = {}
     for p in params:
-        if p.grad is not None:
+        if getattr(p, "owed", None) is not None or p.grad is not None:
             found.setdefault(p.device, []).append(p)
     return list(found.values())
+
+
+def step(optimizer: torch.optim.Optimizer, clip_norm: float | None = None) -> None:
+    """Take a step and tell autograd that the parameters changed. No synchronisation with the host.
+
+    clip_norm: where the 2-norm of all gradients together is larger, they are scaled down to it first.
+
+    Fused steps on a CPU do not count up the parameters' versions, by which a hidden layer knows
+    that its selection is out of date.
+    """
+    if clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip_norm)
+    optimizer.step()
+    for group in optimizer.param_groups:
+        torch.autograd.graph.increment_version(group["params"])
 
 
 def _gradient(name: str, p: Tensor) -> Tensor:

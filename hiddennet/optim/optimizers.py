@@ -8,6 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from hiddennet.nn import hidden_layers
+from hiddennet.optim.flagged import step
+
+__all__ = ["build", "groups", "step"]
 _FUSED_ON = ("cuda", "cpu")
 
 
@@ -35,8 +39,10 @@ def groups(model: nn.Module, section: Any, without: Iterable[nn.Parameter] = ())
 
 
 def build(model: nn.Module, section: Any, without: Iterable[nn.Parameter] = ()) -> torch.optim.Optimizer | None:
-    """Return the optimiser that the config's section names, fused where torch can; None when
-    nothing learns.
+    """Return the optimiser that the config's section names, fused where torch can; None when nothing learns.
+
+    Where scores learn, and their gradients are neither shortened nor shared between processes, it is one of
+    hiddennet.optim, if that has one of the name.
 
     section: an OptimizerSection of hiddennet.settings.recipe. without: parameters that another optimiser has.
     """
@@ -44,19 +50,11 @@ def build(model: nn.Module, section: Any, without: Iterable[nn.Parameter] = ()) 
     if not parameters:
         return None
     device = parameters[0]["params"][0].device.type
-    return section.build(parameters, fused=device in _FUSED_ON)
-
-
-def step(optimizer: torch.optim.Optimizer, clip_norm: float | None = None) -> None:
-    """Take a step and tell autograd that the parameters changed. No synchronisation with the host.
-
-    clip_norm: where the 2-norm of all gradients together is larger, they are scaled down to it first.
-
-    Fused steps on a CPU do not count up the parameters' versions, by which a hidden layer knows
-    that its selection is out of date.
-    """
-    if clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip_norm)
-    optimizer.step()
-    for group in optimizer.param_groups:
-        torch.autograd.graph.increment_version(group["params"])
+    scores = {id(layer.scores) for layer in hidden_layers(model).values()}
+    learning = [p for group in parameters for p in group["params"]]
+    alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
+    served = device in _FUSED_ON and all(p.dtype == torch.float32 and p.dim() < 5 for p in learning)
+    made = None
+    if section.clip_norm is None and alone and served and any(id(p) in scores for p in learning):
+        made = section.build_one_pass(parameters)
+    return made or section.build(parameters, fused=device in _FUSED_ON)

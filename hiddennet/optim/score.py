@@ -1,40 +1,103 @@
-"""ScoreSGD and ScoreAdam: step, regulariser and clamp of all scores in one call (Gem-Miner, arXiv 2202.12002)."""
+"""ScoreSGD and ScoreAdam: gradient, regulariser, step and clamp of all scores in one pass over memory, in one call.
+
+For Gem-Miner (Rare Gems, arXiv 2202.12002), and for every method whose scores learn by SGD or Adam.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from hiddennet.ops.score_step import check_clamp, check_hyper, launch
+from hiddennet.ops.score_step import check_clamp, check_hyper
+from hiddennet.optim.deferred import Deferred, defer
 from hiddennet.optim.flagged import FlaggedOptimizer
 
 Clamp = tuple[float, float] | None
+_score_step = torch.ops.hiddennet.score_step_.default
 
 
 class _ScoreOptimizer(FlaggedOptimizer):
     """What both have in common: the checks, and the call of score_step_."""
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for name in self.defaults.keys() - {"differentiable"}:  # older files are of torch's optimisers
+                group.setdefault(name, self.defaults[name])
+            defer(group["params"])
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        super().add_param_group(param_group)
+        defer(self.param_groups[-1]["params"])
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As torch's; a gradient that nobody asked for is not made to be dropped."""
+        if set_to_none:
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.grad = None
+        else:
+            super().zero_grad(set_to_none=False)
+
+    def _gradients(self, params: list[Tensor]) -> list[Tensor]:
+        owed = [p.take() if isinstance(p, Deferred) else None for p in params]
+        others = iter(super()._gradients([p for p, grad in zip(params, owed, strict=True) if grad is None]))
+        return [next(others) if grad is None else grad for grad in owed]
+
     def _check_group(self, group: dict[str, Any]) -> None:
         op = type(self).__name__
-        check_hyper(op, **{k: v for k, v in group.items() if k not in ("params", "clamp") and k in self.defaults})
+        check_hyper(op, **{k: v for k, v in group.items() if k in self.defaults and k != "clamp"})
         check_clamp(op, group["clamp"])
 
-    def _take(self, group: dict[str, Any], params: list[Tensor], **rule: Any) -> None:
-        launch(
-            params,
-            self._gradients(params),
-            flags=self._flags_of(params),
-            lr=group["lr"],
-            decay=(group["weight_decay"], group["l1"], group["l2"]),
-            clamp=check_clamp(type(self).__name__, group["clamp"]),
-            **rule,
-        )
+    def _take(
+        self,
+        group: dict[str, Any],
+        params: list[Tensor],
+        first: list[Tensor],
+        second: list[Tensor],
+        steps: list[int],
+        *rule: Any,
+    ) -> None:
+        """rule: the op's arguments from `momentum` to `eps`."""
+        none = params[0].new_empty(0, dtype=torch.uint8)
+        flags = [none if plane is None else plane for plane in self._flags_of(params)]
+        grads, made_of = self._gradients(params), _made_of(params, none)
+        decay, clamp = (group["weight_decay"], group["l1"], group["l2"]), group["clamp"] or (-math.inf, math.inf)
+        rate = group["lr"]  # a tensor while a graph is captured
+        lr, rate = (0.0, rate) if isinstance(rate, Tensor) else (rate, None)
+        _score_step(params, grads, first, second, flags, steps, lr, *decay, *clamp, *rule, *made_of, rate)
+        for p in params:
+            p.__dict__.pop("owed", None)
+        torch.autograd.graph.increment_version(params)  # behind autograd's back: selections and saved values must know
+
+
+def _made_of(params: list[Tensor], none: Tensor) -> tuple[list, ...]:
+    """The op's arguments from `rules` on: what the gradient of each parameter is made of, where it is owed."""
+    owed = [getattr(p, "owed", None) for p in params]
+    if not any(owed):
+        return [], [], [], [], [], []
+    rules, bits, sources, parts, scales, draws = [], [], [], [], [], []
+    for one in owed:
+        weight = None if one is None else one.weight
+        part = None if weight is None else weight.plane if weight.stored is None else weight.stored
+        rules.append(-1 if weight is None else weight.mask if weight.order is None else weight.order)
+        bits.append(none if weight is None or weight.bits is None else weight.bits)
+        sources.append(0 if weight is None else weight.source)
+        parts.append(none if part is None else part)
+        scales.append(0.0 if weight is None else weight.scale)
+        draws += (0, 0, 0) if weight is None else (weight.seed, weight.layer, weight.redraw)
+    return rules, bits, sources, parts, scales, draws
 
 
 class ScoreSGD(_ScoreOptimizer):
     """torch.optim.SGD with the gradient of l1 |p| + l2 p^2 added and the scores clamped, in one pass.
+
+    A hidden layer's scores take dL/dweight as its backward leaves it: their own gradient is made in the same pass, and
+    `.grad` only for who reads it before the step, after which there is none (see whole_gradients).
 
     Args:
         params: float32 parameters or groups of them, contiguous or channels_last.
@@ -64,21 +127,11 @@ class ScoreSGD(_ScoreOptimizer):
     def _step_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
         momentum = group["momentum"]
         first = self._state_of(params, "momentum_buffer") if momentum != 0.0 else []
-        self._take(
-            group,
-            params,
-            first=first,
-            second=[],
-            steps=[],
-            momentum=momentum,
-            nesterov=group["nesterov"],
-            betas=None,
-            eps=0.0,
-        )
+        self._take(group, params, first, [], [], momentum, group["nesterov"], 0.0, 0.0, 0.0)
 
 
 class ScoreAdam(_ScoreOptimizer):
-    """torch.optim.Adam with the gradient of l1 |p| + l2 p^2 added and the scores clamped, in one pass.
+    """torch.optim.Adam with the gradient of l1 |p| + l2 p^2 added and the scores clamped, in one pass, as in ScoreSGD.
 
     Args:
         params: float32 parameters or groups of them, contiguous or channels_last.
@@ -110,14 +163,4 @@ class ScoreAdam(_ScoreOptimizer):
         for p in params:
             self.state[p]["step"] = int(self.state[p].get("step", 0)) + 1
             steps.append(self.state[p]["step"])
-        self._take(
-            group,
-            params,
-            first=first,
-            second=second,
-            steps=steps,
-            momentum=0.0,
-            nesterov=False,
-            betas=tuple(group["betas"]),
-            eps=group["eps"],
-        )
+        self._take(group, params, first, second, steps, 0.0, False, *group["betas"], group["eps"])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hiddennet.files import write_atomic
 from hiddennet.ordinary import plain
+from hiddennet.ordinary.example import example_of
 from hiddennet.ordinary.opened import open_network
 
 WEIGHTS = ("float32", "int8", "int4")
@@ -74,7 +75,7 @@ def export_onnx(
     if weights not in WEIGHTS:
         raise ValueError(f"onnx: expected weights to be one of {', '.join(WEIGHTS)}, got {weights!r}")
     given = model if isinstance(model, nn.Module) else open_network(model, "onnx").model
-    example = _example(given) if example is None else example
+    example = example_of(given, "onnx") if example is None else example
     made = plain(given)
     integers = {} if weights == "float32" else _integers(made, weights)
     program, x, want = _program(made, example)
@@ -89,17 +90,6 @@ def export_onnx(
     write_atomic(target, lambda file: file.write(data))
     worst = max((one.error for one in integers.values()), default=0.0)
     return Exported(target, len(data), len(integers), worst, error, outputs)
-
-
-def _example(model: nn.Module) -> Tensor:
-    made = getattr(model, "architecture", None) or {}
-    channels, side = made.get("in_channels"), made.get("image_size")
-    if channels is None or side is None:
-        raise ValueError(
-            f"onnx: expected an example of the input, since {type(model).__name__} does not say what it takes, got "
-            "none; give export_onnx(..., example=)"
-        )
-    return torch.zeros(2, channels, side, side)
 
 
 @torch.no_grad()

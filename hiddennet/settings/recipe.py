@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from pydantic import Field
 
+from hiddennet.optim import ScoreAdam, ScoreSGD
 from hiddennet.registry import register
 from hiddennet.settings.section import Count, Number, Positive, Section, Sections
 
@@ -39,6 +40,11 @@ class OptimizerSection(Section):
         """
         raise NotImplementedError
 
+    def build_one_pass(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer | None:
+        """As `build`, for parameters with scores among them, which it updates in one pass over memory; None: as
+        `build` does."""
+        return None
+
     def mistakes(self, place: str) -> list[str]:
         """What only shows between its keys, one sentence each. place: what stands before the keys."""
         return []
@@ -56,6 +62,9 @@ class SgdSection(OptimizerSection):
 
     def build(self, groups: list[dict[str, Any]], *, fused: bool) -> torch.optim.Optimizer:
         return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=fused)
+
+    def build_one_pass(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer | None:
+        return ScoreSGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, clamp=None)
 
     def mistakes(self, place: str) -> list[str]:
         if not self.nesterov or self.momentum:
@@ -77,6 +86,10 @@ class AdamSection(OptimizerSection):
 
     def build(self, groups: list[dict[str, Any]], *, fused: bool) -> torch.optim.Optimizer:
         return self._optimizer(groups, lr=self.lr, betas=tuple(self.betas), eps=self.eps, fused=fused)
+
+    def build_one_pass(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer | None:
+        adam = self._optimizer is torch.optim.Adam
+        return ScoreAdam(groups, lr=self.lr, betas=tuple(self.betas), eps=self.eps, clamp=None) if adam else None
 
 
 @register("optimizer", "adamw")

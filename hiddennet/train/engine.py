@@ -16,6 +16,7 @@ from hiddennet.methods import Method
 from hiddennet.nn import hidden_layers, refresh
 from hiddennet.optim import optimizers
 from hiddennet.train import machine
+from hiddennet.train.graph import GraphStep
 from hiddennet.train.mixup import Mixed, Mixup
 from hiddennet.train.ranks import Ranks
 from hiddennet.train.scores import Meter, Scores, TextScores
@@ -64,6 +65,7 @@ class Engine:
         groups = self.optimizer.param_groups if self.optimizer is not None else []
         self._rates, self._section_rate = [group.get("lr") for group in groups], section.lr
         self.shared = self.ranks.wrap(self.model)
+        self.graph = GraphStep(self) if self.device.type == "cuda" and self.train_section.graph == "auto" else None
 
     def begin_epoch(self) -> None:
         """Call before the first batch of an epoch, the model in training mode."""
@@ -110,13 +112,19 @@ class Engine:
         The loss is the mean over the whole batch: parts and ranks may be of unequal size. number: the
         steps of the run before this one. No synchronisation with the host.
         """
-        if self.optimizer is not None:
-            self.optimizer.zero_grad(set_to_none=True)
-        parts = self.train_section.accumulate
+        if self.graph is not None and self.graph.step(images, labels, meter, batch_images, number):
+            return
         targets: Tensor | Mixed = labels
         if self.mixup is not None:
             images, targets = self.mixup(images, labels, number)
-        images, targets = self._layout(images).chunk(parts), targets.chunk(parts)
+        self.update(self._layout(images), targets, meter, batch_images, number)
+
+    def update(self, images: Tensor, targets: Tensor | Mixed, meter: Any, batch_images: int, number: int = 0) -> None:
+        """A step on images in the engine's layout, mixed where that is asked for."""
+        if self.optimizer is not None:
+            self.optimizer.zero_grad(set_to_none=True)
+        parts = self.train_section.accumulate
+        images, targets = images.chunk(parts), targets.chunk(parts)
         for i, (part, wanted) in enumerate(zip(images, targets, strict=True)):
             last = i == len(images) - 1
             postponed = self.ranks.world > 1 and self.shared is not self.model and not last
@@ -166,6 +174,8 @@ class Engine:
     def evaluate(self, loader: Iterable[tuple[Tensor, Tensor]], stop=lambda: False) -> Scores | None:
         """Return the model's scores on all images of a split, or None once `stop()` says so."""
         self.ranks.share_buffers(self.model)
+        if self.graph is not None:
+            refresh(self.model)  # what a graph's capture kept
         was_training = self.model.training
         self.model.eval()
         begin_pass(self.model)

@@ -53,6 +53,21 @@ def export(run: str, path: str | None = None, *, compact: bool = False) -> Path:
     return target
 
 
+def export_runtime(where: str, path: str) -> Path:
+    """Write the network of a run's best epoch, of RUN@STAGE or of an artifact to `path`, for hiddennet.runtime."""
+    opened, file = open_run(where, "export"), Path(where).expanduser()
+    if opened is not None:
+        facts, model = _facts(opened), opened.model
+    elif file.is_file():
+        header, model = artifact.read_header(file), artifact.load(file)
+        facts = {**header["metadata"], **{key: header[key] for key in ("model", "method", "config_hash")}}
+    else:
+        raise FileNotFoundError(f"export: expected an artifact or the folder of a run, got {where}")
+    target = Path(path).expanduser()
+    artifact.export(model, target, metadata=facts, runtime=True)
+    return target
+
+
 def _compact(model: nn.Module) -> nn.Module:
     try:
         return compaction.compact(model)

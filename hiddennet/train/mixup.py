@@ -16,26 +16,25 @@ from hiddennet.ops.inits import InitScale
 
 @dataclass(frozen=True)
 class Mixed:
-    """The labels of a mixed batch: int64 [n] each; `share`, in [0, 1], is that of `labels`, the rest the partners'."""
+    """The labels of a mixed batch: int64 [n] each; `share`, in [0, 1], is that of `labels`, the rest the partners'.
+
+    larger: the labels of the larger share, by which accuracy is counted. A captured step has its share in a tensor.
+    """
 
     labels: Tensor
     partners: Tensor
-    share: float
-
-    @property
-    def larger(self) -> Tensor:
-        """The labels of the larger share, by which accuracy is counted."""
-        return self.labels if self.share >= 0.5 else self.partners
+    share: float | Tensor
+    larger: Tensor
 
     def chunk(self, parts: int) -> list[Mixed]:
         """As Tensor.chunk."""
-        pairs = zip(self.labels.chunk(parts), self.partners.chunk(parts), strict=True)
-        return [Mixed(labels, partners, self.share) for labels, partners in pairs]
+        split = zip(*(labels.chunk(parts) for labels in (self.labels, self.partners, self.larger)), strict=True)
+        return [Mixed(labels, partners, self.share, larger) for labels, partners, larger in split]
 
     def targets(self, classes: int) -> Tensor:
         """Probabilities, float32 [n, classes]."""
         own, other = (F.one_hot(labels, classes).float() for labels in (self.labels, self.partners))
-        return own.mul_(self.share).add_(other, alpha=1 - self.share)
+        return own.mul_(self.share).add_(other * (1 - self.share))
 
 
 @dataclass(frozen=True)
@@ -65,4 +64,5 @@ class Mixup:
         order = fill(draws, InitScale("uniform", 1.0), seed=seed, layer=self.rank, redraw=step).argsort(stable=True)
         share = self.share(step)
         mixed = images * share + images.index_select(0, order) * (1 - share)
-        return mixed, Mixed(labels, labels.index_select(0, order), share)
+        partners = labels.index_select(0, order)
+        return mixed, Mixed(labels, partners, share, labels if share >= 0.5 else partners)

@@ -83,6 +83,13 @@ class Meter:
         if len(self._waiting) >= self.batches_at_once or waiting > self.logits_at_once:
             self._count()
 
+    @torch.no_grad()
+    def take(self, loss_sum: Tensor, hits: Tensor, images: int) -> None:
+        """Add what was counted of a batch: the sum of its losses, its hits within 1 and 5, how many there are."""
+        self.loss += loss_sum
+        self.hits += hits
+        self.images += images
+
     def _count(self) -> None:
         if self._waiting:
             logits, labels = map(torch.cat, zip(*self._waiting, strict=True))

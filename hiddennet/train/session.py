@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from hiddennet.data import Data
 from hiddennet.loggers import Metrics, of_the_run
 from hiddennet.methods import Method
 from hiddennet.nn import hidden_layers, refresh
+from hiddennet.optim import whole_gradients
 from hiddennet.registry import REGISTRIES
 from hiddennet.train import checkpoint, machine, saved
 from hiddennet.train.console import Console
@@ -255,7 +257,8 @@ class Session:
                 at = progress.stage, progress.epoch, progress.history, index
                 self.engine.scale_learning_rates(self.plan.scale(*at))
             self.method.before_forward(self.model, progress.step)
-            self.engine.step(images, labels, self.meter, self._batch_images(index), progress.step)
+            with whole_gradients() if progress.step + 1 == FIRST_LOOK else nullcontext():
+                self.engine.step(images, labels, self.meter, self._batch_images(index), progress.step)
             progress.batch, progress.step = index + 1, progress.step + 1
             self.method.after_update(self.model, progress.step)
             progress.seconds = before + time.perf_counter() - begun
@@ -271,6 +274,8 @@ class Session:
 
     def _say_what_rests(self) -> None:
         """By now a scale that began at 0 has moved, if it learns."""
+        if self.engine.graph is not None and self.engine.graph.reason is not None:
+            self.console.say(f"steps are not captured as a CUDA graph: {self.engine.graph.reason}")
         layers, all_layers = self.engine.without_gradient(), hidden_layers(self.model)
         if layers:
             self.console.say(

@@ -6,6 +6,7 @@
 #include <memory>
 #include <tuple>
 
+#include "base/isa.h"
 #include "device.h"
 #include "ops/topk_select/topk_select.cu"
 
@@ -123,12 +124,13 @@ int launch_select(const Net& net, const std::vector<Selection>& hint, std::vecto
                      int32_t(t.groups.size()),
                      net.order,
                      hint.empty() ? nullptr : hint_rows.data(),
-                     out.data(),
+                     hint.empty() ? out.data() : hint_rows.data(),  // in place, where there is a hint
+                     false,
                      nullptr};
   Buffer<uint8_t> workspace(cuda::select_workspace<kChunk>(p));
   p.workspace = workspace.data();
   const int error = cuda::select_in_chunks<kThreads, kChunk>(p, nullptr);
-  *rows = out.read();
+  *rows = hint.empty() ? out.read() : hint_rows.read();
   return error;
 }
 
@@ -152,9 +154,10 @@ inline std::vector<Selection> select_cpu(const Net& net, const std::vector<Selec
   std::vector<const float*> scores;
   for (const Layer& l : net.layers) scores.push_back(l.scores.data());
   const Tables t = tables(net, scores);
-  std::vector<Selection> rows(net.layers.size());
+  std::vector<Selection> rows = hint;
+  rows.resize(net.layers.size());
   cpu::topk_select({t.segments.data(), t.groups.data(), int32_t(t.segments.size()), int32_t(t.groups.size()), net.order,
-                    hint.empty() ? nullptr : hint.data(), rows.data(), nullptr});
+                    hint.empty() ? nullptr : rows.data(), rows.data(), false, nullptr});
   return rows;
 }
 
@@ -162,7 +165,16 @@ inline std::vector<Selection> select_cpu(const Net& net, const std::vector<Selec
 // GPU's own.
 inline std::vector<Selection> check(const Net& net, const std::vector<Selection>& hint = {}, bool full_size = false) {
   const std::vector<uint32_t> want = kept_set(expected(net));
+  const Isa own = isa();
+  const bool own_wide = wide();
+  for (const bool wider : {own_wide, false}) {
+    wide() = wider;
+    CHECK_EQ(kept_set(select_cpu(net, hint)), want);
+  }
+  isa() = Isa::kScalar;
   CHECK_EQ(kept_set(select_cpu(net, hint)), want);
+  isa() = own;
+  wide() = own_wide;
   const std::vector<Selection> rows =
       full_size ? select<cuda::kSelectThreads, cuda::kSelectChunk>(net, hint) : select<64, 512>(net, hint);
   CHECK_EQ(kept_set(rows), want);

@@ -26,6 +26,39 @@ struct Layer {
   std::vector<float> scores, grad, first, second;
   std::vector<uint8_t> flags;
   float rate, root;
+  bool of_weight = false;  // `grad` is that of the effective weight, which is made of what follows
+  Dtype dtype = Dtype::kFloat32;
+  RuleKind rule = RuleKind::kMagnitude;
+  WeightSource source{};
+  std::vector<uint8_t> bits{}, plane{};
+  std::vector<float> stored{};
+
+  std::vector<uint8_t> grad_bytes() const {
+    std::vector<uint8_t> bytes(grad.size() * size_t(dtype_bytes(dtype)));
+    for (size_t i = 0; i < grad.size(); ++i) store_float(bytes.data(), dtype, int64_t(i), grad[i]);
+    return bytes;
+  }
+
+  // The same with its planes and numbers elsewhere.
+  void describe(const uint8_t* rule_bits, const uint8_t* signs, const float* weights, ScoreSegment* to) const {
+    to->of_weight = of_weight;
+    to->grad_dtype = dtype;
+    to->rule.kind = rule;
+    to->rule.bits = rule_bits;
+    to->source = source;
+    to->source.plane = signs;
+    to->source.stored = weights;
+  }
+
+  float gradient(int32_t i, int32_t p) const {
+    if (!of_weight) return grad[size_t(p)];
+    ScoreSegment s{};
+    describe(bits.data(), plane.data(), stored.data(), &s);
+    const std::vector<uint8_t> bytes = grad_bytes();
+    const float product = mul_rn(load_as_float(bytes.data(), dtype, p), weight_at(s.source, p, i));
+    if (has_flags(rule)) return bit_of(bits.data(), i) ? product : 0.0f;
+    return mul_rn(product, surrogate(s.rule, scores[size_t(p)], i));
+  }
 };
 
 Layer make_layer(const Layout& layout, bool flagged) {
@@ -41,6 +74,54 @@ Layer make_layer(const Layout& layout, bool flagged) {
     l.flags.push_back(uint8_t(b % 5 == 0 ? 0 : (b % 5 == 1 ? 255 : random.below(256))));
   }
   return l;
+}
+
+// The same layer, whose gradient is that of its weight.
+Layer of_weight(Layer l, RuleKind rule, Source source, Dtype dtype) {
+  Random random(uint64_t(l.layout.n) * 31 + uint64_t(source));
+  l.of_weight = true;
+  l.rule = rule;
+  l.dtype = dtype;
+  l.source.kind = source;
+  l.source.scale = 0.37f;
+  l.source.draw = {5, 6, 7, 8};
+  for (int32_t p = 0; p < l.layout.n; ++p) l.stored.push_back(random.symmetric());
+  for (int32_t b = 0; b < (l.layout.n + 7) / 8; ++b) {
+    l.plane.push_back(uint8_t(random.below(256)));
+    l.bits.push_back(uint8_t(random.below(256)));
+  }
+  if (l.layout.n > 40) {
+    l.scores[37] = kNan;
+    l.scores[38] = -0.0f;
+  }
+  return l;
+}
+
+// Every source under every rule that scores learn by, in every dtype, in turns; layers of their own among them.
+std::vector<Layer> make_weights() {
+  const Layout layouts[] = {{33 * 16 * 9, 16 * 9, 16, 9, true}, {5 * 24 * 9, 24 * 9, 24, 9, true},
+                            {7 * 13 * 9, 13 * 9, 13, 9, true},  {33 * 16 * 9, 16 * 9, 16, 9, false},
+                            {6 * 25, 25, 1, 25, true},          flat_layout(2050)};
+  const RuleKind rules[] = {RuleKind::kMagnitude, RuleKind::kValue, RuleKind::kRounded, RuleKind::kScored};
+  std::vector<Layer> net;
+  int turn = 0;
+  for (const Source source : kSources) {
+    for (const RuleKind rule : rules) {
+      for (const Dtype dtype : {Dtype::kFloat32, Dtype::kBFloat16, Dtype::kFloat16}) {
+        net.push_back(of_weight(make_layer(layouts[turn % 6], turn % 4 == 3), rule, source, dtype));
+        ++turn;
+      }
+    }
+    net.push_back(make_layer(layouts[turn % 6], turn % 2 == 0));
+  }
+  for (const Layout& layout : layouts) {
+    for (const RuleKind rule : {RuleKind::kMagnitude, RuleKind::kValue}) {
+      for (const Dtype dtype : {Dtype::kFloat32, Dtype::kBFloat16}) {
+        net.push_back(of_weight(make_layer(layout, false), rule, Source::kSigns, dtype));
+      }
+    }
+  }
+  return net;
 }
 
 std::vector<Layer> make_net() {
@@ -81,7 +162,8 @@ std::vector<Layer> expected(ScoreRule rule, const ScoreHyper& h, std::vector<Lay
     for (int32_t i = 0; i < l.layout.n; ++i) {
       const size_t p = size_t(l.layout.physical(i));
       if (l.flagged && !(l.flags[size_t(i / 8)] >> (i % 8) & 1)) continue;
-      l.scores[p] = step_one(rule, h, l, l.scores[p], l.grad[p], &l.first[p], &l.second[p]);
+      const float grad = l.gradient(i, int32_t(p));
+      l.scores[p] = step_one(rule, h, l, l.scores[p], grad, &l.first[p], &l.second[p]);
     }
   }
   return net;
@@ -89,10 +171,13 @@ std::vector<Layer> expected(ScoreRule rule, const ScoreHyper& h, std::vector<Lay
 
 std::vector<float> step_cpu(ScoreRule rule, const ScoreHyper& h, std::vector<Layer> net) {
   std::vector<ScoreSegment> segments;
+  std::vector<std::vector<uint8_t>> grads;
   for (Layer& l : net) {
-    segments.push_back({l.scores.data(), l.grad.data(), rule == ScoreRule::kPlain ? nullptr : l.first.data(),
+    grads.push_back(l.grad_bytes());
+    segments.push_back({l.scores.data(), grads.back().data(), rule == ScoreRule::kPlain ? nullptr : l.first.data(),
                         rule == ScoreRule::kAdam ? l.second.data() : nullptr, l.flagged ? l.flags.data() : nullptr,
                         l.layout, l.rate, l.root});
+    l.describe(l.bits.data(), l.plane.data(), l.stored.data(), &segments.back());
   }
   cpu::score_step({segments.data(), int32_t(segments.size()), rule, h});
   return state(net);
@@ -108,12 +193,19 @@ std::vector<float> step_cuda(ScoreRule rule, const ScoreHyper& h, std::vector<La
     parts.push_back(std::make_unique<Buffer<float>>(values));
     return parts.back()->data() + skew;
   };
+  const auto bytes = [&](std::vector<uint8_t> values, size_t before) {
+    values.insert(values.begin(), before, uint8_t(0));
+    flags.push_back(std::make_unique<Buffer<uint8_t>>(values));
+    return flags.back()->data() + before;
+  };
   for (const Layer& l : net) {
-    float *scores = copy(l.scores), *grad = copy(l.grad), *first = copy(l.first), *second = copy(l.second);
-    flags.push_back(std::make_unique<Buffer<uint8_t>>(l.flags));
+    const uint8_t* grad = bytes(l.grad_bytes(), skew * size_t(dtype_bytes(l.dtype)));
+    float *scores = copy(l.scores), *first = copy(l.first), *second = copy(l.second);
     segments.push_back({scores, grad, rule == ScoreRule::kPlain ? nullptr : first,
-                        rule == ScoreRule::kAdam ? second : nullptr, l.flagged ? flags.back()->data() : nullptr,
-                        l.layout, l.rate, l.root});
+                        rule == ScoreRule::kAdam ? second : nullptr, l.flagged ? bytes(l.flags, 0) : nullptr, l.layout,
+                        l.rate, l.root});
+    const uint8_t *bits = bytes(l.bits, 0), *plane = bytes(l.plane, 0);
+    l.describe(bits, plane, copy(l.stored), &segments.back());
   }
   CHECK_EQ(cuda::score_step({segments.data(), int32_t(segments.size()), rule, h}, nullptr), 0);
   for (size_t l = 0; l < net.size(); ++l) {
@@ -122,8 +214,8 @@ std::vector<float> step_cuda(ScoreRule rule, const ScoreHyper& h, std::vector<La
       to->assign(values.begin() + long(skew), values.end());
     };
     back(0, &net[l].scores);
-    back(2, &net[l].first);
-    back(3, &net[l].second);
+    back(1, &net[l].first);
+    back(2, &net[l].second);
   }
   return state(net);
 }
@@ -145,6 +237,35 @@ TEST(networks_step_as_their_elements) {
       }
     }
   }
+}
+
+TEST(gradients_of_weights_step_as_those_of_scores) {
+  const std::vector<Layer> net = make_weights();
+  for (const ScoreRule rule : kRules) {
+    const Context context("rule " + std::to_string(int(rule)));
+    const std::vector<float> want = state(expected(rule, kClamped, net));
+    for (const Isa path : {detect_isa(), Isa::kScalar}) {
+      isa() = path;
+      const std::vector<float> got = step_cpu(rule, kClamped, net);
+      isa() = detect_isa();
+      CHECK_EQ(got, want);
+    }
+    for (const size_t skew : {size_t(0), size_t(1)}) CHECK_EQ(step_cuda(rule, kClamped, net, skew), want);
+  }
+}
+
+TEST(a_rate_in_memory_is_that_of_the_layers) {
+  std::vector<Layer> net = make_net();
+  for (Layer& l : net) l.rate = 0.25f;
+  const std::vector<float> want = state(expected(ScoreRule::kMomentum, kClamped, net));
+  for (Layer& l : net) l.rate = 99.0f;
+  const float rate = 0.25f;
+  Buffer<float> device_rate(std::vector<float>{rate});
+  ScoreHyper h = kClamped;
+  h.rate = &rate;
+  CHECK_EQ(step_cpu(ScoreRule::kMomentum, h, net), want);
+  h.rate = device_rate.data();
+  CHECK_EQ(step_cuda(ScoreRule::kMomentum, h, net, 0), want);
 }
 
 TEST(many_layers_need_a_second_table) {

@@ -84,6 +84,14 @@ def step_of(name: str) -> dict[str, Any]:
         found["captured"] = {what: n for what, n in counts().items() if what != "allocation"}  # of the graph's pool
     except (RuntimeError, AssertionError) as error:
         found["captured"] = {f"refused: {str(error).partition(chr(10))[0]}": 1}
+    RUNTIME.mock_reset()
+    for number in range(COUNTED + 2, COUNTED + 4):  # which the trainer captures and replays by itself
+        step(number)
+    violations = {what: n for what, n in counts().items() if what.startswith("violation")}
+    RUNTIME.mock_reset()
+    step(COUNTED + 4)
+    why = {} if engine.graph.reason is None else {f"not captured: {engine.graph.reason}": 1}
+    found["replayed"] = why or {**counts(), **violations}
     return found
 
 

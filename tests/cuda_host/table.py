@@ -30,7 +30,7 @@ def differences(steps: dict[str, Any]) -> list[str]:
     found = []
     for name in {**expected["steps"], **steps}:
         was, now = expected["steps"].get(name, {}), steps.get(name, {})
-        for kind in ("step", "captured"):
+        for kind in ("step", "captured", "replayed"):
             old, new = was.get(kind, {}), now.get(kind, {})
             found += [
                 f"{name}, {kind}: {what}: expected {old.get(what, 0)}, got {new.get(what, 0)}"

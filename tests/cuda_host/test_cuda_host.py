@@ -57,14 +57,14 @@ def test_the_table_has_no_waits_and_no_violations():
 
 def test_a_launch_more_is_a_line_with_its_name():
     steps = json.loads(table.PATH.read_text())["steps"]
-    kernel = "kernel: hn::cuda::masked_weight_kernel"
+    kernel = "kernel: hn::cuda::network_weight_kernel"
     steps["edge_popup"]["step"][kernel] += 1
     steps["random"]["step"]["wait: for a stream"] = 1
     steps["set"]["captured"].pop(kernel)
     assert table.differences(steps) == [
-        f"edge_popup, step: {kernel}: expected 21, got 22",
+        f"edge_popup, step: {kernel}: expected 1, got 2",
         "random, step: wait: for a stream: expected 0, got 1",
-        f"set, captured: {kernel}: expected 21, got 0",
+        f"set, captured: {kernel}: expected 1, got 0",
     ]
 
 

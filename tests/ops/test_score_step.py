@@ -149,5 +149,5 @@ def test_opcheck(device):
     flags = [torch.full((4,), 85, dtype=torch.uint8, device=device), torch.zeros(0, dtype=torch.uint8, device=device)]
     numbers = (0.1, 0.01, 0.0, 0.02, 0.0, 1.0, 0.9, False, 0.9, 0.999, 1e-8)
     op = torch.ops.hiddennet.score_step_.default
-    torch.library.opcheck(op, (s, g, m, v, flags, [1, 5], *numbers))
-    torch.library.opcheck(op, (s, g, [], [], [], [], *numbers))
+    torch.library.opcheck(op, (s, g, m, v, flags, [1, 5], *numbers, *([],) * 6))
+    torch.library.opcheck(op, (s, g, [], [], [], [], *numbers, *([],) * 6))

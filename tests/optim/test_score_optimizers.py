@@ -47,6 +47,24 @@ def torch_steps(make, options, params, steps: int) -> None:
                 p.clamp_(0.0, 1.0)
 
 
+@pytest.mark.isa
+@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov"])
+def test_sgd_is_torchs_to_the_bit(name):
+    """Of torch's loop; its fused step rounds the last elements of a tensor otherwise."""
+    if torch.backends.cpu.get_cpu_capability() == "DEFAULT":
+        pytest.skip("torch multiplies and adds with two roundings without AVX2")
+    ours, theirs, options = MAKERS[name]
+    options = {**options, "weight_decay": 0.013}
+    mine, other = parameters(), parameters()
+    one, two = ours(mine, **options, clamp=None), theirs(other, **options, foreach=False)
+    for step in range(20):
+        for params, optimizer in ((mine, one), (other, two)):
+            set_grads(params, step)
+            optimizer.step()
+    for got, want in zip(mine, other, strict=True):
+        assert_equal(got, want)
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_as_good_as_torchs_optimizer(device, name):
     ours, theirs, options = MAKERS[name]

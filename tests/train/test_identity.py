@@ -26,6 +26,7 @@ PLACES = {
     "data.workers=0": "data.workers",
     "data.download=true": "data.download",
     "train.device=auto": "train.device",
+    "train.graph=off": "train.graph",
     "train.log_every=7": "train.log_every",
     "train.save_every=1": "train.save_every",
     "train.save_epochs=[1]": "train.save_epochs",

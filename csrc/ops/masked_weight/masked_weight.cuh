@@ -11,10 +11,8 @@ namespace cuda {
 // The branches on rule, source and dtype are the same for the whole grid, so a unit pays for them
 // once and one kernel serves all of them.
 template <Walk kWalk>
-__global__ void __launch_bounds__(kUnitThreads) masked_weight_kernel(const __grid_constant__ MaskedWeightParams p) {
-  const int64_t first = (int64_t(blockIdx.x) * kUnitThreads + threadIdx.x) * kUnit;
-  if (first >= p.layout.n) return;
-  const Unit<kWalk> u = make_unit<kWalk>(p.layout, int32_t(first));
+__device__ __forceinline__ void write_weights(const MaskedWeightParams& p, int32_t first) {
+  const Unit<kWalk> u = make_unit<kWalk>(p.layout, first);
   float scores[kUnit] = {}, out[kUnit];
   if (p.scores != nullptr) load_floats(p.scores, u, scores);
   unit_weights(p.source, u, out);
@@ -33,6 +31,12 @@ __global__ void __launch_bounds__(kUnitThreads) masked_weight_kernel(const __gri
   store_floats(p.out, p.dtype, u, out);
 }
 
+template <Walk kWalk>
+__global__ void __launch_bounds__(kUnitThreads) masked_weight_kernel(const __grid_constant__ MaskedWeightParams p) {
+  const int64_t first = (int64_t(blockIdx.x) * kUnitThreads + threadIdx.x) * kUnit;
+  if (first < p.layout.n) write_weights<kWalk>(p, int32_t(first));
+}
+
 // The same ownership. The weight is made again only for the scores' gradient, the mask only for
 // the weights'.
 template <Walk kWalk>
@@ -45,18 +49,11 @@ __global__ void __launch_bounds__(kUnitThreads)
   load_as_floats(p.grad, p.grad_dtype, u, grad);
   if (p.scores != nullptr) load_floats(p.scores, u, scores);
   if (p.grad_scores != nullptr) {
-    float out[kUnit];
-    unit_weights(p.source, u, out);
-    if (has_flags(p.rule.kind)) {
-      const uint32_t flags = load_bits(p.rule.bits, u);
+    float out[kUnit], weights[kUnit];
 #pragma unroll
-      for (int e = 0; e < kUnit; ++e) out[e] = flags >> e & 1u ? mul_rn(grad[e], out[e]) : 0.0f;
-    } else {
-#pragma unroll
-      for (int e = 0; e < kUnit; ++e) {
-        out[e] = mul_rn(mul_rn(grad[e], out[e]), surrogate(p.rule, scores[e], u.index(e)));
-      }
-    }
+    for (int e = 0; e < kUnit; ++e) out[e] = grad[e];
+    unit_weights(p.source, u, weights);
+    unit_score_gradient(p.rule, u, weights, scores, out);
     store_floats(p.grad_scores, Dtype::kFloat32, u, out);
   }
   if (p.grad_weight != nullptr) {

@@ -37,12 +37,20 @@ struct MaskedWeightBackwardParams {
   float* grad_weight;  // [n] or null
 };
 
+// The weights of many layers in one call.
+struct NetworkWeightParams {
+  const MaskedWeightParams* layers;  // [count], host memory
+  int32_t count;
+};
+
 namespace cpu {
+void network_weight(const NetworkWeightParams& p);
 void masked_weight(const MaskedWeightParams& p);
 void masked_weight_backward(const MaskedWeightBackwardParams& p);
 }  // namespace cpu
 
 namespace cuda {
+int network_weight(const NetworkWeightParams& p, void* stream);  // one launch for up to 256 layers
 int masked_weight(const MaskedWeightParams& p, void* stream);
 int masked_weight_backward(const MaskedWeightBackwardParams& p, void* stream);
 }  // namespace cuda

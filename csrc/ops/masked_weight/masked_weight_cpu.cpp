@@ -9,10 +9,6 @@ namespace hn {
 namespace cpu {
 namespace {
 
-HN_INLINE void select_body(const float* weights, const uint32_t* keep, int32_t n, float* out) {
-  for (int32_t e = 0; e < n; ++e) out[e] = bits_float(float_bits(weights[e]) & keep[e]);
-}
-
 HN_INLINE void select_bfloat16_body(const float* weights, const uint32_t* keep, int32_t n, uint16_t* out) {
   for (int32_t e = 0; e < n; ++e) out[e] = uint16_t(bfloat16_bits(weights[e]) & keep[e]);
 }
@@ -21,34 +17,8 @@ HN_INLINE void select_float16_body(const float* weights, const uint32_t* keep, i
   for (int32_t e = 0; e < n; ++e) out[e] = uint16_t(float16_bits(weights[e]) & keep[e]);
 }
 
-// grad * weight * sign(score), with sign(0) = 0 and sign(NaN) = 0.
-HN_INLINE void signed_product_body(const float* grad, const float* weights, const float* scores, int32_t n,
-                                   float* out) {
-  for (int32_t e = 0; e < n; ++e) {
-    const float s = scores[e], p = grad[e] * weights[e];
-    out[e] = p * (s > 0.0f ? 1.0f : (s < 0.0f ? -1.0f : 0.0f));
-  }
-}
-
-HN_INLINE void product_body(const float* a, const float* b, int32_t n, float* out) {
-  for (int32_t e = 0; e < n; ++e) out[e] = a[e] * b[e];
-}
-
-HN_INLINE void widen_bfloat16_body(const uint16_t* from, int32_t n, float* out) {
-  for (int32_t e = 0; e < n; ++e) out[e] = from_bfloat16(from[e]);
-}
-
-HN_INLINE void widen_float16_body(const uint16_t* from, int32_t n, float* out) {
-  for (int32_t e = 0; e < n; ++e) out[e] = from_float16(from[e]);
-}
-
-HN_DISPATCH(select_float32, select_body)
 HN_DISPATCH(select_bfloat16, select_bfloat16_body)
 HN_DISPATCH(select_float16, select_float16_body)
-HN_DISPATCH(signed_product, signed_product_body)
-HN_DISPATCH(product, product_body)
-HN_DISPATCH(widen_bfloat16, widen_bfloat16_body)
-HN_DISPATCH(widen_float16, widen_float16_body)
 
 void write_selected(const float* weights, const uint32_t* keep, int32_t n, Dtype dtype, void* out, int64_t at) {
   if (dtype == Dtype::kFloat32) {
@@ -58,24 +28,6 @@ void write_selected(const float* weights, const uint32_t* keep, int32_t n, Dtype
   } else {
     select_float16(weights, keep, n, static_cast<uint16_t*>(out) + at);
   }
-}
-
-const float* read_gradient(const void* grad, Dtype dtype, int64_t at, int32_t n, float* buffer) {
-  if (dtype == Dtype::kFloat32) return static_cast<const float*>(grad) + at;
-  const uint16_t* from = static_cast<const uint16_t*>(grad) + at;
-  if (dtype == Dtype::kBFloat16) {
-    widen_bfloat16(from, n, buffer);
-  } else {
-    widen_float16(from, n, buffer);
-  }
-  return buffer;
-}
-
-// Room for n floats that lasts until the thread's next call.
-float* thread_buffer(int32_t n) {
-  static thread_local std::vector<float> buffer;
-  if (buffer.size() < size_t(n)) buffer.resize(size_t(n));
-  return buffer.data();
 }
 
 // f(reader, first position, count) over all blocks of a layer.
@@ -110,26 +62,19 @@ void masked_weight(const MaskedWeightParams& p) {
   });
 }
 
+void network_weight(const NetworkWeightParams& p) {
+  for (int32_t i = 0; i < p.count; ++i) masked_weight(p.layers[i]);
+}
+
 void masked_weight_backward(const MaskedWeightBackwardParams& p) {
   if (signed_gradient(p)) return;
   for_each_block(p.layout, [&](BlockReader& reader, int32_t p0, int32_t n) {
-    float* const buffer = thread_buffer(n);
     const float* scores = p.scores == nullptr ? nullptr : p.scores + p0;
-    const float* grad = read_gradient(p.grad, p.grad_dtype, p0, n, buffer);
     if (p.grad_scores != nullptr) {
-      const float* weights = reader.weights(p.source, p0, n);
-      float* out = p.grad_scores + p0;
-      if (p.rule.kind == RuleKind::kMagnitude) {
-        signed_product(grad, weights, scores, n, out);
-      } else {
-        product(grad, weights, n, out);
-        if (p.rule.kind == RuleKind::kSampled || p.rule.kind == RuleKind::kExpectation) {
-          for (int32_t e = 0; e < n; ++e) out[e] *= surrogate(p.rule, scores[e], 0);
-        }
-        if (has_flags(p.rule.kind)) select_float32(out, reader.bits(p.rule, p0, n), n, out);
-      }
+      score_gradient(reader, p.rule, p.source, p.grad, p.grad_dtype, scores, p0, n, p.grad_scores + p0);
     }
     if (p.grad_weight != nullptr) {
+      const float* grad = read_gradient(p.grad, p.grad_dtype, p0, n, thread_buffer(n));
       float* out = p.grad_weight + p0;
       if (p.rule.kind == RuleKind::kExpectation) {
         for (int32_t e = 0; e < n; ++e) out[e] = grad[e] * sigmoid(scores[e]);

@@ -9,6 +9,7 @@
 #include "../../base/blocks.h"
 #include "../../base/parallel.h"
 #include "masked_weight.h"
+#include "score_gradient_cpu.h"
 
 namespace hn {
 namespace cpu {
@@ -85,33 +86,6 @@ HN_TARGET_AVX2 void signed_selection_avx2(const SignedBlock& b) {
   }
 }
 
-// grad * weight, times the sign of the score (0 of 0 and NaN) where magnitudes are ranked. n is a multiple of 8.
-template <bool kSignOfScore, bool kHalf>
-HN_TARGET_AVX2 void signed_gradient_avx2(const void* grad, const float* scores, const uint8_t* signs, uint32_t scale,
-                                         int64_t n, float* out) {
-  const __m256i bit = _mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24);
-  const __m256i top = _mm256_set1_epi32(int(0x80000000u)), constant = _mm256_set1_epi32(int(scale));
-  for (int64_t i = 0; i < n; i += 8) {
-    __m256 g;
-    if (kHalf) {
-      const uint16_t* from = static_cast<const uint16_t*>(grad) + i;
-      const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-      g = _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
-    } else {
-      g = _mm256_loadu_ps(static_cast<const float*>(grad) + i);
-    }
-    const __m256i sign = _mm256_and_si256(_mm256_sllv_epi32(_mm256_set1_epi32(signs[i / 8]), bit), top);
-    __m256 product = _mm256_mul_ps(g, _mm256_castsi256_ps(_mm256_xor_si256(constant, sign)));
-    if (kSignOfScore) {
-      const __m256 s = _mm256_loadu_ps(scores + i);
-      const __m256 some = _mm256_cmp_ps(s, _mm256_setzero_ps(), _CMP_NEQ_OQ);
-      const __m256 unit = _mm256_or_ps(_mm256_and_ps(s, _mm256_castsi256_ps(top)), _mm256_set1_ps(1.0f));
-      product = _mm256_mul_ps(product, _mm256_and_ps(unit, some));
-    }
-    _mm256_storeu_ps(out + i, product);
-  }
-}
-
 // f(first position, count, signs, flags) over blocks whose bits are in memory's order; flags may be null. The last few
 // elements that are no multiple of 8 are left; returns where they begin.
 template <class F>
@@ -169,13 +143,9 @@ inline bool signed_selection(const MaskedWeightParams& p) {
 
 // Writes the scores' gradient if the layer is of that kind, and says whether it did.
 inline bool signed_gradient(const MaskedWeightBackwardParams& p) {
-  const bool magnitude = p.rule.kind == RuleKind::kMagnitude, ranked = magnitude || p.rule.kind == RuleKind::kValue;
-  if (isa() != Isa::kAvx2 || !ranked || p.source.kind != Source::kSigns || p.grad_dtype == Dtype::kFloat16)
-    return false;
-  if (!ordered_bytes(p.layout) || p.grad_scores == nullptr || p.grad_weight != nullptr) return false;
-  const bool half = p.grad_dtype == Dtype::kBFloat16;
-  const auto run = magnitude ? (half ? &signed_gradient_avx2<true, true> : &signed_gradient_avx2<true, false>)
-                             : (half ? &signed_gradient_avx2<false, true> : &signed_gradient_avx2<false, false>);
+  const SignedGradient run = signed_gradient_of(p.rule.kind, p.source.kind, p.grad_dtype);
+  if (run == nullptr || !ordered_bytes(p.layout) || p.grad_scores == nullptr || p.grad_weight != nullptr) return false;
+  const bool magnitude = p.rule.kind == RuleKind::kMagnitude;
   const int32_t rest = for_each_signed_block(
       p.layout, p.source.plane, nullptr, [&](int64_t first, int64_t count, const uint8_t* signs, const uint8_t*) {
         run(static_cast<const char*>(p.grad) + first * dtype_bytes(p.grad_dtype), p.scores + first, signs,

@@ -226,6 +226,23 @@ __device__ __forceinline__ void unit_weights(const WeightSource& source, const U
   });
 }
 
+// dL/dscore of a unit, in place of that of the effective weight: times the weights and the rule's surrogate.
+template <Walk kWalk>
+__device__ __forceinline__ void unit_score_gradient(const Rule& rule, const Unit<kWalk>& u,
+                                                    const float (&weights)[kUnit], const float (&scores)[kUnit],
+                                                    float (&grad)[kUnit]) {
+  if (has_flags(rule.kind)) {
+    const uint32_t flags = load_bits(rule.bits, u);
+#pragma unroll
+    for (int e = 0; e < kUnit; ++e) grad[e] = flags >> e & 1u ? mul_rn(grad[e], weights[e]) : 0.0f;
+    return;
+  }
+#pragma unroll
+  for (int e = 0; e < kUnit; ++e) {
+    grad[e] = mul_rn(mul_rn(grad[e], weights[e]), surrogate(rule, scores[e], u.index(e)));
+  }
+}
+
 inline bool draws_words(const WeightSource& s) { return draws_words(s.kind); }
 inline bool draws_words(const Rule& r) {
   return r.kind == RuleKind::kSampled || (r.kind == RuleKind::kRounded && r.step != nullptr);

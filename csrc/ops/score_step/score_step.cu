@@ -23,11 +23,7 @@ int score_step(const ScoreStepParams& p, void* stream) {
   t.hyper = p.hyper;
   const auto blocks_of = [&](int32_t s) { return (int64_t(p.segments[s].layout.n) + kScoreBlock - 1) / kScoreBlock; };
   return launch_segments(kernel_of(p.rule), &t, p.num_segments, kUnitThreads, stream, blocks_of,
-                         [&](int32_t s, int32_t first_block) {
-                           ScoreSegment segment = p.segments[s];
-                           if (segment.flags == nullptr) segment.layout = flat_layout(segment.layout.n);
-                           return ScoreEntry{segment, first_block, walk_of(segment.layout, false) == Walk::kFlat};
-                         });
+                         [&](int32_t s, int32_t first_block) { return entry_of(p.segments[s], first_block); });
 }
 
 }  // namespace cuda

@@ -1,6 +1,7 @@
-// score_step.h: an optimiser's step on the scores of all layers: regulariser, update and clamp in one pass.
+// score_step.h: an optimiser's step on the scores of all layers: gradient, regulariser, update and clamp in one pass.
 //
-// For Gem-Miner (Rare Gems, arXiv 2202.12002). With p the score before the step:
+// `grad` is the scores' own, or that of the effective weight as the layer's backward leaves it, of which the scores' is
+// made on the way, as masked_weight_backward makes it, to the bit. With p the score before the step:
 //   g = grad + decay * p + l1 * sign(p)                       decay = weight_decay + 2 * l2; sign(0) = 0
 //   SGD:  m = momentum * m + g;  p -= lr * (nesterov ? g + momentum * m : m)       m is zero before the first step
 //   Adam: m += (1 - beta1) * (g - m);  v = beta2 * v + (1 - beta2) * g * g;  p -= rate * m / (sqrt(v) / root + eps)
@@ -11,8 +12,11 @@
 #include <cstdint>
 
 #include "../../base/bits.cuh"
+#include "../../base/dtype.h"
 #include "../../base/layout.cuh"
 #include "../../base/macros.h"
+#include "../../base/rule.cuh"
+#include "../../base/source.cuh"
 
 namespace hn {
 
@@ -20,13 +24,17 @@ enum class ScoreRule : int32_t { kPlain = 0, kMomentum = 1, kNesterov = 2, kAdam
 
 struct ScoreSegment {
   float* scores;         // [layout.n]
-  const float* grad;     // [layout.n], as the scores lie
+  const void* grad;      // [layout.n], as the scores lie: float32, or of a weight: grad_dtype
   float* first;          // m, as the scores lie; null: kPlain
   float* second;         // v: kAdam
   const uint8_t* flags;  // [ceil(layout.n / 8)] in OIHW order, or null: all take part
   Layout layout;
-  float rate;  // lr, or kAdam: lr / (1 - beta1^step)
-  float root;  // kAdam: sqrt(1 - beta2^step)
+  float rate;              // lr, or kAdam: lr / (1 - beta1^step)
+  float root;              // kAdam: sqrt(1 - beta2^step)
+  bool of_weight = false;  // `grad` is that of the effective weight, which is made of all that follows
+  Dtype grad_dtype = Dtype::kFloat32;
+  Rule rule{};  // by whose surrogate the scores learn; kind and bits alone count
+  WeightSource source{};
 };
 
 struct ScoreHyper {
@@ -34,7 +42,8 @@ struct ScoreHyper {
   float momentum;                                // kMomentum, kNesterov
   float first_share, second_keep, second_share;  // kAdam: 1 - beta1, beta2, 1 - beta2
   float eps;
-  float low, high;  // -inf and inf: no clamp
+  float low, high;              // -inf and inf: no clamp
+  const float* rate = nullptr;  // one float beside the scores, in place of the segments' rates: a captured step's
 };
 
 struct ScoreStepParams {
@@ -46,7 +55,7 @@ struct ScoreStepParams {
 
 HN_HD float regularised(const ScoreHyper& h, float p, float g) {
   const float sign = (p > 0.0f ? 1.0f : 0.0f) - (p < 0.0f ? 1.0f : 0.0f);
-  return add_rn(add_rn(g, mul_rn(h.decay, p)), mul_rn(h.l1, sign));
+  return add_rn(fma_rn(h.decay, p, g), mul_rn(h.l1, sign));
 }
 
 HN_HD float clamped(const ScoreHyper& h, float p) {
@@ -54,7 +63,8 @@ HN_HD float clamped(const ScoreHyper& h, float p) {
   return p > h.high ? h.high : p;
 }
 
-// The score after the step; m and v are changed as the rule does.
+// The score after the step; m and v are changed as the rule does. SGD rounds where torch.optim.SGD does on a machine with
+// fused multiply-add: the same bits.
 template <ScoreRule kRule>
 HN_HD float stepped(const ScoreHyper& h, float rate, float root, float p, float grad, float* m, float* v) {
   float g = regularised(h, p, grad);
@@ -66,9 +76,9 @@ HN_HD float stepped(const ScoreHyper& h, float rate, float root, float p, float 
   }
   if (kRule != ScoreRule::kPlain) {
     *m = add_rn(mul_rn(h.momentum, *m), g);
-    g = kRule == ScoreRule::kNesterov ? add_rn(g, mul_rn(h.momentum, *m)) : *m;
+    g = kRule == ScoreRule::kNesterov ? fma_rn(h.momentum, *m, g) : *m;
   }
-  return clamped(h, add_rn(p, -mul_rn(rate, g)));
+  return clamped(h, fma_rn(-rate, g, p));
 }
 
 namespace cpu {

@@ -1,8 +1,9 @@
 // score_step_cpu.cpp: the step on a CPU: one pass over memory, a block at a time over all layers.
-#include <memory>
+#include <vector>
 
 #include "../../base/blocks.h"
 #include "../../base/segments.h"
+#include "../masked_weight/score_gradient_cpu.h"
 #include "score_step.h"
 
 namespace hn {
@@ -40,26 +41,31 @@ HN_INLINE void any_step_body(const ScoreHyper* h, float rate, float root, const 
   }
 }
 
-HN_DISPATCH(step_plain, any_step_body<ScoreRule::kPlain>)
-HN_DISPATCH(step_momentum, any_step_body<ScoreRule::kMomentum>)
-HN_DISPATCH(step_nesterov, any_step_body<ScoreRule::kNesterov>)
-HN_DISPATCH(step_adam, any_step_body<ScoreRule::kAdam>)
+HN_DISPATCH_FMA(step_plain, any_step_body<ScoreRule::kPlain>)
+HN_DISPATCH_FMA(step_momentum, any_step_body<ScoreRule::kMomentum>)
+HN_DISPATCH_FMA(step_nesterov, any_step_body<ScoreRule::kNesterov>)
+HN_DISPATCH_FMA(step_adam, any_step_body<ScoreRule::kAdam>)
 
-void step_block(ScoreRule rule, const ScoreHyper* h, const ScoreSegment& s, const uint32_t* keep, int32_t p0,
-                int32_t n) {
-  const float* grad = s.grad + p0;
+// grad: of the block; p0: its first position.
+void step_block(ScoreRule rule, const ScoreHyper* h, const ScoreSegment& s, const float* grad, const uint32_t* keep,
+                int32_t p0, int32_t n) {
   float *scores = s.scores + p0, *first = s.first == nullptr ? nullptr : s.first + p0,
         *second = s.second == nullptr ? nullptr : s.second + p0;
+  const float rate = h->rate == nullptr ? s.rate : *h->rate;
   switch (rule) {
-    case ScoreRule::kPlain: return step_plain(h, s.rate, s.root, grad, keep, n, scores, first, second);
-    case ScoreRule::kMomentum: return step_momentum(h, s.rate, s.root, grad, keep, n, scores, first, second);
-    case ScoreRule::kNesterov: return step_nesterov(h, s.rate, s.root, grad, keep, n, scores, first, second);
-    case ScoreRule::kAdam: return step_adam(h, s.rate, s.root, grad, keep, n, scores, first, second);
+    case ScoreRule::kPlain: return step_plain(h, rate, s.root, grad, keep, n, scores, first, second);
+    case ScoreRule::kMomentum: return step_momentum(h, rate, s.root, grad, keep, n, scores, first, second);
+    case ScoreRule::kNesterov: return step_nesterov(h, rate, s.root, grad, keep, n, scores, first, second);
+    case ScoreRule::kAdam: return step_adam(h, rate, s.root, grad, keep, n, scores, first, second);
   }
 }
 
-// Without flags the order of the elements does not matter.
-Layout walked(const ScoreSegment& s) { return s.flags == nullptr ? flat_layout(s.layout.n) : s.layout; }
+// Where nothing is looked up by OIHW index, the order of the elements does not matter.
+Layout walked(const ScoreSegment& s) {
+  const bool named =
+      s.flags != nullptr || (s.of_weight && (has_flags(s.rule.kind) || s.source.kind > Source::kConstant));
+  return named ? s.layout : flat_layout(s.layout.n);
+}
 
 }  // namespace
 
@@ -69,10 +75,17 @@ void score_step(const ScoreStepParams& p) {
     blocks.visit(begin, end, [&](int32_t at, int64_t b, int64_t stop) {
       const ScoreSegment& s = p.segments[at];
       BlockReader reader(walked(s));
+      std::vector<float> made(s.of_weight ? size_t(reader.block()) : 0);  // stays in the cache
       for (; b < stop; ++b) {
         const int32_t p0 = reader.begin(b), n = reader.size(b);
+        const float* grad = made.data();
+        if (s.of_weight) {
+          score_gradient(reader, s.rule, s.source, s.grad, s.grad_dtype, s.scores + p0, p0, n, made.data());
+        } else {
+          grad = static_cast<const float*>(s.grad) + p0;
+        }
         const uint32_t* keep = s.flags == nullptr ? nullptr : reader.plane(s.flags, p0, n);
-        step_block(p.rule, &p.hyper, s, keep, p0, n);
+        step_block(p.rule, &p.hyper, s, grad, keep, p0, n);
       }
     });
   });

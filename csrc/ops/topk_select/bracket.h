@@ -19,7 +19,9 @@ struct BracketCount {
   int64_t candidates;  // keys in the bracket; -1: more than the capacity
 };
 
-// `out` has room for capacity + 8 keys: whole vectors are stored and the next one overwrites the tail.
+constexpr int64_t kScanRoom = 16;  // keys beyond the capacity that a scan may write
+
+// `out` has room for capacity + kScanRoom keys: whole vectors are stored and the next one overwrites the tail.
 template <Order kOrder>
 inline BracketCount scan_bracket_scalar(const float* scores, int64_t n, Bracket b, int64_t capacity, uint32_t* out) {
   BracketCount c{0, 0};
@@ -65,11 +67,42 @@ HN_TARGET_AVX2 inline BracketCount scan_bracket_avx2(const float* scores, int64_
   return {total + tail.below, count + tail.candidates};
 }
 
+template <Order kOrder>
+HN_TARGET_AVX512 inline __m512i keys_avx512(__m512i bits) {
+  const __m512i top = _mm512_set1_epi32(int(0x80000000u)), ones = _mm512_set1_epi32(-1);
+  const __m512i magnitude = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff));
+  const __mmask16 nan = _mm512_cmpgt_epu32_mask(magnitude, _mm512_set1_epi32(0x7f800000));
+  if (kOrder == Order::kMagnitude) return _mm512_mask_mov_epi32(magnitude, nan, ones);
+  const __m512i v = _mm512_maskz_mov_epi32(_mm512_cmpneq_epi32_mask(bits, top), bits);
+  const __m512i turned = _mm512_xor_si512(v, _mm512_mask_mov_epi32(top, _mm512_movepi32_mask(v), ones));
+  return _mm512_mask_mov_epi32(turned, nan, ones);
+}
+
+// Without a branch on whether there are candidates, which comes out either way now and then.
+template <Order kOrder>
+HN_TARGET_AVX512 inline BracketCount scan_bracket_avx512(const float* scores, int64_t n, Bracket b, int64_t capacity,
+                                                         uint32_t* out) {
+  const __m512i low = _mm512_set1_epi32(int(b.low)), width = _mm512_set1_epi32(int(b.high - b.low));
+  int64_t count = 0, below = 0, i = 0;
+  for (; i + 16 <= n; i += 16) {
+    const __m512i key = keys_avx512<kOrder>(_mm512_loadu_si512(scores + i));
+    const __mmask16 inside = _mm512_cmple_epu32_mask(_mm512_sub_epi32(key, low), width);
+    below += __builtin_popcount(_mm512_cmplt_epu32_mask(key, low));
+    _mm512_storeu_si512(out + count, _mm512_maskz_compress_epi32(inside, key));
+    count += __builtin_popcount(inside);
+    if (count > capacity) return {0, -1};
+  }
+  const BracketCount tail = scan_bracket_scalar<kOrder>(scores + i, n - i, b, capacity - count, out + count);
+  if (tail.candidates < 0) return {0, -1};
+  return {below + tail.below, count + tail.candidates};
+}
+
 #endif
 
 template <Order kOrder>
 inline BracketCount scan_bracket(const float* scores, int64_t n, Bracket b, int64_t capacity, uint32_t* out) {
 #if defined(HN_X86)
+  if (isa() == Isa::kAvx2 && wide()) return scan_bracket_avx512<kOrder>(scores, n, b, capacity, out);
   if (isa() == Isa::kAvx2) return scan_bracket_avx2<kOrder>(scores, n, b, capacity, out);
 #endif
   return scan_bracket_scalar<kOrder>(scores, n, b, capacity, out);

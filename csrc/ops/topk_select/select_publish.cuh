@@ -16,7 +16,7 @@ __device__ __forceinline__ void write_rows(const SelectTable& t, const Item& ite
     const Selection hint = t.hint == nullptr ? Selection{0, 0, 0, 0} : t.hint[s.row];
     Selection row;
     row.threshold = v.threshold;
-    row.cut = i < v.cut_segment ? s.layout.n : (i == v.cut_segment ? v.cut : 0);
+    row.cut = t.keep_ties ? 0 : i < v.cut_segment ? s.layout.n : (i == v.cut_segment ? v.cut : 0);
     if (group.settled()) {
       row.width = hint.width != 0 ? hint.width : kFirstWidth;
       row.cold = hint.cold;

@@ -77,6 +77,7 @@ struct SelectTable {
   int32_t num_segments, num_groups, chunks;
   const Selection* hint;
   Selection* out;
+  bool keep_ties;
   Control* control;
   GroupState* state;    // [num_groups]
   uint32_t* ties;       // [chunks]: keys equal to the threshold
@@ -158,6 +159,7 @@ int make_table(const TopkSelectParams& p, Batch batch, SelectTable* t) {
   t->num_segments = t->chunks = 0;
   t->hint = p.hint;
   t->out = p.out;
+  t->keep_ties = p.keep_ties;
   int32_t by_size[kMaxSegments];
   for (int32_t g = 0; g < t->num_groups; ++g) by_size[g] = batch.first_group + g;
   std::stable_sort(by_size, by_size + t->num_groups,

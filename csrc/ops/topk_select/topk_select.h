@@ -34,7 +34,8 @@ struct TopkSelectParams {
   Order order;
   const Selection*
       hint;  // [num_segments] on the device, or null: cold. A row with width 0 is no hint. Rows of a group agree in all but the cut
-  Selection* out;   // [num_segments] on the device, written in full; may not alias hint
+  Selection* out;   // [num_segments] on the device, written in full; may be `hint`
+  bool keep_ties;   // all scores equal to the threshold are kept: every cut is 0
   void* workspace;  // cuda: topk_select_workspace bytes on the device, contents ignored
 };
 

@@ -16,6 +16,25 @@ constexpr int64_t kSerialBelow = 100000;  // elements of the whole call; less is
 constexpr int kBins = 2048;
 constexpr int kHistograms = 4;  // interleaved, so that equal keys in a row do not wait for each other
 
+constexpr int32_t kTieBlock = 1024;
+
+template <Order kOrder>
+HN_INLINE void count_equal_body(const float* scores, int32_t n, uint32_t key, int32_t* count) {
+  int32_t found = 0;
+  for (int32_t e = 0; e < n; ++e) found += key_of<kOrder>(scores[e]) == key;
+  *count = found;
+}
+
+HN_DISPATCH(count_magnitudes, count_equal_body<Order::kMagnitude>)
+HN_DISPATCH(count_values, count_equal_body<Order::kValue>)
+
+template <Order kOrder>
+int32_t count_equal(const float* scores, int32_t n, uint32_t key) {
+  int32_t found;
+  kOrder == Order::kMagnitude ? count_magnitudes(scores, n, key, &found) : count_values(scores, n, key, &found);
+  return found;
+}
+
 struct Chunk {
   int32_t segment;
   int64_t begin, n;     // within the segment
@@ -81,7 +100,7 @@ class Selector {
       for (int64_t begin = 0; begin < n; begin += kChunk) {
         const int64_t size = std::min(kChunk, n - begin);
         chunks_.push_back({s, begin, size, slices_, {0, 0}});
-        if (g.warm) slices_ += candidate_capacity(size) + 8;
+        if (g.warm) slices_ += candidate_capacity(size) + kScanRoom;
         total_ += size;
       }
     }
@@ -177,23 +196,37 @@ class Selector {
       out.cold = hint.cold + (cold ? 1 : 0);
       if (all || none) {
         out.threshold = all ? 0u : 0xffffffffu;
-        out.cut = all ? 0 : p_.segments[s].layout.n;
+        out.cut = all || p_.keep_ties ? 0 : p_.segments[s].layout.n;
         out.width = hint.width != 0 ? hint.width : kFirstWidth;
         continue;
       }
       out.threshold = g.threshold;
       out.width = next_width(hint.width, cold && g.warm && !g.overflow, g.overflow, g.candidates, group.n);
-      out.cut = quota == 0 ? 0 : tie_cut(p_.segments[s], g.threshold, &quota);
+      out.cut = quota == 0 || p_.keep_ties ? 0 : tie_cut(p_.segments[s], g.threshold, &quota);
     }
   }
 
   // 1 + the OIHW index of the segment's `quota`-th tie; the whole segment when it has fewer, and the rest is passed on.
   static int32_t tie_cut(const SelectSegment& segment, uint32_t threshold, int64_t* quota) {
     const Layout& layout = segment.layout;
-    for (int32_t i = 0; i < layout.n; ++i) {
-      if (key_of<kOrder>(segment.scores[layout.physical(i)]) == threshold && --*quota == 0) return i + 1;
+    std::vector<int32_t> ties;  // their OIHW indices, few as a rule
+    for (int32_t first = 0; first < layout.n; first += kTieBlock) {
+      const int32_t n = std::min(kTieBlock, layout.n - first);
+      const float* scores = segment.scores + first;
+      if (count_equal<kOrder>(scores, n, threshold) == 0) continue;
+      for (int32_t e = 0; e < n; ++e) {
+        if (key_of<kOrder>(scores[e]) == threshold) ties.push_back(layout.logical(first + e));
+      }
+      if (!layout.channels_last && int64_t(ties.size()) >= *quota) break;
     }
-    return layout.n;
+    if (int64_t(ties.size()) < *quota) {
+      *quota -= int64_t(ties.size());
+      return layout.n;
+    }
+    std::nth_element(ties.begin(), ties.begin() + (*quota - 1), ties.end());
+    const int32_t last = ties[size_t(*quota - 1)];
+    *quota = 0;
+    return last + 1;
   }
 
   const TopkSelectParams& p_;

@@ -27,13 +27,10 @@ std::vector<SelectGroup> make_groups(const std::vector<SelectSegment>& segments,
   return groups;
 }
 
-}  // namespace
-
-Tensor topk_select_op(const std::vector<Tensor>& scores, const Sizes& k, bool by_value, bool network_wide,
-                      const OptionalTensor& hint) {
+// The rows of all rankings into `out`, which may be `hint`.
+void run_select(const std::vector<Tensor>& scores, const Sizes& k, bool by_value, bool network_wide, bool keep_ties,
+                const Selection* hint, const Tensor& out) {
   HN_RANGE("topk_select");
-  HN_CHECK(!scores.empty(), kOp, ": expected at least one tensor of scores, got none");
-  HN_CHECK(k.size() == (network_wide ? 1 : scores.size()), kOp, ": expected one k for each ranking, got ", k.size());
   std::vector<SelectSegment> segments;
   for (const Tensor& s : scores) {
     check_type(kOp, "scores", s, ScalarType::Float);
@@ -44,33 +41,59 @@ Tensor topk_select_op(const std::vector<Tensor>& scores, const Sizes& k, bool by
     segments.push_back({static_cast<const float*>(s.data_ptr()), layout_of(kOp, sizes_of(s), channels_last), group});
   }
   const std::vector<SelectGroup> groups = make_groups(segments, k, network_wide);
-  const int64_t rows = int64_t(segments.size());
-  const Selection* hint_rows = nullptr;
-  if (hint.has_value() && hint->defined()) {
-    check_type(kOp, "hint", *hint, ScalarType::Int);
-    HN_CHECK(hint->numel() == rows * 4 && hint->is_contiguous(), kOp, ": expected a hint of ", rows,
-             " rows of 4 int32, got ", hint->numel(), " elements");
-    check_same_device(kOp, "hint", *hint, scores[0]);
-    hint_rows = static_cast<const Selection*>(hint->data_ptr());
-  }
-  Tensor out = empty_on({rows, 4}, ScalarType::Int, scores[0]);
   TopkSelectParams p{segments.data(),
                      groups.data(),
                      int32_t(segments.size()),
                      int32_t(groups.size()),
                      by_value ? Order::kValue : Order::kMagnitude,
-                     hint_rows,
+                     hint,
                      static_cast<Selection*>(out.data_ptr()),
+                     keep_ties,
                      nullptr};
 #if defined(HN_CUDA)
   Tensor workspace = empty_on({int64_t(topk_select_workspace(p))}, ScalarType::Byte, scores[0]);
   p.workspace = workspace.data_ptr();
 #endif
   Guard(scores[0]).run(kOp, &topk_select, p);
+}
+
+void check_lists(const std::vector<Tensor>& scores, const Sizes& k, bool network_wide) {
+  HN_CHECK(!scores.empty(), kOp, ": expected at least one tensor of scores, got none");
+  HN_CHECK(k.size() == (network_wide ? 1 : scores.size()), kOp, ": expected one k for each ranking, got ", k.size());
+}
+
+Selection* rows_of(const char* name, const Tensor& t, int64_t rows, const Tensor& like) {
+  check_type(kOp, name, t, ScalarType::Int);
+  HN_CHECK(t.numel() == rows * 4 && t.is_contiguous(), kOp, ": expected ", name, " of ", rows, " rows of 4 int32, got ",
+           t.numel(), " elements");
+  check_same_device(kOp, name, t, like);
+  return static_cast<Selection*>(t.data_ptr());
+}
+
+}  // namespace
+
+Tensor topk_select_op(const std::vector<Tensor>& scores, const Sizes& k, bool by_value, bool network_wide,
+                      const OptionalTensor& hint) {
+  check_lists(scores, k, network_wide);
+  const int64_t rows = int64_t(scores.size());
+  const Selection* from = hint.has_value() && hint->defined() ? rows_of("hint", *hint, rows, scores[0]) : nullptr;
+  Tensor out = empty_on({rows, 4}, ScalarType::Int, scores[0]);
+  run_select(scores, k, by_value, network_wide, false, from, out);
   return out;
+}
+
+// From the rows of the last call to those of this one, in place.
+void topk_select_in_place_op(const std::vector<Tensor>& scores, const Sizes& k, bool by_value, bool network_wide,
+                             bool keep_ties, const Tensor& rows) {
+  check_lists(scores, k, network_wide);
+  const Selection* from = rows_of("rows", rows, int64_t(scores.size()), scores[0]);
+  run_select(scores, k, by_value, network_wide, keep_ties, from, rows);
 }
 
 }  // namespace HN_BACKEND
 }  // namespace hn
 
-STABLE_TORCH_LIBRARY_IMPL(hiddennet, HN_KEY, m) { m.impl("topk_select", TORCH_BOX(&hn::HN_BACKEND::topk_select_op)); }
+STABLE_TORCH_LIBRARY_IMPL(hiddennet, HN_KEY, m) {
+  m.impl("topk_select", TORCH_BOX(&hn::HN_BACKEND::topk_select_op));
+  m.impl("topk_select_", TORCH_BOX(&hn::HN_BACKEND::topk_select_in_place_op));
+}

@@ -1,0 +1,17 @@
+// network_weight.cu: fills the table of layers and launches: once, for networks of up to 256 layers.
+#include "network_weight.cuh"
+
+namespace hn {
+namespace cuda {
+
+int network_weight(const NetworkWeightParams& p, void* stream) {
+  WeightTable t;
+  const auto blocks_of = [&](int32_t i) {
+    return p.layers[i].layout.n == 0 ? 0 : int64_t(unit_grid(p.layers[i].layout.n).x);
+  };
+  return launch_segments(&network_weight_kernel, &t, p.count, kUnitThreads, stream, blocks_of,
+                         [&](int32_t i, int32_t first_block) { return weight_entry(p.layers[i], first_block); });
+}
+
+}  // namespace cuda
+}  // namespace hn

@@ -1,0 +1,17 @@
+// sparse_plan.h: lists of the kept weights, walked once a block of neighbouring outputs.
+#pragma once
+#include <memory>
+
+#include "../conv_plan.h"
+
+namespace hiddennet::runtime {
+
+// Images in lanes; null where the batch is no multiple of 16 or a block's sources are too many for an entry to name.
+std::unique_ptr<ConvPlan> sparse_images_plan(const ConvShape& shape, const ConvWeights& weights,
+                                             const Epilogue& epilogue);
+
+// Neighbouring pixels in lanes, any batch; null where a block's sources are too many for an entry to name.
+std::unique_ptr<ConvPlan> sparse_pixels_plan(const ConvShape& shape, const ConvWeights& weights,
+                                             const Epilogue& epilogue);
+
+}  // namespace hiddennet::runtime

@@ -1,0 +1,14 @@
+// The list of plans. The first is taken where none may be measured (HIDDENNET_PLANS=fixed), the plain one is the last.
+#include "conv/plans.h"
+#include "plain_conv.h"
+
+namespace hiddennet::runtime {
+
+std::vector<std::unique_ptr<ConvPlan>> conv_plans(const ConvShape& shape, const ConvWeights& weights,
+                                                  const Epilogue& epilogue, bool bf16, const std::string& only) {
+  std::vector<std::unique_ptr<ConvPlan>> found = fast_conv_plans(shape, weights, epilogue, bf16, only);
+  if (only.empty() || only == "plain") found.push_back(plain_conv(shape, weights, epilogue));
+  return found;
+}
+
+}  // namespace hiddennet::runtime

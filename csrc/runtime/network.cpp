@@ -1,0 +1,72 @@
+#include "network.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "../base/amx.h"
+#include "error.h"
+
+namespace hiddennet::runtime {
+namespace {
+
+constexpr size_t kVariants = 3;
+constexpr int64_t kMostBatch = int64_t(1) << 24;
+constexpr int kMostThreads = 1024;
+
+bool measures() {
+  const char* wish = std::getenv("HIDDENNET_PLANS");
+  if (wish == nullptr || *wish == '\0' || std::strcmp(wish, "auto") == 0) return true;
+  if (std::strcmp(wish, "fixed") != 0) fail("expected HIDDENNET_PLANS to be auto or fixed, got ", wish);
+  return false;
+}
+
+int checked_threads(int threads) {
+  if (threads < 0 || threads > kMostThreads) fail("expected 1 to ", kMostThreads, " threads, got ", threads);
+  return threads == 0 ? default_threads() : threads;
+}
+
+}  // namespace
+
+Network::Network(File file, int threads, Bf16 bf16)
+    : file_(std::move(file)),
+      weights_(file_),
+      graph_(file_, weights_),
+      options_{bf16 == Bf16::on || (bf16 == Bf16::automatic && hn::matrix_tiles()), measures()},
+      pool_(checked_threads(threads)) {}
+
+Variant& Network::variant(int64_t batch, Layout layout) {
+  for (auto it = held_.begin(); it != held_.end(); ++it) {
+    if (it->batch == batch && it->layout == layout) {
+      held_.splice(held_.begin(), held_, it);
+      return *held_.front().variant;
+    }
+  }
+  while (held_.size() >= kVariants) held_.pop_back();
+  held_.push_front({batch, layout, std::make_unique<Variant>(graph_, batch, layout, options_, pool_)});
+  return *held_.front().variant;
+}
+
+void Network::run(const float* x, int64_t batch, Layout layout, float* y) {
+  if (layout != Layout::nchw_f32 && layout != Layout::nhwc_f32) fail("expected the layout nchw or nhwc, got another");
+  if (batch < 0 || batch > kMostBatch) fail("expected a batch of 0 to ", kMostBatch, ", got ", batch);
+  if (batch == 0) return;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  variant(batch, layout).run(x, y);
+}
+
+std::vector<LayerReport> Network::layers() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  std::vector<LayerReport> found;
+  for (size_t n = 0; n < graph_.nodes().size(); ++n) {
+    const Node& node = graph_.nodes()[n];
+    if (node.op != Op::conv) continue;
+    int64_t weights = 1;
+    for (const int64_t size : node.weight) weights *= size;
+    const ConvPlan* plan = held_.empty() ? nullptr : held_.front().variant->plan(n);
+    found.push_back({node.name, plan == nullptr ? "" : plan->name(), node.weight, graph_.kept(node), weights,
+                     plan == nullptr ? 0 : plan->weight_bytes()});
+  }
+  return found;
+}
+
+}  // namespace hiddennet::runtime

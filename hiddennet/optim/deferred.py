@@ -1,0 +1,138 @@
+"""Deferred: a parameter whose gradient through hidden layers is made where it is read, which may be in the step alone.
+
+A hidden layer's backward ends with dL/dweight; the scores' gradient is that times weight and sign. Who only steps with
+it need not write it to memory and read it again.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hiddennet.ops.masked_weight import MaskedWeight
+
+_GRAD = torch.Tensor.grad
+_whole = 0  # blocks of whole_gradients() that are open
+
+
+@contextmanager
+def whole_gradients() -> Iterator[None]:
+    """Within it a backward makes the scores' gradients itself, as for torch's optimisers: `.grad` outlives the step."""
+    global _whole
+    _whole += 1
+    try:
+        yield
+    finally:
+        _whole -= 1
+
+
+class Owed(NamedTuple):
+    """dL/dweight in the layout of the scores, and what their gradient is made of beside it."""
+
+    grad: Tensor
+    weight: MaskedWeight  # without the scores
+    made_of: tuple[tuple[int, int], ...]
+
+    def is_current(self, scores: Tensor) -> bool:
+        """Whether scores and weights are what they were in the backward."""
+        return self.made_of == _state(scores, self.weight)
+
+
+MOVED = (
+    "hiddennet.optim: expected scores and weights to stay as they are from backward to step, got some written to in "
+    "between, so that {}; read their .grad before, or run the backward under optim.whole_gradients()"
+)
+
+
+def _state(scores: Tensor, weight: MaskedWeight) -> tuple[tuple[int, int], ...]:
+    parts = scores, weight.bits, weight.stored, weight.plane
+    return tuple((t.data_ptr(), t._version) for t in parts if t is not None)
+
+
+def _accumulates(ctx: Any, param: Tensor) -> bool:
+    """Whether the backward at work adds to `param.grad` what this function of its graph returns."""
+    for node, _ in ctx.next_functions:
+        if getattr(node, "variable", None) is param:
+            try:
+                return torch._C._will_engine_execute_node(node)
+            except RuntimeError:  # torch.autograd.grad asks for it
+                return False
+    return False
+
+
+class Deferred(nn.Parameter):
+    """A parameter whose gradient, where a hidden layer's backward owes it, is made when `.grad` is first read.
+
+    So hooks on steps, clipping, gradient scalers and any other optimiser find it; the step of the optimisers here takes
+    what is owed as it is, and leaves no `.grad`. Owed is nothing that a hook waits for, that is added to a gradient, or
+    that another process has a share in.
+    """
+
+    owed: Owed | None = None
+
+    def owe(self, weight: MaskedWeight, grad: Tensor, ctx: Any) -> bool:
+        """Keep dL/dweight in place of the scores' gradient; whether that is right, or the gradient wanted now."""
+        if _GRAD.__get__(self) is not None or self.owed is not None:
+            self._pay()
+            return False
+        if self._backward_hooks or self._post_accumulate_grad_hooks or _whole or torch.is_grad_enabled():
+            return False
+        if type(grad) is not Tensor or torch._C._len_torch_dispatch_stack():  # traced or counted
+            return False
+        if (torch.distributed.is_available() and torch.distributed.is_initialized()) or not _accumulates(ctx, self):
+            return False
+        self.owed = Owed(grad, weight._replace(scores=None), _state(self, weight))
+        return True
+
+    @torch.no_grad()
+    def _pay(self) -> None:
+        owed = self.__dict__.pop("owed", None)
+        if owed is None:
+            return
+        if not owed.is_current(self):
+            warnings.warn(MOVED.format("there is no .grad"), stacklevel=3)
+            return
+        weight = owed.weight._replace(scores=self.detach())
+        made, before = weight.gradients(owed.grad, True, False)[0], _GRAD.__get__(self)
+        _GRAD.__set__(self, made if before is None else before + made)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is owed: pickles have no gradients."""
+        return {name: value for name, value in self.__dict__.items() if name != "owed"}
+
+    def take(self) -> Tensor | None:
+        """dL/dweight, where that is all there is of a gradient; RuntimeError where the step may not take it."""
+        if self.owed is None or _GRAD.__get__(self) is not None:
+            return None
+        if not self.owed.is_current(self):
+            raise RuntimeError(MOVED.format("the step has no gradient"))
+        return self.owed.grad
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient, made now where it is owed."""
+        if self.owed is not None:
+            self._pay()
+        return _GRAD.__get__(self)
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        self.__dict__.pop("owed", None)
+        _GRAD.__set__(self, value)
+
+    @grad.deleter
+    def grad(self) -> None:
+        self.grad = None
+
+
+def defer(params: Iterable[Tensor]) -> None:
+    """Let these be Deferred, where they are plain parameters, as torch's materialize() does: they stay the objects that
+    modules and optimisers hold."""
+    for p in params:
+        if type(p) is nn.Parameter:
+            p.__class__ = Deferred

@@ -1,0 +1,213 @@
+"""What a network computes as the graph that hiddennet.runtime reads: traced by torch.export, operation by operation.
+
+The graph is JSON: `input`, the shape of a sample, and `nodes`, each with its operation, the values it reads (0 is the
+input, n what node n - 1 makes) and its numbers; csrc/runtime/graph_reader.cpp reads them. Weights are named where the
+artifact has them; others are tensors beside it, `graph.0` and so on. What torch's operations become: runtime_ops.py.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from hiddennet.compaction.base import CompactNetwork
+from hiddennet.container import GRAPH_TENSORS
+from hiddennet.nn.network import hidden_layers
+from hiddennet.ordinary import plain
+from hiddennet.ordinary.compact_form import CompactForm, compact_form
+from hiddennet.ordinary.example import example_of
+
+VERSION = 1
+_HELD = ("values", "constant", "signs", "redraws")  # ways in which an artifact holds weights that the runtime reads
+_STATE = "state."
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a node makes: its number, and its shape without the batch."""
+
+    number: int
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A tensor that does not depend on the input. layer: whose weight it is; key: its name in the file; else empty."""
+
+    tensor: Tensor
+    layer: str = ""
+    key: str = ""
+
+
+@dataclass
+class Graph:
+    """The graph while it is made."""
+
+    nodes: list[dict[str, Any]] = field(default_factory=list)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, op: str, inputs: Sequence[Value], shape: Shape, name: str, **numbers: Any) -> Value:
+        """Append a node; numbers that are None are left out."""
+        numbers = {key: number for key, number in numbers.items() if number is not None}
+        self.nodes.append({"op": op, "in": [one.number for one in inputs], "name": name, **numbers})
+        return Value(len(self.nodes), tuple(shape))
+
+    def tensor(self, constant: Constant) -> str:
+        """The name of a constant's tensor in the file."""
+        if constant.key:
+            return constant.key
+        name = f"{GRAPH_TENSORS}{len(self.tensors)}"
+        self.tensors[name] = constant.tensor.detach().float().cpu().clone(memory_format=torch.contiguous_format)
+        return name
+
+    def weight(self, constant: Constant) -> dict[str, str]:
+        """Where a layer's weight is."""
+        return {"layer": constant.layer} if constant.layer else {"tensor": self.tensor(constant)}
+
+
+def runtime_graph(
+    model: nn.Module, layers: Sequence[dict[str, Any]], state: dict[str, Tensor], example: Tensor | None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The graph of a model and the tensors that it needs beside the artifact's.
+
+    Args:
+        model: as it is exported. layers: the artifact's entries. state: its state, by key.
+        example: an input, batch first; None: of the images that the network says it takes.
+
+    Raises:
+        ValueError: what the runtime cannot compute, by the operation's name; a layer whose weights only a source of
+            one's own can read; no example where the network does not say what it takes.
+    """
+    kinds = _kinds(model, layers)
+    made = plain(model).float()
+    hidden = {id(made.get_submodule(name).weight): name for name in hidden_layers(model)}
+    held = {_STATE + key: tensor for key, tensor in state.items()}
+    return _graph(made, example_of(model, "runtime") if example is None else example, hidden, held, _STATE, kinds)
+
+
+def compact_graph(model: CompactNetwork, example: Tensor | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """As runtime_graph, of a compact network, whose products are its layers."""
+    made = compact_form(model)
+    example = example_of(model, "runtime") if example is None else example
+    return _graph(made, example, made.products(), model.state_dict(), "", {})
+
+
+def _graph(
+    made: nn.Module,
+    example: Tensor,
+    layers: dict[int, str],
+    state: dict[str, Tensor],
+    prefix: str,
+    kinds: dict[str, str],
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """layers: names by the id of their weight in `made`. state: tensors of the file, by their names there, which begin
+    with the prefix and go on as in `made`."""
+    from hiddennet.ordinary.runtime_ops import convert
+
+    example = example.detach().float().cpu()
+    if example.dim() not in (2, 3, 4):
+        raise ValueError(
+            f"runtime: expected an example of 2 to 4 dimensions, batch first, got shape {tuple(example.shape)}"
+        )
+    program = _traced(made, example)
+    found = _constants(program, made, layers, state, prefix)
+    graph = Graph()
+    values: dict[fx.Node, Any] = {}
+    inputs = [node for node in program.graph.nodes if node.op == "placeholder"]
+    for node in inputs:
+        values[node] = found.get(node.name) or Value(0, tuple(example.shape[1:]))
+    batch = next(node for node in inputs if isinstance(values[node], Value)).meta["val"].shape[0]
+    for node in program.graph.nodes:
+        if node.op == "call_function":
+            values[node] = convert(graph, node, values, batch)
+        elif node.op == "output":
+            return _whole(graph, node, values, example, kinds), graph.tensors
+    raise AssertionError("a program without an output")
+
+
+def _whole(graph: Graph, node: fx.Node, values: dict, example: Tensor, kinds: dict[str, str]) -> dict[str, Any]:
+    outputs = [one for one in torch.utils._pytree.tree_leaves(node.args) if isinstance(one, fx.Node)]
+    if len(outputs) != 1 or not isinstance(values[outputs[0]], Value):
+        raise ValueError(
+            f"runtime: expected a network with one output, got {len(outputs)}; export the part that is run"
+        )
+    output = values[outputs[0]].number
+    return {
+        "version": VERSION,
+        "input": list(example.shape[1:]),
+        "kinds": kinds,
+        "nodes": graph.nodes,
+        "output": output,
+    }
+
+
+def _kinds(model: nn.Module, layers: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The kind of numbers of each generated layer, which its initialisation's name alone does not tell the runtime."""
+    modules, kinds = hidden_layers(model), {}
+    for entry in layers:
+        name, held = entry["name"], (entry.get("weights") or {}).get("as")
+        if entry["source"]["kind"] == "generated":
+            kinds[name] = modules[name].scaled.kind
+        elif held not in _HELD:
+            raise ValueError(
+                f"runtime: expected weights that are held as {', '.join(_HELD)}, got layer {name}, which holds them as "
+                f"{held}; let its source ship plain values"
+            )
+    return kinds
+
+
+def _traced(made: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    """torch's program of functional operations, of any batch size."""
+    try:
+        program = torch.export.export(
+            made, (torch.cat([example, example])[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False
+        )
+        return program.run_decompositions({})
+    except Exception as error:  # torch.export has many
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"runtime: expected a network that torch.export traces with any batch size, got {type(made).__name__} "
+            f"({reason:.200})"
+        ) from None
+
+
+def _constants(
+    program: torch.export.ExportedProgram,
+    made: nn.Module,
+    layers: dict[int, str],
+    state: dict[str, Tensor],
+    prefix: str,
+) -> dict[str, Constant]:
+    """The parameters and buffers of a program by the name of their placeholder."""
+    signature = program.graph_signature
+    named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    found = {}
+    for name, key in named.items():
+        tensor = program.state_dict[key] if key in program.state_dict else program.constants[key]
+        owner, _, leaf = key.rpartition(".")
+        where = prefix + key.removeprefix("model.") if isinstance(made, CompactForm) else prefix + key
+        own, kept = getattr(made.get_submodule(owner), leaf, None), state.get(where)
+        same = kept is not None and kept.shape == tensor.shape and torch.equal(kept.to(tensor.dtype), tensor)
+        found[name] = Constant(tensor, layers.get(id(own), ""), where if same and tensor.is_floating_point() else "")
+    for name, key in signature.inputs_to_lifted_tensor_constants.items():
+        found[name] = Constant(program.constants[key])
+    return found
+
+
+def folded(target: Any, args: Any, kwargs: Any) -> Any:
+    """What an operation makes of constants alone: constants."""
+    plain_args, plain_kwargs = torch.utils._pytree.tree_map(
+        lambda one: one.tensor if isinstance(one, Constant) else one, (args, kwargs)
+    )
+    with torch.no_grad():
+        made = target(*plain_args, **plain_kwargs)
+    if target is operator.getitem or not isinstance(made, (tuple, list)):
+        return Constant(made) if isinstance(made, Tensor) else made
+    return tuple(Constant(one) if isinstance(one, Tensor) else one for one in made)
