@@ -78,7 +78,7 @@ PAGES = [
         "runtime",
         "hiddennet.runtime",
         "A network run without torch; in words: [Ship it](../ship.md).",
-        (Part("hiddennet.runtime"),),
+        (Part("hiddennet.runtime", words=True),),
     ),
     Page(
         "train",
@@ -162,15 +162,15 @@ def index() -> str:
 
 
 def public() -> list[str]:
-    """What `dir(hiddennet)` shows a user: __version__, and no modules that were imported on the way."""
+    """What `dir(hiddennet)` shows a user, without what the module imports for itself."""
     import hiddennet as hn
 
-    inner = {name for name, thing in vars(hn).items() if isinstance(thing, ModuleType)} - set(hn.__all__)
-    return [
-        name
-        for name in dir(hn)
-        if name == "__version__" or not (name.startswith("_") or name in inner | {"annotations"})
-    ]
+    return [name for name in dir(hn) if name in hn.__all__ or (name[0] != "_" and ours(getattr(hn, name)))]
+
+
+def ours(thing: object) -> bool:
+    """Whether it is a class or function of the package."""
+    return getattr(thing, "__module__", "").startswith("hiddennet") if callable(thing) else False
 
 
 def keys() -> str:
