@@ -65,15 +65,20 @@ cpp-test: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(PY) -m bench
 
-# what the extra `docs` names, without building the package once more
+# the packages of the extra `docs`, without building ours once more
+define DOCS_EXTRA
+import importlib, sys; \
+toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "pip._vendor.tomli"); \
+print(*toml.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")
+endef
+
 $(VENV)/.docs: pyproject.toml $(VENV)/.ready
-	$(call quietly,$(PY) -c 'import importlib, sys; toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "pip._vendor.tomli"); \
-	print(*toml.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' > build/docs.txt && $(PY) -m pip install -q -r build/docs.txt)
+	$(call quietly,$(PY) -c '$(DOCS_EXTRA)' > build/docs.txt && $(PY) -m pip install -q -r build/docs.txt)
 	@touch $@
 
 docs: $(VENV)/.docs
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build -q --strict
-	@echo "make: open build/site/index.html; with its search: $(PYTHON) -m http.server -d build/site"
+	@echo "make: the site is build/site/index.html"
 
 lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .

@@ -17,13 +17,16 @@ SHORT = {"hiddennet": "hn"}
 
 @dataclass(frozen=True)
 class Part:
-    """Names of one module, as a reader writes them: `hn.nn.TopK`. names: what stands here; none: its `__all__`."""
+    """Names of one module. names: what stands here; none: its `__all__`. words: after what it says of itself."""
 
     module: str
     names: tuple[str, ...] | None = None
+    words: bool = False
 
     def found(self) -> list[str]:
-        return list(self.names) if self.names is not None else sorted(importlib.import_module(self.module).__all__)
+        if self.names is not None:
+            return list(self.names)
+        return sorted(importlib.import_module(self.module).__all__, key=str.lower)
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ PAGES = [
     Page(
         "methods",
         "hiddennet.methods",
-        "What a method is, its hooks, and those that ship. Their keys: [All keys](keys.md); in words: "
+        "What a method is, and its hooks. Keys of those that ship: [All keys](keys.md); in words: "
         "[Methods, networks, data](../methods.md).",
         (
             Part("hiddennet.methods.base", ("Method", "Setting", "MethodSection", "DrawnSection")),
@@ -75,7 +78,7 @@ PAGES = [
         "runtime",
         "hiddennet.runtime",
         "A network run without torch; in words: [Ship it](../ship.md).",
-        (Part("hiddennet.runtime"),),
+        (Part("hiddennet.runtime", words=True),),
     ),
     Page(
         "train",
@@ -86,7 +89,7 @@ PAGES = [
             Part("hiddennet.config"),
             Part("hiddennet.train.experiment", ("run",)),
             Part("hiddennet.train.evaluate", ("evaluate", "export")),
-            Part("hiddennet.loggers", ("TensorBoard",)),
+            Part("hiddennet.loggers", ("TensorBoard",), words=True),
             Part("hiddennet.trackers", ("WandB", "MLflow")),
         ),
     ),
@@ -132,6 +135,8 @@ def markdown(page: Page) -> str:
     """The page: its words, the module's, then each name."""
     parts = [f"# {page.title}\n\n{page.words}\n"]
     for part in page.parts:
+        if part.words:
+            parts.append(f"::: {part.module}\n    options:\n      members: false\n      heading: {part.module}\n")
         parts += [entry(part.module, name) for name in part.found()]
     return "\n".join(parts)
 
@@ -157,15 +162,15 @@ def index() -> str:
 
 
 def public() -> list[str]:
-    """What `dir(hiddennet)` shows a user: __version__, and no modules that were imported on the way."""
+    """What `dir(hiddennet)` shows a user, without what the module imports for itself."""
     import hiddennet as hn
 
-    inner = {name for name, thing in vars(hn).items() if isinstance(thing, ModuleType)} - set(hn.__all__)
-    return [
-        name
-        for name in dir(hn)
-        if name == "__version__" or not (name.startswith("_") or name in inner | {"annotations"})
-    ]
+    return [name for name in dir(hn) if name in hn.__all__ or (name[0] != "_" and ours(getattr(hn, name)))]
+
+
+def ours(thing: object) -> bool:
+    """Whether it is a class or function of the package."""
+    return getattr(thing, "__module__", "").startswith("hiddennet") if callable(thing) else False
 
 
 def keys() -> str:

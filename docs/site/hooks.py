@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
-
 from mkdocs.structure.files import File, InclusionLevel
 
 from docs.site import api, notebooks, sources
@@ -13,11 +10,6 @@ PLUGIN = (
     "# Two plugins that run\n\n`examples/plugin`, in full; [Something of your own](extend.md) says what each hook is.\n"
 )
 _homes = {address: path for path, address in sources.OUTSIDE.items()}
-_files = None
-
-
-def on_startup(command, dirty) -> None:
-    logging.getLogger("mkdocs").setLevel(os.environ.get("MKDOCS_LOG", "WARNING"))
 
 
 def on_config(config):
@@ -28,8 +20,6 @@ def on_config(config):
 
 
 def on_files(files, config):
-    global _files
-    _files = files
     made = {"api/hiddennet.md": api.index(), "api/keys.md": api.keys()}
     made |= {f"api/{page.file}.md": api.markdown(page) for page in api.pages()}
     for path, address in sources.OUTSIDE.items():

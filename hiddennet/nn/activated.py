@@ -66,9 +66,9 @@ class Activated(SignsShipped):
     """Random weights times a function of trainable latent scores (Peek-a-Boo's "seed" layers).
 
     Args:
-        activation: a of ACTIVATIONS. "pruning" learns a mask: 1 where t > 0, else 0; "flipping" signs: sign(t), 0 at 0;
-            both with the gradient of the identity. "ternary" both: 1 above `high`, -1 below `low`, else 0; its gradient
-            is the identity's where it is not 0, and goes to the two bounds as well. "none": 1.
+        activation: one of ACTIVATIONS. "pruning" learns a mask: 1 where t > 0, else 0; "flipping" signs: sign(t), 0 at
+            0; both with the gradient of the identity. "ternary" both: 1 above `high`, -1 below `low`, else 0; its
+            gradient is the identity's where it is not 0, and goes to the two bounds as well. "none": 1.
 
     The layer has `latent`, float32 of the weight's shape, and for "ternary" its two bounds `low` and `high`.
     """
