@@ -81,6 +81,7 @@ class Corners(nn.Module):
         return F.log_softmax(self.fc(F.dropout(x, 0.5, self.training)), 1) + F.softmax(1 - x[:, :9], -1)
 
 
+@pytest.mark.isa
 def test_corners_of_every_operation(tmp_path):
     check_outputs(warmed(hn.hide(Corners(), hn.Generated("kaiming_normal"), RULE)), tmp_path / "net", (4, 13, 9))
 
@@ -99,6 +100,7 @@ class Lines(nn.Module):
         return self.last(self.fc(x.flatten(1)))
 
 
+@pytest.mark.isa
 def test_networks_of_one_dimension(tmp_path):
     check_outputs(warmed(hn.hide(Lines(), hn.Generated("kaiming_normal"), RULE)), tmp_path / "net", (3, 61))
 

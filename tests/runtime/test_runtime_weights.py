@@ -11,6 +11,7 @@ import hiddennet as hn
 from hiddennet.ops import INITS
 from tests.runtime.common import saved
 
+pytestmark = pytest.mark.isa
 KINDS = ("pruning", "flipping", "ternary", "none")
 
 LAYERS = {
