@@ -23,7 +23,8 @@ class skip_init(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
-_LATER = ("psg", "input_signed", "plan", "_forward_dtype", "_rule_selected", "_ours")  # than become_hidden
+# later than become_hidden
+_LATER = ("psg", "input_signed", "plan", "_forward_dtype", "_ahead", "_asked", "_rule_selected", "_ours")
 
 
 def expose(model: nn.Module, weights: Mapping[str, nn.Parameter] | None = None) -> None:
