@@ -42,21 +42,11 @@ def export(
     metadata: dict[str, Any] | None = None,
     graph: Grapher | None = None,
 ) -> None:
-    """Write the model's hidden network to `path`, atomically.
+    """As hiddennet.export, which says what is taken and raised.
 
     Args:
-        model: any model with hidden layers; a model without any is written densely, in float32; a compact network
-            (hiddennet.compact) with its edges in lists.
-        path: of the file to write; an old one is replaced only when the new one is complete.
-        metadata: JSON-able facts kept in the header. `method` and `config_hash` have their places
-            there; `model`, the arguments of hiddennet.models.build, is taken from the model where
-            that function made it, and lets load() build the model by itself.
         graph: of the model, the entries of its layers and its state, makes how the network computes, a part of the
             header, and tensors beside it. hiddennet.export has the one for hiddennet.runtime.
-
-    Raises:
-        TypeError: a single layer instead of a model; a wiring that is not in float32; state that is no
-            tensor, metadata that is no JSON. ArtifactError (a ValueError): method or config_hash that is no text.
     """
     from hiddennet import compaction
 

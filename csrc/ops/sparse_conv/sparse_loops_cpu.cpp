@@ -2,45 +2,13 @@
 #include "sparse_append.h"
 #include "sparse_args.h"
 
-#define HN_LANES lanes_any
-#define HN_LANES_TARGET
-#include "sparse_loops.h"
-#undef HN_LANES
-#undef HN_LANES_TARGET
-
-#if defined(HN_X86)
-#define HN_LANES lanes_avx2
-#define HN_LANES_TARGET HN_TARGET_FMA
-#include "sparse_loops.h"
-#undef HN_LANES
-#undef HN_LANES_TARGET
-
-#if !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 warns of its own intrinsics' undefined registers
-#endif
-#define HN_LANES lanes_avx512
-#define HN_LANES_TARGET HN_TARGET_AVX512
-#include "sparse_loops.h"
-#undef HN_LANES
-#undef HN_LANES_TARGET
-#if !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
-#endif
+#define HN_LOOPS "../ops/sparse_conv/sparse_loops.h"
+#include "../../base/each_lanes.h"
 
 namespace hn {
 namespace cpu {
 
-const SparseLoops& sparse_loops() {
-#if defined(HN_X86)
-  static const bool fused = __builtin_cpu_supports("fma");
-  if (isa() == Isa::kAvx2 && wide()) return lanes_avx512::kSparseLoops;
-  if (isa() == Isa::kAvx2 && fused) return lanes_avx2::kSparseLoops;
-#endif
-  return lanes_any::kSparseLoops;
-}
+const SparseLoops& sparse_loops() { return HN_LOOPS_IN_USE(kSparseLoops); }
 
 }  // namespace cpu
 }  // namespace hn
