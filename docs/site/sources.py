@@ -18,8 +18,8 @@ OUTSIDE = {
     "CHANGELOG.md": "changes.md",
     "examples/plugin": "plugin.md",
     **{
-        path.relative_to(ROOT).as_posix(): f"ladders/{path.parent.name}.md"
-        for path in sorted((ROOT / "csrc/ops").glob("*/LADDER.md"))
+        path.relative_to(ROOT).as_posix(): f"ladders/{'-'.join(path.parent.relative_to(ROOT / 'csrc').parts)}.md"
+        for path in sorted((ROOT / "csrc").rglob("LADDER.md"))
     },
 }
 FENCE = re.compile(r"^ *(`{3,})[^`]*\n.*?^ *\1`* *$", re.DOTALL | re.MULTILINE)
