@@ -107,13 +107,14 @@ def dense_twin(model: nn.Module, name: str, device: torch.device) -> nn.Module:
 
 
 def original_twin(model: nn.Module, name: str, device: torch.device, layer: Callable[..., nn.Module]) -> nn.Module:
-    """The original's network with this model's weights and scores."""
+    """The original's network with this model's weights, scores and densities."""
     twin = originals.build(name, layer).to(device)
     with torch.no_grad():
         for mine, theirs in zip(hidden_list(model), weighted(twin), strict=True):
             weight = mine.source.state(mine).weight(device=device)
             theirs.weight.copy_(weight.view(theirs.weight.shape))
             theirs.scores.copy_(mine.scores.view(theirs.scores.shape))
+            theirs.density = mine.rule.density
     return twin
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +44,7 @@ def build_iterand(name: str, init: str, device: torch.device) -> nn.Module:
 
 def original_iterand(mine: nets.Trainee, name: str) -> nets.Trainee:
     """IteRand's network. Its weights require gradients, which nobody asks for and nobody empties."""
-    theirs = nets.original_trainee(mine, name, layer=partial(originals.KthvalueConv2d, density=REVEALED))
+    theirs = nets.original_trainee(mine, name, layer=originals.KthvalueConv2d)
     for layer in nets.weighted(theirs.model):
         layer.weight.requires_grad = True
     return theirs

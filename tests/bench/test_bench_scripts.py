@@ -48,6 +48,15 @@ def test_step_is_not_timed_when_the_networks_differ():
         nets.check_original(mine, theirs, 1e-4)
 
 
+@pytest.mark.parametrize("density", [0.3, 0.02])
+def test_the_original_has_the_density_of_ours(density):
+    from bench import nets
+
+    model = nets.hidden("conv2", torch.device("cpu"), density=density)
+    mine, _ = nets.trainees("conv2", 2, torch.device("cpu"), channels_last=True, model=model)
+    nets.check_original(mine, nets.original_trainee(mine, "conv2"), 1e-4)
+
+
 def test_a_training_step_saves_no_mask_and_no_second_product():
     """What autograd keeps of the size of a weight is the effective weight alone."""
     from bench import memory, nets
