@@ -32,7 +32,7 @@ $(VENV)/.packages: pyproject.toml
 	$(call quietly,$(PY) -m pip install -q --upgrade pip setuptools wheel && $(PY) -m pip install -q "torch>=2.11" torchvision ninja numpy pybind11)
 	@touch $@
 
-# nothing is compiled twice: pip builds the extension in place, and later changes go through setup.py
+# nothing is compiled twice: the objects stay in build/extension, for later changes and for a wheel
 $(VENV)/.ready: $(VENV)/.packages setup.py $(SOURCES) $(wildcard build_tools/*.py)
 	@echo "make: building the extension (minutes the first time; $(LOG) has what is said, hiddennet env what came of it)"
 	$(call quietly,if test -f $@; then $(PY) setup.py -q build_ext --inplace; \
