@@ -117,14 +117,15 @@ std::vector<float> expected(const CodeCase& c, const Data& data) {
 }
 
 template <class F>
-std::vector<float> run(const CodeCase& c, const Data& data, F launch_it) {
+std::vector<float> run(const CodeCase& c, const Data& data, int processors, F launch_it) {
   Buffer<uint8_t> input(stored(c.input_type, data.input)), gradient(stored(c.gradient_type, data.gradient));
   Buffer<float> input_delta(std::vector<float>{kInputDelta}), gradient_delta(std::vector<float>{c.gradient_delta});
   Buffer<float> dw(c.weights()), largest(1);
-  Buffer<int64_t> sums(c.weights());
-  const CodeWeightGradientParams p{input.data(),       gradient.data(),       c.input_type, c.gradient_type,
-                                   input_delta.data(), gradient_delta.data(), dw.data(),    largest.data(),
-                                   sums.data(),        c.shape.conv(),        c.groups,     c.channels_last};
+  CodeWeightGradientParams p{
+      input.data(), gradient.data(), c.input_type, c.gradient_type, input_delta.data(), gradient_delta.data(),
+      dw.data(),    largest.data(),  nullptr,      c.shape.conv(),  c.groups,           c.channels_last};
+  Buffer<int64_t> sums(size_t(cuda::sums_of(p, processors)));
+  p.sums = sums.data();
   launch_it(p);
   std::vector<float> result = dw.read();
   result.push_back(largest.read()[0]);
@@ -133,7 +134,7 @@ std::vector<float> run(const CodeCase& c, const Data& data, F launch_it) {
 
 std::vector<float> run_kernel(const CodeCase& c, const Data& data, int processors) {
   return same_in_every_order([&] {
-    return run(c, data,
+    return run(c, data, processors,
                [&](const CodeWeightGradientParams& p) { CHECK_EQ(cuda::launch_gradient(p, processors, nullptr), 0); });
   });
 }
@@ -170,7 +171,7 @@ void check_cpu(const CodeCase& c, const Data& data, const std::vector<float>& wa
     isa() = path.isa;
     wide() = path.wide;
     dot_products() = path.dot_products;
-    CHECK_EQ(run(c, data, [](const CodeWeightGradientParams& p) { cpu::code_weight_gradient(p); }), want);
+    CHECK_EQ(run(c, data, 1, [](const CodeWeightGradientParams& p) { cpu::code_weight_gradient(p); }), want);
     isa() = restore.isa;
     wide() = restore.wide;
     dot_products() = restore.dot_products;
@@ -249,14 +250,17 @@ TEST(every_pair_of_codes_at_its_extremes) {
   }
 }
 
-// 255 times 255 more often than an int32 can add it, and no reason but that to cut the depth: tiles enough for one
-// processor.
+// More than an int32 holds in one block's depth, for two tiles fill a processor: of 255 times 255, and of low times high
+// bytes and high times low ones together.
 TEST(sums_longer_than_an_int32) {
-  CodeCase c = make_case({1, 4, 4, {1, 33100}, {1, 1}}, 0, 4);
-  c.input_type = c.gradient_type = CodeType::kInt16;
+  CodeCase c = make_case({1, 2, 2, {1, 33100}, {1, 1}}, 0, 2);
+  c.input_type = CodeType::kInt32;
+  c.gradient_type = CodeType::kInt16;
   Data data = make_data(c);
-  for (int32_t& v : data.input) v = 255;
-  for (int32_t& v : data.gradient) v = 255;
+  for (size_t i = 0; i < data.input.size(); ++i) {
+    data.input[i] = i % 2 ? 65535 : 255;
+    data.gradient[i] = i % 2 ? 32767 : 255;
+  }
   const std::vector<float> want = expected(c, data);
   check_cpu(c, data, want);
   CHECK_EQ(run_kernel(c, data, 1), want);
@@ -282,15 +286,18 @@ TEST(any_alignment) {
       return stored(t, codes);
     };
     Buffer<uint8_t> input(shifted(c.input_type, data.input)), gradient(shifted(c.gradient_type, data.gradient));
-    CHECK_EQ(run(c, data,
+    CHECK_EQ(run(c, data, 4,
                  [&](CodeWeightGradientParams p) {
                    p.input = input.data() + shift * bytes_of(c.input_type);
                    p.gradient = gradient.data() + shift * bytes_of(c.gradient_type);
-                   CHECK_EQ(cuda::code_weight_gradient(p, nullptr), 0);
+                   CHECK_EQ(cuda::launch_gradient(p, 4, nullptr), 0);
                  }),
              want);
   }
 }
+
+// A block's whole depth, whose warps share rows and columns.
+TEST(whole) { check(make_case({2, 64, 64, {8, 8}, {1, 1}}, 4), 1); }
 
 // One chunk of the depth, and as many as there are.
 TEST(chunks) {

@@ -209,6 +209,10 @@ inline Run arithmetic_run(const Instruction& i) {
   const std::string &op = i.op, type = i.mods.empty() ? "" : i.mods.back();
   const std::string plain = plain_type(type);
   if (op == "mov" && i.items > 1) return i.vector_first ? &unpack : &pack;
+  if (op == "cvta" && i.has("shared")) {  // from or to what an address of any space is
+    if (i.has("to")) return compute(plain, [](std::integral auto a, auto, auto) { return a - kSharedWindow; });
+    return compute(plain, [](std::integral auto a, auto, auto) { return a + kSharedWindow; });
+  }
   if (op == "mov" || op == "cvta") return compute(plain, [](auto a, auto, auto) { return a; });
   if (op == "selp") return compute(plain, [](auto a, auto b, auto c) { return c ? a : b; });
   if (op == "add") return compute(type, [](auto a, auto b, auto) { return a + b; });

@@ -40,6 +40,14 @@ uint32_t word_of(const std::string& code) {
   return p.words()[0];
 }
 
+TEST(shared_memory_has_addresses_among_all) {
+  const std::string store =
+      "mov.u32 %r1, tile; cvt.u64.u32 %rd1, %r1; cvta.shared.u64 %rd2, %rd1; st.u32 [%rd2+8], 17;";
+  CHECK_EQ(word_of(store + "ld.shared.u32 %r0, [%r1+8];"), 17u);
+  CHECK_EQ(word_of(store + "cvta.to.shared.u64 %rd3, %rd2; cvt.u32.u64 %r2, %rd3; ld.shared.u32 %r0, [%r2+8];"), 17u);
+  CHECK_THROWS(Error, "outside of shared memory", word_of(store + "st.u32 [%rd2+1024], 1;"));
+}
+
 TEST(integers_wrap_shift_and_compare) {
   CHECK_EQ(word_of("mov.u32 %r1, -1; add.s32 %r0, %r1, -1;"), 0xfffffffeu);
   CHECK_EQ(word_of("mov.u32 %r1, 0x80000000; shr.s32 %r0, %r1, 40;"), 0xffffffffu);

@@ -29,7 +29,7 @@ struct CodeWeightGradientParams {
   const float* gradient_delta;  // [1]
   float* dw;                    // [O, C / groups, KH, KW]: OHWI memory where channels_last, else OIHW; written in full
   float* largest;               // [1]: max |dw|; 0 where dw is empty
-  int64_t* sums;                // CUDA: [O * C / groups * KH * KW], garbage at the start; CPU: null
+  int64_t* sums;  // CUDA: [code_weight_gradient_sums(p)], 16-byte aligned, garbage at the start; CPU: null
   ConvShape shape;
   int32_t groups;
   bool channels_last;
@@ -46,7 +46,9 @@ void code_weight_gradient(const CodeWeightGradientParams& p);
 }
 
 namespace cuda {
+// How many sums of blocks pass through memory on the current device; 0 also where the launch will fail.
+int64_t code_weight_gradient_sums(const CodeWeightGradientParams& p);
 int code_weight_gradient(const CodeWeightGradientParams& p, void* stream);
-}
+}  // namespace cuda
 
 }  // namespace hn

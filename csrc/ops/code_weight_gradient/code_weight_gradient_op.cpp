@@ -61,11 +61,12 @@ std::tuple<Tensor, Tensor> code_weight_gradient_op(const Tensor& input, const Te
   Tensor largest = empty_on({1}, ScalarType::Float, input);
   p.dw = static_cast<float*>(dw.data_ptr());
   p.largest = static_cast<float*>(largest.data_ptr());
+  const Guard guard(input);
 #if defined(HN_CUDA)
-  Tensor sums = empty_on({dw.numel()}, ScalarType::Long, input);
+  Tensor sums = empty_on({code_weight_gradient_sums(p)}, ScalarType::Long, input);
   p.sums = static_cast<int64_t*>(sums.data_ptr());
 #endif
-  Guard(input).run(kOp, &code_weight_gradient, p);
+  guard.run(kOp, &code_weight_gradient, p);
   return {dw, largest};
 }
 
