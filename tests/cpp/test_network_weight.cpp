@@ -51,12 +51,15 @@ std::vector<Layer> make_net() {
                             {7 * 13 * 9, 117, 13, 9, true},
                             {6 * 25, 25, 1, 25, true},
                             flat_layout(33),
-                            {5 * 24 * 9, 216, 24, 9, false}};
+                            {5 * 24 * 9, 216, 24, 9, false},
+                            {11 * 40 * 9, 360, 40, 9, true},
+                            {3 * 8 * 4, 32, 8, 4, true},
+                            {2 * 32 * 25, 800, 32, 25, true}};
   std::vector<Layer> net;
   uint64_t turn = 0;
   for (const RuleKind rule : kRules) {
     for (const Source source : kSources) {
-      net.push_back(make_layer(layouts[turn % 8], rule, source, Dtype(turn % 3), turn));
+      net.push_back(make_layer(layouts[turn % 11], rule, source, Dtype(turn % 3), turn));
       ++turn;
     }
   }

@@ -6,7 +6,13 @@ namespace cuda {
 
 int masked_weight(const MaskedWeightParams& p, void* stream) {
   if (p.layout.n == 0) return 0;
-  return visit_walk(walk_of(p.layout, draws_words(p.source) || draws_words(p.rule)), [&](auto walk) {
+  const bool draws = draws_words(p.source) || draws_words(p.rule);
+  const Piece piece = staged_piece(p.layout, draws, p.out);
+  if (piece.channels != 0) {
+    return launch(&staged_weight_kernel, dim3(unsigned(staged_blocks(p.layout, piece))), kUnitThreads, 0, stream, p,
+                  piece);
+  }
+  return visit_walk(walk_of(p.layout, draws), [&](auto walk) {
     return launch(&masked_weight_kernel<decltype(walk)::value>, unit_grid(p.layout.n), kUnitThreads, 0, stream, p);
   });
 }

@@ -1,10 +1,26 @@
 // masked_weight.cuh: the kernels that make the effective weight and its straight-through gradients.
 #pragma once
 #include "masked_weight.h"
-#include "weight_unit.cuh"
+#include "staged_unit.cuh"
 
 namespace hn {
 namespace cuda {
+
+// A unit's weights as the rule leaves them, of which bit e says that e is kept.
+__device__ __forceinline__ void reveal(const Rule& rule, const float (&scores)[kUnit], uint32_t kept,
+                                       float (&weights)[kUnit]) {
+  if (rule.kind == RuleKind::kExpectation) {
+#pragma unroll
+    for (int e = 0; e < kUnit; ++e) weights[e] = mul_rn(weights[e], sigmoid(scores[e]));
+    return;
+  }
+  if (rule.kind == RuleKind::kScored) {
+#pragma unroll
+    for (int e = 0; e < kUnit; ++e) weights[e] = mul_rn(weights[e], scores[e]);
+  }
+#pragma unroll
+  for (int e = 0; e < kUnit; ++e) weights[e] = kept >> e & 1u ? weights[e] : 0.0f;
+}
 
 // One thread owns one unit of eight weights. Scores and stored weights are read once and `out` is
 // written once, 16 bytes at a time; sign and mask planes cost a byte, generated weights nothing.
@@ -16,18 +32,7 @@ __device__ __forceinline__ void write_weights(const MaskedWeightParams& p, int32
   float scores[kUnit] = {}, out[kUnit];
   if (p.scores != nullptr) load_floats(p.scores, u, scores);
   unit_weights(p.source, u, out);
-  if (p.rule.kind == RuleKind::kExpectation) {
-#pragma unroll
-    for (int e = 0; e < kUnit; ++e) out[e] = mul_rn(out[e], sigmoid(scores[e]));
-  } else {
-    const uint32_t kept = kept_bits(p.rule, scores, u);
-    if (p.rule.kind == RuleKind::kScored) {
-#pragma unroll
-      for (int e = 0; e < kUnit; ++e) out[e] = mul_rn(out[e], scores[e]);
-    }
-#pragma unroll
-    for (int e = 0; e < kUnit; ++e) out[e] = kept >> e & 1u ? out[e] : 0.0f;
-  }
+  reveal(p.rule, scores, kept_bits(p.rule, scores, u), out);
   store_floats(p.out, p.dtype, u, out);
 }
 
@@ -35,6 +40,45 @@ template <Walk kWalk>
 __global__ void __launch_bounds__(kUnitThreads) masked_weight_kernel(const __grid_constant__ MaskedWeightParams p) {
   const int64_t first = (int64_t(blockIdx.x) * kUnitThreads + threadIdx.x) * kUnit;
   if (first < p.layout.n) write_weights<kWalk>(p, int32_t(first));
+}
+
+// The same of a piece in OHWI memory, whose numbers are drawn in OIHW order. All threads of the block call it.
+__device__ __forceinline__ void write_staged_weights(const MaskedWeightParams& p, const Piece& piece, int32_t block) {
+  HN_SHARED(float, numbers, kStagedFloats);
+  HN_SHARED(float, bars, kStagedFloats);
+  const StagedUnits u(p.layout, piece, block);
+  const bool draws_weights = draws_words(p.source), draws_bars = draws_words(p.rule);
+  float out[kUnit], scores[kUnit] = {};
+  if (u.mine && draws_weights) {
+    unit_weights(p.source, u.made, out);
+    u.put_made(numbers, out);
+  }
+  if (u.mine && draws_bars) {
+    drawn_bars(p.rule, u.made, out);
+    u.put_made(bars, out);
+  }
+  __syncthreads();
+  if (!u.mine) return;
+  if (p.scores != nullptr) load_floats(p.scores, u.owned, scores);
+  uint32_t kept;
+  if (draws_bars) {
+    u.take_owned(bars, out);
+    kept = bits_above(p.rule, scores, out, u.owned);
+  } else {
+    kept = kept_bits(p.rule, scores, u.owned);
+  }
+  if (draws_weights) {
+    u.take_owned(numbers, out);
+  } else {
+    unit_weights(p.source, u.owned, out);
+  }
+  reveal(p.rule, scores, kept, out);
+  store_unit(p.out, p.dtype, u.owned.first, out);
+}
+
+__global__ void __launch_bounds__(kUnitThreads)
+    staged_weight_kernel(const __grid_constant__ MaskedWeightParams p, const __grid_constant__ Piece piece) {
+  write_staged_weights(p, piece, int32_t(blockIdx.x));
 }
 
 // The same ownership. The weight is made again only for the scores' gradient, the mask only for
@@ -57,18 +101,7 @@ __global__ void __launch_bounds__(kUnitThreads)
     store_floats(p.grad_scores, Dtype::kFloat32, u, out);
   }
   if (p.grad_weight != nullptr) {
-    if (p.rule.kind == RuleKind::kExpectation) {
-#pragma unroll
-      for (int e = 0; e < kUnit; ++e) grad[e] = mul_rn(grad[e], sigmoid(scores[e]));
-    } else {
-      const uint32_t kept = kept_bits(p.rule, scores, u);
-      if (p.rule.kind == RuleKind::kScored) {
-#pragma unroll
-        for (int e = 0; e < kUnit; ++e) grad[e] = mul_rn(grad[e], scores[e]);
-      }
-#pragma unroll
-      for (int e = 0; e < kUnit; ++e) grad[e] = kept >> e & 1u ? grad[e] : 0.0f;
-    }
+    reveal(p.rule, scores, kept_bits(p.rule, scores, u), grad);
     store_floats(p.grad_weight, Dtype::kFloat32, u, grad);
   }
 }

@@ -6,11 +6,9 @@ namespace cuda {
 
 int network_weight(const NetworkWeightParams& p, void* stream) {
   WeightTable t;
-  const auto blocks_of = [&](int32_t i) {
-    return p.layers[i].layout.n == 0 ? 0 : int64_t(unit_grid(p.layers[i].layout.n).x);
-  };
-  return launch_segments(&network_weight_kernel, &t, p.count, kUnitThreads, stream, blocks_of,
-                         [&](int32_t i, int32_t first_block) { return weight_entry(p.layers[i], first_block); });
+  return launch_segments(
+      &network_weight_kernel, &t, p.count, kUnitThreads, stream, [&](int32_t i) { return weight_blocks(p.layers[i]); },
+      [&](int32_t i, int32_t first_block) { return weight_entry(p.layers[i], first_block); });
 }
 
 }  // namespace cuda

@@ -18,6 +18,7 @@ struct WeightEntry {
   float scale;
   Draw rule_draw, source_draw;
   int32_t first_block;  // blocks of the entries before it
+  Piece piece;
   uint8_t rule, source, dtype, walk;
 };
 
@@ -43,14 +44,22 @@ inline WeightEntry weight_entry(const MaskedWeightParams& p, int32_t first_block
   e.rule = uint8_t(p.rule.kind);
   e.source = uint8_t(p.source.kind);
   e.dtype = uint8_t(p.dtype);
-  e.walk = uint8_t(walk_of(p.layout, draws_words(p.source) || draws_words(p.rule)));
+  const bool draws = draws_words(p.source) || draws_words(p.rule);
+  e.walk = uint8_t(walk_of(p.layout, draws));
+  e.piece = staged_piece(p.layout, draws, p.out);
   return e;
+}
+
+inline int64_t weight_blocks(const MaskedWeightParams& p) {
+  if (p.layout.n == 0) return 0;
+  const Piece piece = staged_piece(p.layout, draws_words(p.source) || draws_words(p.rule), p.out);
+  return piece.channels != 0 ? staged_blocks(p.layout, piece) : int64_t(unit_grid(p.layout.n).x);
 }
 
 __global__ void __launch_bounds__(kUnitThreads) network_weight_kernel(const __grid_constant__ WeightTable t) {
   const WeightEntry& e = t.entry[entry_of_block(t)];
-  const int64_t first = (int64_t(int32_t(blockIdx.x) - e.first_block) * kUnitThreads + threadIdx.x) * kUnit;
-  if (first >= e.layout.n) return;
+  const int32_t block = int32_t(blockIdx.x) - e.first_block;
+  const int64_t first = (int64_t(block) * kUnitThreads + threadIdx.x) * kUnit;
   MaskedWeightParams p;
   p.scores = e.scores;
   p.rule = {RuleKind(e.rule), e.selection, e.bits, e.step, e.rule_draw};
@@ -59,6 +68,8 @@ __global__ void __launch_bounds__(kUnitThreads) network_weight_kernel(const __gr
   p.layout = e.layout;
   p.dtype = Dtype(e.dtype);
   p.out = e.out;
+  if (e.piece.channels != 0) return write_staged_weights(p, e.piece, block);
+  if (first >= e.layout.n) return;
   switch (Walk(e.walk)) {
     case Walk::kFlat: return write_weights<Walk::kFlat>(p, int32_t(first));
     case Walk::kPhysical: return write_weights<Walk::kPhysical>(p, int32_t(first));

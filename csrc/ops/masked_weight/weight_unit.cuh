@@ -97,21 +97,22 @@ __device__ __forceinline__ void load_as_floats(const void* from, Dtype dtype, co
   for (int e = 0; e < kUnit; ++e) out[e] = e < u.count ? load_as_float(from, dtype, u.position(e)) : 0.0f;
 }
 
+// Eight neighbours, 16 bytes at a time: `to` is aligned so.
+__device__ __forceinline__ void store_unit(float* to, const float (&x)[kUnit]) {
+  store_vec(to, Vec<float, 4>{{x[0], x[1], x[2], x[3]}});
+  store_vec(to + 4, Vec<float, 4>{{x[4], x[5], x[6], x[7]}});
+}
+__device__ __forceinline__ void store_unit(void* to, Dtype dtype, int32_t first, const float (&x)[kUnit]) {
+  if (dtype == Dtype::kFloat32) return store_unit(static_cast<float*>(to) + first, x);
+  Vec<uint16_t, 8> v;
+#pragma unroll
+  for (int e = 0; e < kUnit; ++e) v[e] = dtype == Dtype::kBFloat16 ? bfloat16_bits(x[e]) : float16_bits(x[e]);
+  store_vec(static_cast<uint16_t*>(to) + first, v);
+}
+
 template <Walk kWalk>
 __device__ __forceinline__ void store_floats(void* to, Dtype dtype, const Unit<kWalk>& u, const float (&x)[kUnit]) {
-  if (kWalk != Walk::kLogical && u.whole() && is_aligned<16>(to)) {
-    if (dtype == Dtype::kFloat32) {
-      auto* floats = static_cast<float*>(to) + u.first;
-      store_vec(floats, Vec<float, 4>{{x[0], x[1], x[2], x[3]}});
-      store_vec(floats + 4, Vec<float, 4>{{x[4], x[5], x[6], x[7]}});
-      return;
-    }
-    Vec<uint16_t, 8> v;
-#pragma unroll
-    for (int e = 0; e < kUnit; ++e) v[e] = dtype == Dtype::kBFloat16 ? bfloat16_bits(x[e]) : float16_bits(x[e]);
-    store_vec(static_cast<uint16_t*>(to) + u.first, v);
-    return;
-  }
+  if (kWalk != Walk::kLogical && u.whole() && is_aligned<16>(to)) return store_unit(to, dtype, u.first, x);
 #pragma unroll
   for (int e = 0; e < kUnit; ++e) {
     if (e < u.count) store_float(to, dtype, u.position(e), x[e]);
@@ -156,6 +157,27 @@ __device__ __forceinline__ uint32_t selected_bits(const Selection* row, const fl
   return bits;
 }
 
+// What a score must exceed where the rule draws, of a unit of OIHW neighbours.
+template <Walk kWalk>
+__device__ __forceinline__ void drawn_bars(const Rule& rule, const Unit<kWalk>& u, float (&bars)[kUnit]) {
+  for_each_word(draw_of(rule), kBernoulliStream, u, [&](int first, const Philox4& p) {
+#pragma unroll
+    for (int q = 0; q < 4; ++q) {
+      bars[first + q] = rule.kind == RuleKind::kSampled ? logit_of_word(p.word[q]) : unit_of_word(p.word[q]);
+    }
+  });
+}
+
+// kept_bits of a rule that draws, whose bars are given.
+template <Walk kWalk>
+__device__ __forceinline__ uint32_t bits_above(const Rule& rule, const float (&scores)[kUnit],
+                                               const float (&bars)[kUnit], const Unit<kWalk>& u) {
+  uint32_t bits = rule.kind == RuleKind::kRounded ? load_bits(rule.bits, u) : 0xffu, above = 0;
+#pragma unroll
+  for (int e = 0; e < kUnit; ++e) above |= uint32_t(scores[e] > bars[e]) << e;
+  return bits & above;
+}
+
 // Bit e = kept(rule, scores[e], index(e)). kExpectation: all ones.
 template <Walk kWalk>
 __device__ __forceinline__ uint32_t kept_bits(const Rule& rule, const float (&scores)[kUnit], const Unit<kWalk>& u) {
@@ -164,23 +186,15 @@ __device__ __forceinline__ uint32_t kept_bits(const Rule& rule, const float (&sc
     case RuleKind::kValue: return selected_bits<Order::kValue>(rule.selection, scores, u);
     case RuleKind::kBits:
     case RuleKind::kScored: return load_bits(rule.bits, u);
+    case RuleKind::kRounded:
+      if (rule.step == nullptr) {
+        return load_bits(rule.bits, u) & selected_bits<Order::kValue>(rule.selection, scores, u);
+      }
+      [[fallthrough]];
     case RuleKind::kSampled: {
-      uint32_t bits = 0;
-      for_each_word(draw_of(rule), kBernoulliStream, u, [&](int first, const Philox4& p) {
-#pragma unroll
-        for (int q = 0; q < 4; ++q) bits |= uint32_t(scores[first + q] > logit_of_word(p.word[q])) << (first + q);
-      });
-      return bits;
-    }
-    case RuleKind::kRounded: {
-      const uint32_t flags = load_bits(rule.bits, u);
-      if (rule.step == nullptr) return flags & selected_bits<Order::kValue>(rule.selection, scores, u);
-      uint32_t bits = 0;
-      for_each_word(draw_of(rule), kBernoulliStream, u, [&](int first, const Philox4& p) {
-#pragma unroll
-        for (int q = 0; q < 4; ++q) bits |= uint32_t(scores[first + q] > unit_of_word(p.word[q])) << (first + q);
-      });
-      return flags & bits;
+      float bars[kUnit] = {};
+      drawn_bars(rule, u, bars);
+      return bits_above(rule, scores, bars, u);
     }
     default: return 0xffu;
   }
@@ -243,8 +257,8 @@ __device__ __forceinline__ void unit_score_gradient(const Rule& rule, const Unit
   }
 }
 
-inline bool draws_words(const WeightSource& s) { return draws_words(s.kind); }
-inline bool draws_words(const Rule& r) {
+HN_HD bool draws_words(const WeightSource& s) { return draws_words(s.kind); }
+HN_HD bool draws_words(const Rule& r) {
   return r.kind == RuleKind::kSampled || (r.kind == RuleKind::kRounded && r.step != nullptr);
 }
 

@@ -1,6 +1,6 @@
 // redrawn_weight.cuh: the kernel that makes weights again from their redraw numbers.
 #pragma once
-#include "../masked_weight/weight_unit.cuh"
+#include "../masked_weight/staged_unit.cuh"
 #include "redrawn_weight.h"
 
 namespace hn {
@@ -16,21 +16,18 @@ __device__ __forceinline__ float weight_of_block(Source kind, float scale, const
   }
 }
 
-// One thread owns eight OIHW neighbours. Two bytes are read and four written a weight.
+// OIHW neighbours by their numbers; neighbours share a Philox block where they share a number.
 template <Walk kWalk>
-__global__ void __launch_bounds__(kUnitThreads) redrawn_weight_kernel(const __grid_constant__ RedrawnWeightParams p) {
+__device__ __forceinline__ void redraw_unit(const RedrawnWeightParams& p, const Unit<kWalk>& u,
+                                            const int32_t (&redraws)[kUnit], float (&out)[kUnit]) {
   static_assert(kWalk != Walk::kPhysical, "Philox blocks hold OIHW neighbours");
-  const int64_t first = (int64_t(blockIdx.x) * kUnitThreads + threadIdx.x) * kUnit;
-  if (first >= p.layout.n) return;
-  const Unit<kWalk> u = make_unit<kWalk>(p.layout, int32_t(first));
   const Stream stream = stream_of(p.kind);
   const uint32_t per_block = p.kind == Source::kSigns ? 128 : 4;
-  float out[kUnit];
   Draw draw = p.draw;
   Philox4 block{};
 #pragma unroll
   for (int e = 0; e < kUnit; ++e) {
-    const uint32_t redraw = e < u.count ? uint32_t(int32_t(p.redraws[u.position(e)])) : draw.redraw;
+    const uint32_t redraw = e < u.count ? uint32_t(redraws[e]) : draw.redraw;
     const bool next = e == 0 || (per_block == 4 && e == 4);
     if (p.kind != Source::kConstant && (next || redraw != draw.redraw)) {
       draw.redraw = redraw;
@@ -38,7 +35,49 @@ __global__ void __launch_bounds__(kUnitThreads) redrawn_weight_kernel(const __gr
     }
     out[e] = weight_of_block(p.kind, p.scale, block, u.first + e);
   }
+}
+
+// One thread owns eight OIHW neighbours. Two bytes are read and four written a weight.
+template <Walk kWalk>
+__global__ void __launch_bounds__(kUnitThreads) redrawn_weight_kernel(const __grid_constant__ RedrawnWeightParams p) {
+  const int64_t first = (int64_t(blockIdx.x) * kUnitThreads + threadIdx.x) * kUnit;
+  if (first >= p.layout.n) return;
+  const Unit<kWalk> u = make_unit<kWalk>(p.layout, int32_t(first));
+  int32_t redraws[kUnit];
+#pragma unroll
+  for (int e = 0; e < kUnit; ++e) redraws[e] = e < u.count ? p.redraws[u.position(e)] : 0;
+  float out[kUnit];
+  redraw_unit(p, u, redraws, out);
   store_floats(p.out, Dtype::kFloat32, u, out);
+}
+
+// The same of a piece of OHWI memory: the numbers are staged on their way to the threads that draw, the weights on theirs
+// back.
+__global__ void __launch_bounds__(kUnitThreads)
+    staged_redrawn_kernel(const __grid_constant__ RedrawnWeightParams p, const __grid_constant__ Piece piece) {
+  HN_SHARED(float, numbers, kStagedFloats);
+  HN_SHARED(float, weights, kStagedFloats);
+  const StagedUnits u(p.layout, piece, int32_t(blockIdx.x));
+  float x[kUnit];
+  if (u.mine) {
+    const Vec<int16_t, kUnit> mine = load_vec<kUnit>(p.redraws + u.owned.first);
+#pragma unroll
+    for (int e = 0; e < kUnit; ++e) x[e] = float(mine[e]);  // exact
+    u.put_owned(numbers, x);
+  }
+  __syncthreads();
+  if (u.mine) {
+    int32_t redraws[kUnit];
+    u.take_made(numbers, x);
+#pragma unroll
+    for (int e = 0; e < kUnit; ++e) redraws[e] = int32_t(x[e]);
+    redraw_unit(p, u.made, redraws, x);
+    u.put_made(weights, x);
+  }
+  __syncthreads();
+  if (!u.mine) return;
+  u.take_owned(weights, x);
+  store_unit(p.out + u.owned.first, x);
 }
 
 }  // namespace cuda
