@@ -14,8 +14,8 @@ constexpr Draw kDraw{0x12345678u, 0x9abcdef0u, 3, 9};
 std::vector<Layout> layouts() {
   std::vector<Layout> all;
   for (const int n : {1, 31, 32, 33, 127, 128, 129, 255, 1025, 4099}) all.push_back(flat_layout(n));
-  const int shapes[][3] = {{5, 3, 9}, {7, 13, 9},  {3, 5, 1}, {6, 1, 25},  {4, 32, 4},
-                           {1, 9, 3}, {11, 40, 9}, {3, 8, 4}, {2, 16, 121}};
+  const int shapes[][3] = {{5, 3, 9}, {7, 13, 9},  {3, 5, 1}, {6, 1, 25},   {4, 32, 4},
+                           {1, 9, 3}, {11, 40, 9}, {3, 8, 4}, {2, 16, 121}, {1, 8, 257}};
   for (const auto& s : shapes) {
     for (const bool last : {true, false}) all.push_back({s[0] * s[1] * s[2], s[1] * s[2], s[1], s[2], last});
   }

@@ -109,9 +109,8 @@ struct Inputs {
 std::vector<Layout> layouts() {
   std::vector<Layout> all;
   for (const int n : {1, 31, 32, 33, 255, 1025, 4099}) all.push_back(flat_layout(n));
-  const int shapes[][3] = {{5, 3, 9},   {7, 13, 9}, {3, 5, 1},   {6, 1, 25},   {4, 32, 4},
-                           {1, 2, 2},   {1, 9, 3},  {3, 16, 9},  {2, 24, 9},   {5, 8, 9},
-                           {2, 160, 9}, {5, 40, 9}, {11, 32, 9}, {2, 16, 121}, {1, 8, 257}};
+  const int shapes[][3] = {{5, 3, 9}, {7, 13, 9}, {3, 5, 1},  {6, 1, 25}, {4, 32, 4},  {1, 2, 2},
+                           {1, 9, 3}, {3, 16, 9}, {2, 24, 9}, {5, 8, 9},  {2, 160, 9}, {2, 40, 9}};
   for (const auto& s : shapes) {
     for (const bool last : {true, false}) all.push_back({s[0] * s[1] * s[2], s[1] * s[2], s[1], s[2], last});
   }

@@ -42,10 +42,10 @@ __global__ void __launch_bounds__(kUnitThreads) masked_weight_kernel(const __gri
   if (first < p.layout.n) write_weights<kWalk>(p, int32_t(first));
 }
 
-// The same of a piece in OHWI memory, whose numbers are drawn in OIHW order. All threads of the block call it.
-__device__ __forceinline__ void write_staged_weights(const MaskedWeightParams& p, const Piece& piece, int32_t block) {
-  HN_SHARED(float, numbers, kStagedFloats);
-  HN_SHARED(float, bars, kStagedFloats);
+// The same of a piece in OHWI memory, whose numbers are drawn in OIHW order. All threads of the block call it, with a stage
+// for the weights' numbers and one for the rule's bars.
+__device__ __forceinline__ void write_staged_weights(const MaskedWeightParams& p, const Piece& piece, int32_t block,
+                                                     float* numbers, float* bars) {
   const StagedUnits u(p.layout, piece, block);
   const bool draws_weights = draws_words(p.source), draws_bars = draws_words(p.rule);
   float out[kUnit], scores[kUnit] = {};
@@ -78,7 +78,9 @@ __device__ __forceinline__ void write_staged_weights(const MaskedWeightParams& p
 
 __global__ void __launch_bounds__(kUnitThreads)
     staged_weight_kernel(const __grid_constant__ MaskedWeightParams p, const __grid_constant__ Piece piece) {
-  write_staged_weights(p, piece, int32_t(blockIdx.x));
+  HN_SHARED(float, numbers, kStagedFloats);
+  HN_SHARED(float, bars, kStagedFloats);
+  write_staged_weights(p, piece, int32_t(blockIdx.x), numbers, bars);
 }
 
 // The same ownership. The weight is made again only for the scores' gradient, the mask only for

@@ -57,6 +57,8 @@ inline int64_t weight_blocks(const MaskedWeightParams& p) {
 }
 
 __global__ void __launch_bounds__(kUnitThreads) network_weight_kernel(const __grid_constant__ WeightTable t) {
+  HN_SHARED(float, numbers, kStagedFloats);
+  HN_SHARED(float, bars, kStagedFloats);
   const WeightEntry& e = t.entry[entry_of_block(t)];
   const int32_t block = int32_t(blockIdx.x) - e.first_block;
   const int64_t first = (int64_t(block) * kUnitThreads + threadIdx.x) * kUnit;
@@ -68,7 +70,7 @@ __global__ void __launch_bounds__(kUnitThreads) network_weight_kernel(const __gr
   p.layout = e.layout;
   p.dtype = Dtype(e.dtype);
   p.out = e.out;
-  if (e.piece.channels != 0) return write_staged_weights(p, e.piece, block);
+  if (e.piece.channels != 0) return write_staged_weights(p, e.piece, block, numbers, bars);
   if (first >= e.layout.n) return;
   switch (Walk(e.walk)) {
     case Walk::kFlat: return write_weights<Walk::kFlat>(p, int32_t(first));

@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(kUnitThreads)
   if (u.mine) {
     const Vec<int16_t, kUnit> mine = load_vec<kUnit>(p.redraws + u.owned.first);
 #pragma unroll
-    for (int e = 0; e < kUnit; ++e) x[e] = float(mine[e]);  // exact
+    for (int e = 0; e < kUnit; ++e) x[e] = bits_float(uint32_t(int32_t(mine[e])));  // which are only moved
     u.put_owned(numbers, x);
   }
   __syncthreads();
@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(kUnitThreads)
     int32_t redraws[kUnit];
     u.take_made(numbers, x);
 #pragma unroll
-    for (int e = 0; e < kUnit; ++e) redraws[e] = int32_t(x[e]);
+    for (int e = 0; e < kUnit; ++e) redraws[e] = int32_t(float_bits(x[e]));
     redraw_unit(p, u.made, redraws, x);
     u.put_made(weights, x);
   }
