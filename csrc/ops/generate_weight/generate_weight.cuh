@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(kUnitThreads) generate_weight_kernel(const __g
 // A block owns one piece of OHWI memory.
 __global__ void __launch_bounds__(kUnitThreads)
     staged_generate_kernel(const __grid_constant__ GenerateWeightParams p, const __grid_constant__ Piece piece) {
-  HN_SHARED(float, numbers, kStagedFloats);
+  HN_SHARED(Stage, numbers, 1);
   const StagedUnits u(p.layout, piece, int32_t(blockIdx.x));
   float out[kUnit];
   if (u.mine) {

@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kUnitThreads) masked_weight_kernel(const __gri
 // The same of a piece in OHWI memory, whose numbers are drawn in OIHW order. All threads of the block call it, with a stage
 // for the weights' numbers and one for the rule's bars.
 __device__ __forceinline__ void write_staged_weights(const MaskedWeightParams& p, const Piece& piece, int32_t block,
-                                                     float* numbers, float* bars) {
+                                                     Stage* numbers, Stage* bars) {
   const StagedUnits u(p.layout, piece, block);
   const bool draws_weights = draws_words(p.source), draws_bars = draws_words(p.rule);
   float out[kUnit], scores[kUnit] = {};
@@ -78,8 +78,8 @@ __device__ __forceinline__ void write_staged_weights(const MaskedWeightParams& p
 
 __global__ void __launch_bounds__(kUnitThreads)
     staged_weight_kernel(const __grid_constant__ MaskedWeightParams p, const __grid_constant__ Piece piece) {
-  HN_SHARED(float, numbers, kStagedFloats);
-  HN_SHARED(float, bars, kStagedFloats);
+  HN_SHARED(Stage, numbers, 1);
+  HN_SHARED(Stage, bars, 1);
   write_staged_weights(p, piece, int32_t(blockIdx.x), numbers, bars);
 }
 

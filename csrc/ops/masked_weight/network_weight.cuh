@@ -57,8 +57,8 @@ inline int64_t weight_blocks(const MaskedWeightParams& p) {
 }
 
 __global__ void __launch_bounds__(kUnitThreads) network_weight_kernel(const __grid_constant__ WeightTable t) {
-  HN_SHARED(float, numbers, kStagedFloats);
-  HN_SHARED(float, bars, kStagedFloats);
+  HN_SHARED(Stage, numbers, 1);
+  HN_SHARED(Stage, bars, 1);
   const WeightEntry& e = t.entry[entry_of_block(t)];
   const int32_t block = int32_t(blockIdx.x) - e.first_block;
   const int64_t first = (int64_t(block) * kUnitThreads + threadIdx.x) * kUnit;

@@ -13,6 +13,10 @@ namespace cuda {
 constexpr int kStagedFloats = kUnit * kUnitThreads;
 constexpr int32_t kPieceChannels = 32;  // of a whole piece: 64 bytes of a 16-bit dtype lie together
 
+struct alignas(16) Stage {
+  float numbers[kStagedFloats];  // of a block's piece, in OIHW order
+};
+
 struct Piece {
   uint16_t filters, channels;  // channels of each of its filters: a multiple of kUnit; 0: the layer is not staged
 };
@@ -64,19 +68,19 @@ struct StagedUnits {
   }
 
   // x of `made` to the stage, and x of `owned` from it, after a barrier; and the other way round.
-  __device__ __forceinline__ void put_made(float* stage, const float (&x)[kUnit]) const {
-    store_unit(stage + kUnit * int(threadIdx.x), x);
+  __device__ __forceinline__ void put_made(Stage* stage, const float (&x)[kUnit]) const {
+    store_unit(stage->numbers + kUnit * int(threadIdx.x), x);
   }
-  __device__ __forceinline__ void take_owned(const float* stage, float (&x)[kUnit]) const {
+  __device__ __forceinline__ void take_owned(const Stage* stage, float (&x)[kUnit]) const {
 #pragma unroll
-    for (int e = 0; e < kUnit; ++e) x[e] = stage[from + e * step];
+    for (int e = 0; e < kUnit; ++e) x[e] = stage->numbers[from + e * step];
   }
-  __device__ __forceinline__ void put_owned(float* stage, const float (&x)[kUnit]) const {
+  __device__ __forceinline__ void put_owned(Stage* stage, const float (&x)[kUnit]) const {
 #pragma unroll
-    for (int e = 0; e < kUnit; ++e) stage[from + e * step] = x[e];
+    for (int e = 0; e < kUnit; ++e) stage->numbers[from + e * step] = x[e];
   }
-  __device__ __forceinline__ void take_made(const float* stage, float (&x)[kUnit]) const {
-    load_floats(stage, Unit<Walk::kFlat>{kUnit * int32_t(threadIdx.x), kUnit, {}}, x);
+  __device__ __forceinline__ void take_made(const Stage* stage, float (&x)[kUnit]) const {
+    load_floats(stage->numbers, Unit<Walk::kFlat>{kUnit * int32_t(threadIdx.x), kUnit, {}}, x);
   }
 };
 

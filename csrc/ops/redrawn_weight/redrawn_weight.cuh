@@ -55,8 +55,8 @@ __global__ void __launch_bounds__(kUnitThreads) redrawn_weight_kernel(const __gr
 // back.
 __global__ void __launch_bounds__(kUnitThreads)
     staged_redrawn_kernel(const __grid_constant__ RedrawnWeightParams p, const __grid_constant__ Piece piece) {
-  HN_SHARED(float, numbers, kStagedFloats);
-  HN_SHARED(float, weights, kStagedFloats);
+  HN_SHARED(Stage, numbers, 1);
+  HN_SHARED(Stage, weights, 1);
   const StagedUnits u(p.layout, piece, int32_t(blockIdx.x));
   float x[kUnit];
   if (u.mine) {
