@@ -1,7 +1,7 @@
 // network_weight.cuh: the kernel that makes the weights of all layers of a network in one launch.
 #pragma once
 #include "../../base/segments.cuh"
-#include "masked_weight.cuh"
+#include "write_weights.cuh"
 
 namespace hn {
 namespace cuda {
