@@ -44,7 +44,7 @@ def missing(arch: str) -> str | None:
         return "expected cuobjdump beside nvcc, on PATH or in triton's package, got none"
     known = subprocess.run([compiler, "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout
     number = arch.rstrip("af")
-    return None if f"compute_{number}" in known.split() else f"expected an nvcc that knows sm_{number}, got an older one"
+    return None if f"compute_{number}" in known.split() else f"expected an nvcc that knows sm_{number}, got an older"
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def test_codes_come_in_stages(kernels):
     for kernel in sums:
         assert kernel.named(r"LDGSTS\.E\S*\.128"), f"{kernel.name}: no asynchronous copies of 16 bytes"
         waits = [line for line in kernel.named(r"DEPBAR") if line.startswith("DEPBAR.LE SB0, 0x1")]
-        assert len(waits) == 1, f"{kernel.name}: expected one wait that leaves one group of copies under way, got {waits}"
+        assert len(waits) == 1, f"{kernel.name}: expected one wait that leaves a group of copies under way, got {waits}"
         assert kernel.named(r"LDSM\.16\.MT88\.4"), f"{kernel.name}: no transposed matrices from shared memory"
         assert kernel.named(r"IMMA\.16832"), f"{kernel.name}: no products of bytes"
 
