@@ -8,16 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 from hiddennet.ops.checks import check_like, check_plane, check_same_device, check_tensor, is_channels_last
-from hiddennet.ops.fakes import register_fake
+from hiddennet.ops.fakes import register_void
 
 _bop_step = torch.ops.hiddennet.bop_step_.default
-
-
-@register_fake("bop_step_")
-def _(weights, grads, averages, flips, total_flips, flags, fresh, adaptivity_rate, threshold) -> None:
-    return None
+register_void("bop_step_")
 
 
 def check_bop(op: str, *, adaptivity_rate: float, threshold: float) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 from hiddennet.ops.conv_checks import Pair, check_gradient, check_maps, check_sizes, last, output_shape
 from hiddennet.ops.fakes import register_fake
 

@@ -5,16 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 from hiddennet.ops.checks import check_same_device, check_tensor
-from hiddennet.ops.fakes import register_fake
+from hiddennet.ops.fakes import register_void
 
 _filter_nodes = torch.ops.hiddennet.filter_nodes_.default
-
-
-@register_fake("filter_nodes_")
-def _(out, x, scale, shift, taps, stride) -> None:
-    return None
+register_void("filter_nodes_")
 
 
 def filter_nodes_(out: Tensor, x: Tensor, scale: Tensor, shift: Tensor, taps: Tensor, *, stride: int = 1) -> Tensor:

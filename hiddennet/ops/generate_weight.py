@@ -10,23 +10,13 @@ import math
 import torch
 from torch import Tensor
 
-from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 from hiddennet.ops.checks import MAX_ELEMENTS, check_seed
-from hiddennet.ops.fakes import register_fake
+from hiddennet.ops.fakes import register_void
 from hiddennet.ops.inits import InitScale, init_scale
 
 _generate_weight = torch.ops.hiddennet.generate_weight.default
 _generate_signs = torch.ops.hiddennet.generate_signs.default
-
-
-@register_fake("generate_weight")
-def _(out, source, signs, scale, seed, layer, redraw) -> None:
-    return None
-
-
-@register_fake("generate_signs")
-def _(plane, n, seed, layer, redraw) -> None:
-    return None
+register_void("generate_weight", "generate_signs")
 
 
 def fill(out: Tensor, scaled: InitScale, *, seed: int, layer: int, redraw: int) -> Tensor:

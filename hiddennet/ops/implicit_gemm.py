@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 from hiddennet.ops.conv_checks import output_shape
 from hiddennet.ops.fakes import register_fake
 from hiddennet.ops.masked_weight import N_ARGUMENTS, MaskedWeight, part_gradients

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 from hiddennet.ops.checks import dense, in_layout, is_channels_last
 from hiddennet.ops.fakes import register_fake
 from hiddennet.ops.inits import KINDS

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 from hiddennet.ops.channels_last import channels_last
 from hiddennet.ops.checks import check_tensor
 from hiddennet.ops.fakes import register_fake

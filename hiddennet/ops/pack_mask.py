@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 from hiddennet.ops.checks import MAX_ELEMENTS, check_tensor, dense
 from hiddennet.ops.fakes import register_fake
 

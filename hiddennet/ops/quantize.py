@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 from hiddennet.ops.checks import check_choice, check_same_device, check_tensor, dense, is_channels_last
-from hiddennet.ops.fakes import register_fake
+from hiddennet.ops.fakes import register_fake, register_void
 
 _code_range = torch.ops.hiddennet.code_range.default
 _quantize_codes = torch.ops.hiddennet.quantize_codes.default
@@ -17,6 +16,7 @@ RANGES = ("sample_mean", "tensor", "channel")
 FUSED = (torch.float32, torch.bfloat16, torch.float16)
 MAX_CODE_BITS = 16
 EXACT_BITS = 32  # from here on a tensor is taken as it is
+register_void("threshold_gradient_")
 
 
 def code_dtype(bits: int, signed: bool) -> torch.dtype:
@@ -36,11 +36,6 @@ def _(x, maximum, bits, is_signed, channels_last) -> tuple[Tensor, Tensor]:
     layout = torch.channels_last if channels_last or is_channels_last(x) else torch.contiguous_format
     codes = torch.empty(x.shape, dtype=code_dtype(bits, is_signed), device=x.device, memory_format=layout)
     return codes, torch.empty(1, dtype=torch.float32, device=x.device)
-
-
-@register_fake("threshold_gradient_")
-def _(grad, exact, maximum, threshold, sign) -> None:
-    return None
 
 
 def check_bits(op: str, name: str, bits: object) -> int:

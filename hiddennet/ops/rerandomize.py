@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 from hiddennet.ops.checks import (
     ORDERS,
     check_choice,
@@ -26,18 +25,14 @@ from hiddennet.ops.checks import (
     dense,
     is_channels_last,
 )
-from hiddennet.ops.fakes import register_fake
+from hiddennet.ops.fakes import register_fake, register_void
 from hiddennet.ops.inits import KINDS, InitScale
 
 _rerandomize = torch.ops.hiddennet.rerandomize_.default
 _redrawn_weight = torch.ops.hiddennet.redrawn_weight.default
 
 MAX_NOTED_REDRAW = 32767  # what an int16 holds
-
-
-@register_fake("rerandomize_")
-def _(weights, scores, selection, kinds, scales, seed, layers, redraw, limit, by_value, redraws, decay, mix) -> None:
-    return None
+register_void("rerandomize_")
 
 
 @register_fake("redrawn_weight")

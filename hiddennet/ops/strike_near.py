@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 from hiddennet.ops.checks import check_same_device, check_tensor
 from hiddennet.ops.fakes import register_fake
 from hiddennet.ops.strike_out import _check_planes

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 from hiddennet.ops.checks import ORDERS, check_choice, check_same_device, check_tensor, dense
 from hiddennet.ops.fakes import register_fake
 from hiddennet.ops.topk_mask import _check_scores

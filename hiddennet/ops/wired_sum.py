@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 from hiddennet.ops.checks import check_choice, check_counts, check_same_device, check_tensor
-from hiddennet.ops.fakes import register_fake
+from hiddennet.ops.fakes import register_fake, register_void
 
 _wired_sum = torch.ops.hiddennet.wired_sum.default
 _wired_sum_into = torch.ops.hiddennet.wired_sum_.default
@@ -28,6 +27,7 @@ WIRED_PLANS = {
 }
 # Densities up to which the list is faster. CPU: measured, LADDER.md. CUDA: predicted, not run on a GPU yet.
 SPARSE_UP_TO = {"cpu": 0.35, "cuda": 0.02, "meta": 0.35}
+register_void("wired_sum_")
 
 
 @register_fake("edge_starts")
@@ -45,11 +45,6 @@ def _(weight, starts, n_edges) -> tuple[Tensor, Tensor]:
 def _(x, starts, sources, values) -> Tensor:
     shape = (x.shape[0], starts.shape[0] - 1, *x.shape[2:])
     return torch.empty(shape, dtype=torch.float32, device=x.device)
-
-
-@register_fake("wired_sum_")
-def _(out, x, starts, sources, values, accumulate) -> None:
-    return None
 
 
 @dataclass(frozen=True, eq=False)
