@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hiddennet.analysis.cost import TrainingCost, training_cost
-from hiddennet.analysis.layers import LayerReport, layer_report, table, total
+from hiddennet.analysis.layers import LayerReport, TrainingCost, layer_report, table, total, training_cost
 from hiddennet.analysis.wirings import WiringReport, dead_nodes, wiring_report
 
 __all__ = [

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet.nn import reach
-from hiddennet.nn.graph_layout import GraphLayout, layouts
+from hiddennet.nn.reach import GraphLayout, layouts
 from hiddennet.nn.wiring import Wiring, wirings
 
 

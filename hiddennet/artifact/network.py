@@ -25,10 +25,10 @@ from hiddennet.artifact.architecture import check_architecture
 from hiddennet.artifact.layers import Restored, Streams, decode, decode_wiring, encode, encode_wiring
 from hiddennet.container import ArtifactError
 from hiddennet.nn import Wiring, hidden_layers, hide, masks, wirings
-from hiddennet.nn.atomic import all_or_nothing
 from hiddennet.nn.attention import close_attention, open_attention
 from hiddennet.nn.expose import expose, skip_init
 from hiddennet.nn.hidden import HiddenMixin
+from hiddennet.nn.hide import all_or_nothing
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 _STATE = "state."  # prefix of the tensors that are not of hidden layers

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hiddennet.nn.graph_layout import GraphLayout
-from hiddennet.nn.reach import backwards, forwards
+from hiddennet.nn.reach import GraphLayout, backwards, forwards
 
 
 @dataclass

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet.models.dnw import DiscreteGraph
-from hiddennet.nn.graph_layout import GraphLayout
-from hiddennet.nn.reach import backwards
+from hiddennet.nn.reach import GraphLayout, backwards
 
 from .base import CompactNetwork
 from .parts import Nodes, Product, Tensors, packed, part

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiddennet.models.dnw import MobileNetGraph
-from hiddennet.nn.graph_layout import GraphLayout
+from hiddennet.nn.reach import GraphLayout
 
 from .alive import Graph, reduce
 from .base import CompactNetwork, group_of

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet.models.dnw import StaticGraph
-from hiddennet.nn.graph_layout import GraphLayout
+from hiddennet.nn.reach import GraphLayout
 
 from .alive import Graph, reduce
 from .base import CompactNetwork

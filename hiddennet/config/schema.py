@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -221,53 +222,47 @@ class Config(Section):
             *given, model.name, self.data.name, self.data.validation, model.first_layer, model.last_layer, *opener
         )
 
-    def _numbers(self) -> list[str]:
+    def _numbers(self) -> Iterator[str]:
         train, optimizer, schedule, data = self.train, self.optimizer, self.schedule, self.data
-        found = []
         if train.selection == "validation" and data.validation == 0.0:
-            found.append(
+            yield (
                 "train.selection: expected test where data.validation is 0, got 'validation'; "
                 "hold images out (data.validation: 0.1) or set train.selection: test"
             )
         if train.accumulate > data.batch_size:
-            found.append(
-                f"train.accumulate: expected at most data.batch_size ({data.batch_size}), got {train.accumulate}"
-            )
-        found += self._text() + self._graph()
-        for key, section, mistakes in (
-            ("model", self.model, models.argument_mistakes),
-            ("data", data, argument_mistakes),
-        ):
-            found += [f"{key}.{said}" for said in mistakes(section.name, section.arguments or {}) if section.arguments]
-        return found + recipe_mistakes("", optimizer, schedule, train.epochs, "train.epochs", data.validation)
+            yield f"train.accumulate: expected at most data.batch_size ({data.batch_size}), got {train.accumulate}"
+        yield from self._text()
+        yield from self._graph()
+        if self.model.arguments:
+            yield from (f"model.{said}" for said in models.argument_mistakes(self.model.name, self.model.arguments))
+        if data.arguments:
+            yield from (f"data.{said}" for said in argument_mistakes(data.name, data.arguments))
+        yield from recipe_mistakes("", optimizer, schedule, train.epochs, "train.epochs", data.validation)
 
-    def _text(self) -> list[str]:
+    def _text(self) -> Iterator[str]:
         """What is wrong between a text, its model and the parts of a batch."""
         name, text = self.model.name, self.data.name in data.TEXT
         if text != (name in models.TEXT):
             kind = ", ".join(models.TEXT) if text else "a model of images"
-            return [f"model.name: expected {kind} with data.name={self.data.name}, got {name!r}"]
-        if text and self.train.accumulate > 1:
-            return [f"train.accumulate: expected 1 with a text, got {self.train.accumulate}"]
-        if text and self.train.mixup:
-            return [f"train.mixup: expected 0 with a text, whose words cannot be blended, got {self.train.mixup}"]
-        return []
+            yield f"model.name: expected {kind} with data.name={self.data.name}, got {name!r}"
+        elif text and self.train.accumulate > 1:
+            yield f"train.accumulate: expected 1 with a text, got {self.train.accumulate}"
+        elif text and self.train.mixup:
+            yield f"train.mixup: expected 0 with a text, whose words cannot be blended, got {self.train.mixup}"
 
-    def _graph(self) -> list[str]:
+    def _graph(self) -> Iterator[str]:
         """What is wrong between a graph network, its keys and the method."""
         model, method = self.model, self.method
         if model.name not in models.GRAPHS:
             if model.graph is not None:
-                return [
-                    f"model.graph: expected null with {model.name}, got a map; it is for {', '.join(models.GRAPHS)}"
-                ]
-            return []
+                yield f"model.graph: expected null with {model.name}, got a map; it is for {', '.join(models.GRAPHS)}"
+            return
         able = [name for name, kind in methods.METHODS.items() if kind.takes_graphs]
         if method.name not in able:
-            return [f"method.name: expected {one_of(able)} with model.name={model.name}, got {method.name!r}"]
+            yield f"method.name: expected {one_of(able)} with model.name={model.name}, got {method.name!r}"
+            return
         given = {} if model.graph is None else model.graph.given()
         try:
             models.dnw.config_of(model.name, given, width=model.width)
         except ValueError as error:
-            return [str(error)]
-        return []
+            yield str(error)

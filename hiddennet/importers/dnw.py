@@ -20,8 +20,7 @@ from hiddennet.importers.checkpoint import CheckpointError, read_checkpoint
 from hiddennet.importers.dnw_shapes import architecture_of, mobilenet_config, shape, small_config
 from hiddennet.models import dnw
 from hiddennet.nn import Fixed, Stored, hide
-from hiddennet.nn.edge_rules import KINDS
-from hiddennet.nn.edges import largest
+from hiddennet.nn.edge_rules import KINDS, largest
 from hiddennet.nn.expose import skip_init
 
 _INERT = ("train.ScalarMeter", "__main__.ScalarMeter")  # the original's meters, beside the model
@@ -190,7 +189,7 @@ def _resnet(
         if kind == "targeted_dropout":  # the original loses the signs
             layer.weight.data.abs_()
         masks[key] = largest(layer.weight, _kept(layer.weight.numel(), density), None)
-    hide(model, Stored(trainable=True), lambda key, _: Fixed(masks[key]), include=lambda key, _: key in masks)
+    hide(model, Stored(trainable=True), lambda key, _: Fixed(masks[key]), include=list(masks))
     return model
 
 

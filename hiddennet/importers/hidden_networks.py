@@ -134,7 +134,7 @@ def _hide(
                 "prune_rate), got none; the checkpoint does not hold it"
             )
         source, rule = Stored(), TopK(density)
-    hide(model, source, rule, include=lambda name, _: name in scores, score_init=0.0)
+    hide(model, source, rule, include=list(scores), score_init=0.0)
     if kind != "fixed":
         for name, layer in hidden_layers(model).items():
             layer.scores.data.copy_(scores[name])

@@ -51,7 +51,7 @@ def _read(
     layers, norms = _modules(state, name)
     model = _build(name, layers, norms)
     scores = _load(model, layers, norms, name)
-    hide(model, Stored(), KthValue(density), include=lambda key, _: key in scores, score_init=0.0)
+    hide(model, Stored(), KthValue(density), include=list(scores), score_init=0.0)
     with torch.no_grad():
         for key, layer in hidden_layers(model).items():
             layer.scores.copy_(scores[key])

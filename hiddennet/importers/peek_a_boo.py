@@ -87,9 +87,7 @@ def _read(
         if not fit.is_mask(mask):
             raise CheckpointError(f"import: expected a weight_mask of 0 and 1 in layer {layer} of {path}, got others")
     if masks:
-        hide(
-            model, Stored(trainable=True), lambda layer, _: Fixed(masks[layer].bool()), include=lambda n, _: n in masks
-        )
+        hide(model, Stored(trainable=True), lambda layer, _: Fixed(masks[layer].bool()), include=list(masks))
     found = {
         "method": "peek_a_boo" if masks else "dense",
         "imported": fit.facts("peek-a-boo", path, said, checkpoint, _FACTS),

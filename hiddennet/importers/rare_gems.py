@@ -185,7 +185,7 @@ def _hide(
         source, rule = Stored(), Rounded(threshold)
     else:
         source, rule = Stored(), TopK(density, scope="layer" if kind == "subnet" else "global")
-    hide(model, source, rule, include=lambda name, _: name in scores, score_init=0.0)
+    hide(model, source, rule, include=list(scores), score_init=0.0)
     for name, layer in hidden_layers(model).items() if kind != "fixed" else ():
         layer.scores.copy_(scores[name])
         if kind == "rounded":

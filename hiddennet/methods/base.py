@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -24,9 +25,9 @@ class MethodSection(Section):
 
     name: str
 
-    def mistakes(self, setting: Setting) -> list[str]:
+    def mistakes(self, setting: Setting) -> Iterable[str]:
         """What only shows beside other keys of the config, one sentence each."""
-        return []
+        return ()
 
 
 class DrawnSection(MethodSection):
@@ -38,11 +39,10 @@ class DrawnSection(MethodSection):
         "relu", description="whose gain the weights are multiplied by"
     )
 
-    def mistakes(self, setting: Setting) -> list[str]:
-        found = super().mistakes(setting)
+    def mistakes(self, setting: Setting) -> Iterator[str]:
+        yield from super().mistakes(setting)
         if getattr(self, "scale_fan", False) and not scales_fan(self.init):
-            found.append(f"method.scale_fan: expected an init of {', '.join(fan_scaled())} with it, got {self.init!r}")
-        return found
+            yield f"method.scale_fan: expected an init of {', '.join(fan_scaled())} with it, got {self.init!r}"
 
 
 class Method:

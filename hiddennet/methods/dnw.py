@@ -6,6 +6,7 @@ random, fixed and targeted-dropout graphs, and a complete graph whose largest ed
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -17,7 +18,7 @@ from hiddennet.methods.base import Method, MethodSection, Setting
 from hiddennet.methods.weights import read_weights
 from hiddennet.models import dnw
 from hiddennet.nn import Wiring, wirings
-from hiddennet.nn.edges import largest
+from hiddennet.nn.edge_rules import largest
 from hiddennet.registry import register
 from hiddennet.settings.recipe import Recipe, TrainStage
 from hiddennet.settings.section import Density, Number
@@ -57,36 +58,33 @@ class DnwSection(MethodSection):
     )
     rewind: bool = Field(False, description="fine_tune starts from the weights as drawn: a one-shot lottery ticket")
 
-    def mistakes(self, setting: Setting) -> list[str]:
-        found = super().mistakes(setting)
+    def mistakes(self, setting: Setting) -> Iterator[str]:
+        yield from super().mistakes(setting)
         if setting.model not in models.GRAPHS:
-            found.append(
+            yield (
                 f"model.name: expected one of {', '.join(models.GRAPHS)} with dnw, got {setting.model!r}; for "
                 "other networks see magnitude_topk"
             )
         elif self.density is not None and "density" not in dnw.graph_keys(setting.model):
-            found.append(f"method.density: expected null with {setting.model}, got {self.density}; set model.width")
+            yield f"method.density: expected null with {setting.model}, got {self.density}; set model.width"
         if self.drop is not None and self.kind not in _DROPOUTS:
-            found.append(f"method.drop: expected null with kind {self.kind}, got {self.drop}; it is for {_DROPOUTS}")
+            yield f"method.drop: expected null with kind {self.kind}, got {self.drop}; it is for {_DROPOUTS}"
         if (self.graph_from is not None) != (self.kind == "fine_tune"):
-            found.append(
-                f"method.graph_from: expected it exactly with kind fine_tune, got {self.graph_from!r} with {self.kind}"
-            )
+            got = f"{self.graph_from!r} with {self.kind}"
+            yield f"method.graph_from: expected it exactly with kind fine_tune, got {got}"
         if self.weights == "drawn" and self.graph_from is None:
-            found.append("method.weights: expected graph_from with drawn, got none")
+            yield "method.weights: expected graph_from with drawn, got none"
         if self.rewind and self.fine_tune is None:
-            found.append("method.rewind: expected fine_tune with it, got none")
+            yield "method.rewind: expected fine_tune with it, got none"
         if self.fine_tune is not None:
-            found += self._fine_tune_mistakes(setting)
-        return found
+            yield from self._fine_tune_mistakes(setting)
 
-    def _fine_tune_mistakes(self, setting: Setting) -> list[str]:
-        found = self.fine_tune.mistakes("method.fine_tune.", setting.epochs, setting.validation)
+    def _fine_tune_mistakes(self, setting: Setting) -> Iterator[str]:
+        yield from self.fine_tune.mistakes("method.fine_tune.", setting.epochs, setting.validation)
         if setting.epochs == 0:
-            found.append("method.fine_tune: expected training of at least one epoch before it, got train.epochs 0")
+            yield "method.fine_tune: expected training of at least one epoch before it, got train.epochs 0"
         if self.kind in ("random", "fine_tune"):
-            found.append(f"method.fine_tune: expected a kind whose edges are learned before it, got {self.kind!r}")
-        return found
+            yield f"method.fine_tune: expected a kind whose edges are learned before it, got {self.kind!r}"
 
 
 @register("method", "dnw")

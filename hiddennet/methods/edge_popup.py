@@ -5,6 +5,7 @@ Also on trained weights: given ones, or those of `dense_epochs` epochs of ordina
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -56,36 +57,31 @@ class EdgePopupSection(SearchSection):
     freeze_dense: bool = Field(False, description="layers that are not hidden stay as drawn")
     exclude: Patterns
 
-    def mistakes(self, setting: Setting) -> list[str]:
-        found = super().mistakes(setting)
+    def mistakes(self, setting: Setting) -> Iterator[str]:
+        yield from super().mistakes(setting)
         if self.dense_epochs and self.dense_epochs >= setting.epochs:
-            found.append(
-                f"method.dense_epochs: expected fewer than train.epochs ({setting.epochs}), got {self.dense_epochs}"
-            )
+            yield f"method.dense_epochs: expected fewer than train.epochs ({setting.epochs}), got {self.dense_epochs}"
         if self.dense_epochs and self.weights:
-            found.append(
+            yield (
                 "method.weights: expected null with dense_epochs (one or the other gives the "
                 f"trained weights), got {self.weights!r}"
             )
         if self.scale_fan and (self.weights or self.dense_epochs):
-            found.append(
-                "method.scale_fan: expected false with trained weights, got true; it scales drawn weights only"
-            )
+            yield "method.scale_fan: expected false with trained weights, got true; it scales drawn weights only"
         if self.rule is not None:
             keys = ("density", "by", "scope", "densities")
-            found += [
+            yield from [
                 f"method.{key}: expected none with method.rule, which says it itself, got {getattr(self, key)!r}; "
                 f"leave it out, or write its default, {default!r}, over one inherited"
                 for key in keys
                 if getattr(self, key) != (default := type(self).model_fields[key].default)
             ]
             if not REGISTRIES["rule"][self.rule.name].has_scores:
-                found.append(f"method.rule.name: expected a rule with learned scores, got {self.rule.name!r}")
+                yield f"method.rule.name: expected a rule with learned scores, got {self.rule.name!r}"
         if self.densities != "uniform" and self.scope == "global":
-            found.append("method.densities: expected uniform where scope is global, which shares the density itself")
+            yield "method.densities: expected uniform where scope is global, which shares the density itself"
         if self.source is not None and (self.weights or self.dense_epochs):
-            found.append("method.source: expected null with trained weights, got one")
-        return found
+            yield "method.source: expected null with trained weights, got one"
 
 
 @register("method", "edge_popup")
@@ -137,11 +133,5 @@ class EdgePopup(Search):
                 return section.rule.make(seed=self.seed)
             return TopK(densities[name], by=section.by, scope=section.scope)
 
-        hide(
-            model,
-            source=source,
-            rule=rule,
-            exclude=lambda name, _: name in dense,
-            score_init=section.score_init,
-        )
+        hide(model, source=source, rule=rule, exclude=dense, score_init=section.score_init)
         learn(model, batch_norm=section.train_batch_norm, dense=not section.freeze_dense)

@@ -10,7 +10,7 @@ from torch import nn
 
 from hiddennet.methods.base import Method, MethodSection
 from hiddennet.methods.layers import learn, numbers
-from hiddennet.methods.sanity import MEANING, Check, alter
+from hiddennet.methods.search import MEANING, Check, alter
 from hiddennet.methods.subnet import read_subnet
 from hiddennet.nn import Fixed, Stored, hide
 from hiddennet.registry import register

@@ -5,6 +5,7 @@ Sreenivasan et al. 2022, "Rare Gems", arXiv 2202.12002, algorithm 1.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -37,13 +38,10 @@ class GemMinerSection(HcSection):
     strike_at: Literal["end", "start"] = Field("end", description="of epochs period, 2 period, ...")
     invert: bool = Field(False, description="strike out the highest scores instead: a sanity check")
 
-    def mistakes(self, setting: Setting) -> list[str]:
-        found = super().mistakes(setting)
+    def mistakes(self, setting: Setting) -> Iterator[str]:
+        yield from super().mistakes(setting)
         if self.period >= setting.epochs:
-            found.append(
-                f"method.period: expected fewer epochs than train.epochs ({setting.epochs}), got {self.period}"
-            )
-        return found
+            yield f"method.period: expected fewer epochs than train.epochs ({setting.epochs}), got {self.period}"
 
 
 @register("method", "gem_miner")

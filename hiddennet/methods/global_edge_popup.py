@@ -6,6 +6,7 @@ The edge-popup of the Rare Gems ablation (Sreenivasan et al. 2022, arXiv 2202.12
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
@@ -33,13 +34,10 @@ class GlobalEdgePopupSection(SearchSection):
     )
     exclude: Patterns
 
-    def mistakes(self, setting: Setting) -> list[str]:
-        found = super().mistakes(setting)
+    def mistakes(self, setting: Setting) -> Iterator[str]:
+        yield from super().mistakes(setting)
         if self.period is not None and self.period >= setting.epochs:
-            found.append(
-                f"method.period: expected fewer epochs than train.epochs ({setting.epochs}), got {self.period}"
-            )
-        return found
+            yield f"method.period: expected fewer epochs than train.epochs ({setting.epochs}), got {self.period}"
 
 
 def pruned_fractions(density: float, period: int, epochs: int) -> list[float]:
@@ -76,7 +74,7 @@ class GlobalEdgePopup(Search):
             model,
             source=lambda name, _: generated(section, self.seed, number[name], section.scale_fan),
             rule=TopK(section.density, scope="global", rounding="ceil"),
-            exclude=lambda name, _: name in dense,
+            exclude=dense,
             score_init=section.score_init,
         )
         learn(model, batch_norm=False, dense=False)

@@ -5,6 +5,7 @@ Zhu and Gupta 2017, "To prune, or not to prune", arXiv 1710.01878, eq. 1.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -32,11 +33,10 @@ class GradualMagnitudeSection(DrawnSection):
     end: Number = Field(0.75, gt=0.0, le=1.0, description="fraction of all steps at which the density is reached")
     exclude: Patterns
 
-    def mistakes(self, setting: Setting) -> list[str]:
-        found = super().mistakes(setting)
+    def mistakes(self, setting: Setting) -> Iterator[str]:
+        yield from super().mistakes(setting)
         if self.begin >= self.end:
-            found.append(f"method.begin: expected less than method.end ({self.end}), got {self.begin}")
-        return found
+            yield f"method.begin: expected less than method.end ({self.end}), got {self.begin}"
 
 
 @register("method", "gradual_magnitude")

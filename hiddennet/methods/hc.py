@@ -5,7 +5,7 @@ Sreenivasan et al. 2022, "Rare Gems", arXiv 2202.12002, section 3.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -78,20 +78,17 @@ class HcSection(SearchSection):
     )
     exclude: Patterns
 
-    def mistakes(self, setting: Setting) -> list[str]:
-        found = super().mistakes(setting)
+    def mistakes(self, setting: Setting) -> Iterator[str]:
+        yield from super().mistakes(setting)
         if setting.optimizer.name not in ("sgd", "adam"):
-            found.append(
-                f"optimizer.name: expected sgd or adam for scores kept in [0, 1], got {setting.optimizer.name!r}"
-            )
+            yield f"optimizer.name: expected sgd or adam for scores kept in [0, 1], got {setting.optimizer.name!r}"
         if (self.regularizer is None) != (self.regularizer_weight == 0.0):
-            found.append(
+            yield (
                 "method.regularizer: expected a regularizer with a weight above 0, or neither, got "
                 f"{self.regularizer!r} with regularizer_weight {self.regularizer_weight}"
             )
         if self.learn_threshold and (self.rounding != "naive" or self.noise or not self.quantized):
-            found.append("method.learn_threshold: expected quantized scores, naive rounding and no noise with it")
-        return found
+            yield "method.learn_threshold: expected quantized scores, naive rounding and no noise with it"
 
 
 def score_filler(init: ScoreInit | float) -> Callable[[Tensor], None]:
@@ -141,7 +138,7 @@ class Hc(Search):
             threshold_gradient=1 if section.threshold_sign == "original" else -1,
         )
         fill = score_filler(section.score_init)
-        hide(model, source=source, rule=rule, exclude=lambda name, _: name in dense, score_init=fill)
+        hide(model, source=source, rule=rule, exclude=dense, score_init=fill)
         learn(model, batch_norm=False, dense=False)
         return model
 

@@ -6,6 +6,7 @@ of the learning rate alone (Renda et al. 2020, arXiv 2003.02389); as Rare Gems c
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -39,13 +40,12 @@ class ImpSection(DrawnSection):
     )
     exclude: Patterns
 
-    def mistakes(self, setting: Setting) -> list[str]:
-        found = super().mistakes(setting)
+    def mistakes(self, setting: Setting) -> Iterator[str]:
+        yield from super().mistakes(setting)
         if setting.epochs == 0:
-            found.append("train.epochs: expected at least 1 for each round of imp, got 0")
+            yield "train.epochs: expected at least 1 for each round of imp, got 0"
         if self.rewind == "learning_rate" and self.rewind_step:
-            found.append(f"method.rewind_step: expected 0 with rewind: learning_rate, got {self.rewind_step}")
-        return found
+            yield f"method.rewind_step: expected 0 with rewind: learning_rate, got {self.rewind_step}"
 
 
 @register("method", "imp")

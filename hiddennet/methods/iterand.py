@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
@@ -49,11 +49,10 @@ class IteRandSection(SearchSection):
     train_batch_norm: bool = Field(False, description="batch norm's scale and shift learn, where the model has them")
     exclude: Patterns
 
-    def mistakes(self, setting: Setting) -> list[str]:
-        found = super().mistakes(setting)
+    def mistakes(self, setting: Setting) -> Iterator[str]:
+        yield from super().mistakes(setting)
         if (self.decay is None) != (self.mix is None):
-            found.append(f"method.decay: expected both or neither of decay and mix, got {self.decay} and {self.mix}")
-        return found
+            yield f"method.decay: expected both or neither of decay and mix, got {self.decay} and {self.mix}"
 
 
 def score_filler(init: ScoreInit, gain: float) -> Callable[[Tensor], None]:
@@ -108,7 +107,7 @@ class IteRand(Search):
             model,
             source=source,
             rule=rule,
-            exclude=lambda name, _: name in dense,
+            exclude=dense,
             score_init=score_filler(section.score_init, section.score_gain),
         )
         learn(model, batch_norm=section.train_batch_norm, dense=False)

@@ -146,6 +146,6 @@ def hide_unpruned(model: nn.Module, section: DrawnSection, setting: Setting, see
         model,
         source=lambda name, _: Stored(trainable=True, layer=number[name]),
         rule=lambda _, module: Fixed(torch.ones_like(module.weight, dtype=torch.bool)),
-        exclude=lambda name, _: name in dense,
+        exclude=dense,
     )
     learn(model)

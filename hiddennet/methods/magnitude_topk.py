@@ -68,7 +68,7 @@ class MagnitudeTopK(Method):
             model,
             source=lambda name, _: Stored(trainable=True, gradient=gradient, layer=number[name]),
             rule=rule,
-            exclude=lambda name, _: name in dense,
+            exclude=dense,
         )
         learn(model)
         return model

@@ -7,6 +7,7 @@ predictor of few bits (PSG: Wang et al. 2019, "E2-Train", arXiv 1910.13349).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -77,24 +78,23 @@ class PeekABooSection(PruneSection):
         None, description="weight gradients from inputs and errors of few bits; null: exact gradients"
     )
 
-    def mistakes(self, setting: Setting) -> list[str]:
-        found = super().mistakes(setting)
+    def mistakes(self, setting: Setting) -> Iterator[str]:
+        yield from super().mistakes(setting)
         if self.psg is not None:
             try:
                 _ = self.psg.config
             except ValueError as error:
-                found.append(f"method.psg: {error}")
+                yield f"method.psg: {error}"
             if self.psg.sign and self.learn == "signs":
-                found.append(
+                yield (
                     "method.psg.sign: expected false with Bop, which weighs gradients by their magnitude: signs of +-1 "
                     "would be far above flip_threshold at every step, got true"
                 )
         if setting.optimizer.clip_norm is not None and self.learn == "signs":
-            found.append(
+            yield (
                 "optimizer.clip_norm: expected null with peek_a_boo, since Bop's gradients are not to be scaled, got "
                 f"{setting.optimizer.clip_norm}"
             )
-        return found
 
 
 @register("method", "peek_a_boo")
@@ -125,7 +125,7 @@ class PeekABoo(PruneAtInit):
             how = (drawn.init, drawn.seed, drawn.layer, drawn.mode, drawn.nonlinearity)
             return Flipped(*how) if section.learn == "signs" else Activated(*how, activation=section.learn)
 
-        hide(model, source=source, rule=rule, exclude=lambda name, _: name in dense)
+        hide(model, source=source, rule=rule, exclude=dense)
         learn(model)
         for name, layer in hidden_layers(model).items():
             if name in given and layer.stored is not None:

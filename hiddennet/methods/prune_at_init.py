@@ -7,7 +7,7 @@ et al. 2022, ICLR) and Rare Gems (arXiv 2202.12002) compare them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
@@ -67,27 +67,24 @@ class PruneSection(DrawnSection):
         None, description="for stage train: the pruned network, an artifact or the folder of a run"
     )
 
-    def mistakes(self, setting: Setting) -> list[str]:
-        found = super().mistakes(setting)
+    def mistakes(self, setting: Setting) -> Iterator[str]:
+        yield from super().mistakes(setting)
         if (self.stage == "train") != (self.subnet is not None):
-            found.append(
-                f"method.subnet: expected it exactly where stage is train, got {self.subnet!r} with {self.stage}"
-            )
+            yield f"method.subnet: expected it exactly where stage is train, got {self.subnet!r} with {self.stage}"
         if self.shots > max(1, self.prune_epoch):
-            found.append(
+            yield (
                 f"method.shots: expected at most prune_epoch ({self.prune_epoch}), so that there is an epoch between "
                 f"two, or 1, got {self.shots}"
             )
         if self.prune_epoch and (self.stage != "both" or self.prune_epoch >= setting.epochs):
-            found.append(
+            yield (
                 f"method.prune_epoch: expected 0, or an epoch of the training (train.epochs is {setting.epochs}) "
                 f"with stage both, got {self.prune_epoch} with stage {self.stage}"
             )
         if self.classifier_density is not None and self.scope != "layer":
-            found.append("method.classifier_density: expected scope layer with it, got scope global")
+            yield "method.classifier_density: expected scope layer with it, got scope global"
         if setting.data in data.TEXT:
-            found.append(f"method.name: expected a data set of images with {self.name}, got {setting.data!r}")
-        return found
+            yield f"method.name: expected a data set of images with {self.name}, got {setting.data!r}"
 
 
 def sample(data: data.Data, count: int, batch_size: int) -> list[tuple[Tensor, Tensor]]:
@@ -144,12 +141,7 @@ class PruneAtInit(Method):
     def hide(self, model: nn.Module, dense: list[str], rule: Callable, subnet: Subnet | None) -> None:
         """Make the plain model's layers hidden ones, in place; its weights are drawn, or those of `subnet`."""
         number = numbers(model)
-        hide(
-            model,
-            source=lambda name, _: Stored(trainable=True, layer=number[name]),
-            rule=rule,
-            exclude=lambda name, _: name in dense,
-        )
+        hide(model, source=lambda name, _: Stored(trainable=True, layer=number[name]), rule=rule, exclude=dense)
         learn(model)
 
     def begin(self, model: nn.Module) -> list[str]:

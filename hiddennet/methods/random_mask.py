@@ -70,7 +70,7 @@ class RandomMask(Method):
         def rule(name: str, module: nn.Module) -> Fixed:
             return Fixed(self.mask(tuple(module.weight.shape), number[name], kept[name], module.weight.device))
 
-        hide(model, source=source, rule=rule, exclude=lambda name, _: name in dense)
+        hide(model, source=source, rule=rule, exclude=dense)
         learn(model, dense=trains)
         return model
 

@@ -45,7 +45,7 @@ class SampledMask(Method):
             model,
             source=lambda name, _: generated(section, self.seed, number[name]),
             rule=Sampled(self.seed, section.evaluation),
-            exclude=lambda name, _: name in dense,
+            exclude=dense,
             score_init=section.score_init,
         )
         learn(model, batch_norm=section.train_batch_norm, dense=not section.freeze_dense)

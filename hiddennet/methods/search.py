@@ -1,19 +1,75 @@
-"""What methods that search for a sub-network have in common: the fine-tuning of its weights that may follow."""
+"""What methods that search for a sub-network have in common: the fine-tuning of its weights that may follow; and the
+sanity checks of what was found (Frankle et al. 2020, arXiv 2009.08576; Rare Gems, section 5): does it matter which
+weights were kept, and which values they have? Each keeps every layer's density."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+import hashlib
+from collections.abc import Iterator
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from hiddennet import ops
 from hiddennet.methods.base import DrawnSection, Method, Setting
 from hiddennet.methods.layers import learn, numbers
-from hiddennet.methods.sanity import MEANING, Check, alter
 from hiddennet.nn import Fixed, Stored, hidden_layers, hide, masks
 from hiddennet.nn.expose import expose
 from hiddennet.settings.recipe import Recipe, TrainStage
+
+Check = Literal["reinitialize", "shuffle_mask", "shuffle_weights", "invert"]
+MEANING = (
+    "reinitialize: weights drawn anew (Kaiming normal); shuffle_mask: the mask permuted within each layer; "
+    "shuffle_weights: the weights permuted within each layer; invert: the lowest scores kept instead of the highest"
+)
+
+
+def _seed_of(seed: int, check: str) -> int:
+    digest = hashlib.blake2b(f"sanity/{check}/{seed}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _draws(shape: torch.Size, seed: int, layer: int) -> Tensor:
+    return ops.generate_weight(tuple(shape), "uniform", seed=seed, layer=layer)
+
+
+@torch.no_grad()
+def alter(
+    check: Check,
+    masks: dict[str, Tensor],
+    weights: dict[str, Tensor],
+    scores: dict[str, Tensor] | None,
+    seed: int,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the masks (bool) and weights (float32) of a sub-network after a check, on the CPU, by layer name.
+
+    scores: what the masks were ranked by, the higher the better kept; needed by "invert".
+
+    Raises ValueError for "invert" of a sub-network without scores.
+    """
+    if check == "invert" and not scores:
+        raise ValueError(
+            "sanity: expected a sub-network found by scores for invert, got one without; "
+            "name a run of a method that learns scores, or use another check"
+        )
+    drawn = _seed_of(seed, check)
+    new_masks, new_weights = dict(masks), dict(weights)
+    for number, name in enumerate(masks):
+        mask, weight = masks[name].cpu(), weights[name].cpu()
+        kept = int(mask.count_nonzero())
+        if check == "reinitialize":
+            fresh = ops.generate_weight(tuple(weight.shape), "kaiming_normal", seed=drawn, layer=number)
+            new_weights[name] = fresh
+        elif check == "shuffle_mask":
+            new_masks[name] = ops.topk_mask(_draws(weight.shape, drawn, number), kept)
+        elif check == "shuffle_weights":
+            order = _draws(weight.shape, drawn, number).flatten().argsort(stable=True)
+            new_weights[name] = weight.flatten()[order].view(weight.shape)
+        else:
+            new_masks[name] = ops.topk_mask(-scores[name].cpu().contiguous(), kept)
+    return new_masks, new_weights
 
 
 class FineTuneRecipe(Recipe):
@@ -31,13 +87,12 @@ class SearchSection(DrawnSection):
         None, description="train the weights of the sub-network afterwards, in a stage of its own; null: no"
     )
 
-    def mistakes(self, setting: Setting) -> list[str]:
-        found = super().mistakes(setting)
+    def mistakes(self, setting: Setting) -> Iterator[str]:
+        yield from super().mistakes(setting)
         if self.fine_tune is not None and setting.epochs == 0:
-            found.append("method.fine_tune: expected a search of at least one epoch before it, got train.epochs 0")
+            yield "method.fine_tune: expected a search of at least one epoch before it, got train.epochs 0"
         if self.fine_tune is not None:
-            found += self.fine_tune.mistakes("method.fine_tune.", setting.epochs, setting.validation)
-        return found
+            yield from self.fine_tune.mistakes("method.fine_tune.", setting.epochs, setting.validation)
 
 
 @torch.no_grad()
@@ -60,7 +115,7 @@ def train_weights_of(
         model,
         source=lambda name, _: Stored(trainable=True, layer=number[name]),
         rule=lambda name, _: Fixed(kept[name].to(device)),
-        include=lambda name, _: name in kept,
+        include=list(kept),
     )
     learn(model, batch_norm=train_batch_norm)
 

@@ -11,15 +11,14 @@ from typing import Any
 from torch import nn
 
 from hiddennet import outside
+from hiddennet.models.mnist import LeNet5, RamanujanNet
 from hiddennet.nn.layers import hideable
 from hiddennet.registry import REGISTRIES, register, signature_mistakes
 
 from . import dnw, libraries
 from .layers import BATCH_NORMS
 from .lstm import LstmLm
-from .mnist import LeNet5, RamanujanNet
-from .mobilenet import MobileNetV2
-from .mobilenet_v1 import MobileNetV1
+from .mobilenet import MobileNetV1, MobileNetV2
 from .resnet import ResNet
 from .small import POOL, SmallNet
 from .thin_resnet import ThinResNet

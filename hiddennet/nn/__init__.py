@@ -1,8 +1,7 @@
 """Layers, sources and rules: a hidden layer's effective weight is its source's weights where its rule keeps them."""
 
-from hiddennet.nn.activated import Activated
 from hiddennet.nn.fixed import All, Fixed, Threshold
-from hiddennet.nn.flipped import Flipped
+from hiddennet.nn.flipped import Activated, Flipped
 from hiddennet.nn.grouped import Grouped, PerChannel
 from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.hide import hide
@@ -13,11 +12,10 @@ from hiddennet.nn.redraw import Redrawn, redraw
 from hiddennet.nn.rounded import Rounded
 from hiddennet.nn.rule import Rule, Selecting
 from hiddennet.nn.rules import KthValue, TopK
-from hiddennet.nn.sampled import Sampled
+from hiddennet.nn.sampled import Sampled, TargetedDropout
 from hiddennet.nn.source import Source, without_weight
 from hiddennet.nn.sources import Generated, Stored
 from hiddennet.nn.summary import density, masks
-from hiddennet.nn.targeted import TargetedDropout
 from hiddennet.nn.wiring import Wiring, wirings
 from hiddennet.registry import REGISTRIES
 

@@ -1,4 +1,5 @@
-"""Flipped: random weights whose signs are learned and whose magnitudes never change. Peek-a-Boo's layers."""
+"""Random weights of which a layer learns the signs (Flipped), or latent scores whose function multiplies them
+(Activated: theta * a(t)). The magnitudes are the seed's. Peek-a-Boo's layers."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet import ops
-from hiddennet.nn.source import GRADIENTS, Put, Take, stored_state, with_signs
+from hiddennet.nn.source import GRADIENTS, Put, Take, stored_state, with_signs, without_weight
 from hiddennet.nn.sources import Generated
 from hiddennet.ops.checks import check_choice
 from hiddennet.ops.generate_weight import fill
@@ -92,3 +93,93 @@ class Flipped(SignsShipped):
         found = super().spec()
         del found["trainable"]
         return found
+
+
+ACTIVATIONS = ("pruning", "flipping", "ternary", "none")
+BOUND = 0.1  # lo = -0.1, hi = 0.1
+_RANGES = {"pruning": (0.01, 0.10), "flipping": (0.01, 0.10), "ternary": (-1.0, 1.0), "none": (0.0, 1.0)}
+
+
+class _Straight(torch.autograd.Function):
+    """theta * a(t), where the backward takes a as the identity."""
+
+    @staticmethod
+    def forward(ctx, t, frozen, activation):
+        ctx.save_for_backward(frozen)
+        return frozen * (t.sign() if activation == "flipping" else (t > 0).to(t.dtype))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        return grad * ctx.saved_tensors[0], None, None
+
+
+class _Ternary(torch.autograd.Function):
+    """sign(relu(t - hi)) - sign(relu(lo - t)), where the backward takes the signs as identities."""
+
+    @staticmethod
+    def forward(ctx, t, low, high):
+        ctx.save_for_backward(t, low, high)
+        return (t > high).to(t.dtype) - (t < low).to(t.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        t, low, high = ctx.saved_tensors
+        above, below = grad * (t > high), grad * (t < low)
+        return above + below, -below.sum().view_as(low), -above.sum().view_as(high)
+
+
+def activated(frozen: Tensor, t: Tensor, activation: str, bounds: tuple[Tensor, Tensor] | None) -> Tensor:
+    """frozen * a(t), differentiable in the latent scores t and the bounds (low, high) of "ternary"."""
+    if activation in ("pruning", "flipping"):
+        return _Straight.apply(t, frozen, activation)
+    return frozen * _Ternary.apply(t, *bounds) if activation == "ternary" else frozen.clone()
+
+
+def draw_latent(scores: Tensor, activation: str) -> Tensor:
+    """Fill latent scores from torch's generator, in place, by the activation's range; return them."""
+    return nn.init.uniform_(scores, *_RANGES[activation])
+
+
+@register("source", "activated")
+@dataclass(frozen=True)
+class Activated(SignsShipped):
+    """Random weights times a function of trainable latent scores (Peek-a-Boo's "seed" layers).
+
+    Args:
+        activation: one of ACTIVATIONS. "pruning" learns a mask: 1 where t > 0, else 0; "flipping" signs: sign(t), 0 at
+            0; both with the gradient of the identity. "ternary" both: 1 above `high`, -1 below `low`, else 0; its
+            gradient is the identity's where it is not 0, and goes to the two bounds as well. "none": 1.
+
+    The layer has `latent`, float32 of the weight's shape, and for "ternary" its two bounds `low` and `high`.
+    """
+
+    activation: str = "flipping"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("Activated", "activation", self.activation, ACTIVATIONS)
+
+    def attach_drawn(self, layer: nn.Module) -> None:
+        without_weight(layer)
+        device = layer.selection.device
+        layer.latent = nn.Parameter(draw_latent(torch.empty(layer.weight_shape, device=device), self.activation))
+        if self.activation == "ternary":
+            layer.low = nn.Parameter(torch.full((1,), -BOUND, device=device))
+            layer.high = nn.Parameter(torch.full((1,), BOUND, device=device))
+        layer.register_buffer("drawn", self.first_weights(layer), persistent=False)
+
+    def remake(self, layer: nn.Module) -> None:
+        layer.drawn = self.first_weights(layer)
+
+    def signed(self, layer: nn.Module) -> Tensor:
+        """The weights: float32, differentiable in the latent scores."""
+        bounds = (layer.low, layer.high) if self.activation == "ternary" else None
+        return activated(layer.drawn, layer.latent, self.activation, bounds)
+
+    def state(self, layer: nn.Module) -> ops.WeightSource:
+        return stored_state(layer, self.signed(layer))
+
+    def narrow(self, layer: nn.Module, mask: Tensor) -> Tensor:
+        return mask & (self.signed(layer) != 0)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import dataclasses
 import fnmatch
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
-from hiddennet.nn.atomic import all_or_nothing
 from hiddennet.nn.attention import close_attention, open_attention
 from hiddennet.nn.hidden import HiddenMixin, ScoreInit
 from hiddennet.nn.layers import LAYERS, hidden_class, hideable
@@ -21,6 +22,27 @@ from hiddennet.nn.rules import TopK
 from hiddennet.nn.source import Source
 from hiddennet.nn.sources import Generated
 from hiddennet.nn.summary import dense_weights
+
+
+@contextlib.contextmanager
+def all_or_nothing(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """On an error within, the modules are of the class and have the attributes, parameters and `requires_grad` that
+    they had; what their tensors hold is not put back."""
+    held, modules = (dict, list, set), list(modules)
+    before = [
+        (module, type(module), {k: copy.copy(v) if isinstance(v, held) else v for k, v in vars(module).items()})
+        for module in modules
+    ]
+    learned = [(p, p.requires_grad) for module in modules for p in module.parameters(recurse=False)]
+    try:
+        yield
+    except BaseException:
+        for module, kind, state in before:
+            module.__class__, module.__dict__ = kind, state
+        for parameter, requires_grad in learned:
+            parameter.requires_grad_(requires_grad)
+        raise
+
 
 Filter = Iterable[str] | str | Callable[[str, nn.Module], bool] | None
 

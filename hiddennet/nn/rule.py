@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet import ops
-from hiddennet.nn.values import plain_fields
+from hiddennet.nn.source import plain_fields
 
 
 class Rule:

@@ -10,11 +10,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiddennet.nn.block_sums import Blocks, EdgeLists, edge_lists
-from hiddennet.nn.edge_rules import KINDS, RULES, WITH_EDGES, EdgeRule, drop_rate, taking_part
-from hiddennet.nn.edges import original_random_edges, prefixes, random_edges, reveal
+from hiddennet.nn.edge_rules import (
+    KINDS,
+    RULES,
+    WITH_EDGES,
+    EdgeRule,
+    drop_rate,
+    original_random_edges,
+    prefixes,
+    random_edges,
+    reveal,
+    taking_part,
+)
 from hiddennet.nn.memo import Memo, check_no_transform
-from hiddennet.nn.sampled import in_backward, recalled
-from hiddennet.nn.targeted import not_dropped
+from hiddennet.nn.sampled import in_backward, not_dropped, recalled
 from hiddennet.ops.checks import check_choice, check_counts, check_seed
 
 

@@ -2,8 +2,7 @@
 
 from hiddennet.ops.bop_step import bop_step_
 from hiddennet.ops.channels_last import channels_last
-from hiddennet.ops.checked_conv import masked_conv2d, masked_linear
-from hiddennet.ops.checked_weight import masked_weight, topk_weight
+from hiddennet.ops.checked_weight import masked_conv2d, masked_linear, masked_weight, topk_weight
 from hiddennet.ops.code_weight_gradient import code_weight_gradient
 from hiddennet.ops.dense_weight_gradient import dense_conv_weight_gradient
 from hiddennet.ops.filter_nodes import filter_nodes_
@@ -28,8 +27,7 @@ from hiddennet.ops.sparse_conv import (
     sparse_conv_input_gradient,
     sparse_conv_weight_gradient,
 )
-from hiddennet.ops.strike_near import strike_near_
-from hiddennet.ops.strike_out import count_flags, strike_out_
+from hiddennet.ops.strike_out import count_flags, strike_near_, strike_out_
 from hiddennet.ops.tile_conv import tile_conv_forward, tile_conv_input_gradient, tile_conv_weight_gradient
 from hiddennet.ops.topk_mask import rule_mask, topk_mask, topk_mask_global, topk_select
 from hiddennet.ops.wired_levels import Levels, wired_levels

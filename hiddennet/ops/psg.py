@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hiddennet.ops.checked_conv import _pair
+from hiddennet.ops.checked_weight import _pair
 from hiddennet.ops.checks import check_geometry, check_same_device, check_tensor
 from hiddennet.ops.code_gradient import LINEAR, Geometry
 from hiddennet.ops.masked_conv import compute_dtype, is_matmul

@@ -1,4 +1,4 @@
-"""strike_out_: take the lowest-ranked active entries of a network out of its flags for good.
+"""strike_out_: take the lowest-ranked active entries of a network out of its flags for good; strike_near_: of all.
 
 Gem-Miner's pruning of scores (Sreenivasan et al. 2022, arXiv 2202.12002, algorithm 1).
 Flags are planes of one bit an entry, as pack_mask makes them; 1 = active. An entry once struck out stays so.
@@ -17,6 +17,7 @@ from hiddennet.ops.topk_mask import _check_scores
 
 _strike_out = torch.ops.hiddennet.strike_out_.default
 _count_flags = torch.ops.hiddennet.count_flags.default
+_strike_near = torch.ops.hiddennet.strike_near_.default
 
 SCOPES = ("global", "layer")
 
@@ -32,8 +33,7 @@ def _(flags) -> Tensor:
 
 
 def _check_planes(op: str, flags: Sequence[Tensor]) -> list[Tensor]:
-    if isinstance(flags, Tensor) or not flags:
-        raise ValueError(f"{op}: expected a non-empty list of flags, got {_described(flags)}")
+    _check_some(op, "flags", flags)
     for plane in flags:
         check_tensor(op, "flags", plane, dtypes=(torch.uint8,))
         check_same_device(op, "flags", plane, "the first plane", flags[0])
@@ -42,20 +42,33 @@ def _check_planes(op: str, flags: Sequence[Tensor]) -> list[Tensor]:
     return list(flags)
 
 
-def _described(value: object) -> str:
-    return "one Tensor" if isinstance(value, Tensor) else f"an empty {type(value).__name__}"
+def _check_some(op: str, name: str, values: Sequence[Tensor]) -> None:
+    if isinstance(values, Tensor) or not values:
+        got = "one Tensor" if isinstance(values, Tensor) else f"an empty {type(values).__name__}"
+        raise ValueError(f"{op}: expected a non-empty list of {name}, got {got}")
 
 
-def _check_counts(counts: Sequence[int], sizes: list[int]) -> list[int]:
-    op = "strike_out_"
-    if len(counts) != len(sizes):
-        raise ValueError(f"{op}: expected one count a ranking ({len(sizes)}), got {len(counts)}")
-    for count, n in zip(counts, sizes, strict=True):
-        if isinstance(count, bool) or not isinstance(count, int):
-            raise TypeError(f"{op}: expected counts to be ints, got {type(count).__name__}")
-        if not 0 <= count <= n:
-            raise ValueError(f"{op}: expected a count in [0, {n}], got {count}")
-    return list(counts)
+def _check_planes_of(op: str, flags: Sequence[Tensor], scores: Sequence[Tensor]) -> list[Tensor]:
+    """A plane for each tensor of scores."""
+    planes = _check_planes(op, flags)
+    if len(planes) != len(scores):
+        raise ValueError(f"{op}: expected a plane of flags a layer ({len(scores)}), got {len(planes)}")
+    for s, plane in zip(scores, planes, strict=True):
+        check_same_device(op, "scores", s, "the flags", plane)
+        size = (s.numel() + 7) // 8
+        if plane.shape != (size,):
+            raise ValueError(
+                f"{op}: expected flags of shape ({size},) for scores of shape {tuple(s.shape)}, "
+                f"got {tuple(plane.shape)}; pack_mask makes them"
+            )
+    return planes
+
+
+def _check_count(op: str, count: int, least: int, most: int) -> None:
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise TypeError(f"{op}: expected a count to be an int, got {type(count).__name__}")
+    if not least <= count <= most:
+        raise ValueError(f"{op}: expected a count in [{least}, {most}], got {count}")
 
 
 def strike_out_(
@@ -92,25 +105,19 @@ def strike_out_(
         TypeError, ValueError: wrong dtypes, shapes that do not fit, empty lists, counts out of range, mixed devices.
     """
     op = "strike_out_"
-    if isinstance(scores, Tensor) or not scores:
-        raise ValueError(f"{op}: expected a non-empty list of scores, got {_described(scores)}")
+    _check_some(op, "scores", scores)
     checked = [_check_scores(op, s) for s in scores]
-    planes = _check_planes(op, flags)
-    if len(planes) != len(checked):
-        raise ValueError(f"{op}: expected a plane of flags a layer ({len(checked)}), got {len(planes)}")
-    for s, plane in zip(checked, planes, strict=True):
-        check_same_device(op, "scores", s, "the flags", plane)
-        if plane.shape != ((s.numel() + 7) // 8,):
-            raise ValueError(
-                f"{op}: expected flags of shape ({(s.numel() + 7) // 8},) for scores of shape {tuple(s.shape)}, "
-                f"got {tuple(plane.shape)}; pack_mask makes them"
-            )
+    planes = _check_planes_of(op, flags, checked)
     check_choice(op, "scope", scope, SCOPES)
     check_choice(op, "by", by, ORDERS)
     sizes = [s.numel() for s in checked]
-    amounts = _check_counts(counts, [sum(sizes)] if scope == "global" else sizes)
+    rankings = [sum(sizes)] if scope == "global" else sizes
+    if len(counts) != len(rankings):
+        raise ValueError(f"{op}: expected one count a ranking ({len(rankings)}), got {len(counts)}")
+    for count, n in zip(counts, rankings, strict=True):
+        _check_count(op, count, 0, n)
     laid = [dense(s.detach()) for s in checked]
-    taus = _strike_out(laid, planes, amounts, scope == "global", by == "value", bool(invert), bool(exact))
+    taus = _strike_out(laid, planes, list(counts), scope == "global", by == "value", bool(invert), bool(exact))
     if not torch.compiler.is_compiling():  # written behind autograd's back: who kept what flags made must know
         torch.autograd.graph.increment_version(planes)
     return taus
@@ -126,3 +133,57 @@ def count_flags(flags: Sequence[Tensor]) -> Tensor:
         TypeError, ValueError: no planes, wrong dtype, mixed devices.
     """
     return _count_flags(_check_planes("count_flags", flags))
+
+
+@register_fake("strike_near_")
+def _(scores, flags, count, margin) -> tuple[Tensor, Tensor, Tensor]:
+    device, near = scores[0].device, torch.library.get_ctx().new_dynamic_size()
+    return (
+        torch.empty(1, dtype=torch.float32, device=device),
+        torch.empty(1, dtype=torch.int64, device=device),
+        torch.empty(near, dtype=torch.int64, device=device),
+    )
+
+
+def strike_near_(
+    scores: Sequence[Tensor], flags: Sequence[Tensor], count: int, margin: float
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Flag, in place, the scores above the count-th smallest of all by magnitude; tell it, and where some are near it.
+
+    All entries are ranked, whatever their flag was. Ties with the threshold tau go. A score is near where it is not 0
+    and `tau (1 - margin) <= |score| <= tau (1 + margin)`, the ends rounded to float32. Where a score is infinite or NaN
+    tau is NaN, nothing is near and no flag changes. On a CPU alone: a captured graph, which SynFlow is on a GPU, cannot
+    have a result of unknown length.
+
+    Args:
+        scores: float32, contiguous, on a CPU.
+        flags: a plane for each, uint8 [ceil(n / 8)] as pack_mask makes it: written in full.
+        count: how many go, ties besides.
+        margin: relative.
+
+    Returns:
+        tau, float32 [1]; how many scores are below those that are near, int64 [1] (of tau = 0: how many are 0); and for
+        each tensor the flat places of those that are near, int64, ascending.
+
+    Raises:
+        TypeError, ValueError: anything outside what is said above.
+    """
+    op = "strike_near_"
+    _check_some(op, "scores", scores)
+    for s in scores:
+        check_tensor(op, "scores", s, dtypes=(torch.float32,))
+        if s.device.type == "cuda" or not s.is_contiguous() or s.numel() == 0:
+            raise ValueError(
+                f"{op}: expected contiguous scores on a CPU, at least one a tensor, got shape {tuple(s.shape)}, "
+                f"strides {s.stride()} on {s.device}"
+            )
+    planes = _check_planes_of(op, flags, scores)
+    _check_count(op, count, 1, sum(s.numel() for s in scores))
+    if not 0 <= margin < 1:
+        raise ValueError(f"{op}: expected a margin in [0, 1), got {margin}")
+    threshold, below, places = _strike_near([s.detach() for s in scores], planes, count, float(margin))
+    if not torch.compiler.is_compiling():  # written behind autograd's back: who kept what flags made must know
+        torch.autograd.graph.increment_version(planes)
+    ends = torch.tensor([s.numel() for s in scores]).cumsum(0)
+    parts = places.tensor_split(torch.searchsorted(places, ends)[:-1])
+    return threshold, below, [part - (end - s.numel()) for part, end, s in zip(parts, ends, scores, strict=True)]

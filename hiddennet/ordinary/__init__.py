@@ -1,7 +1,7 @@
 """Ordinary networks: a hidden network as torch's own layers with its effective weights, and nothing of this package.
 
-layers.py turns hidden layers back, graphs.py wirings, trace.py the networks of hiddennet.models; fold.py folds batch
-norms; opened.py opens what is named by a path.
+layers.py turns hidden layers back and folds batch norms, graphs.py wirings, trace.py the networks of hiddennet.models;
+opened.py opens what is named by a path.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from torch import nn
 
 from hiddennet.artifact.network import unwrapped
 from hiddennet.compaction.base import CompactNetwork
-from hiddennet.ordinary.fold import fold_batch_norms
-from hiddennet.ordinary.layers import expose_layers
+from hiddennet.ordinary.layers import expose_layers, fold_batch_norms
 from hiddennet.ordinary.opened import Opened, open_network
 from hiddennet.ordinary.trace import without_ours
 

@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiddennet.models.dnw import DiscreteGraph, MobileNetGraph, StaticGraph
-from hiddennet.models.dnw.base import EPS, SmallGraph
+from hiddennet.models.dnw.base import EPS, NodeConvs, SmallGraph
 from hiddennet.models.dnw.mobilenet import SparseLinear
-from hiddennet.models.dnw.nodes import NodeConvs
 from hiddennet.models.dnw.stage import GraphStage
 from hiddennet.nn.wiring import Wiring
 

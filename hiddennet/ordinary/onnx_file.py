@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from hiddennet.files import write_atomic
 from hiddennet.ordinary import plain
-from hiddennet.ordinary.example import example_of
-from hiddennet.ordinary.opened import open_network
+from hiddennet.ordinary.opened import example_of, open_network
 
 WEIGHTS = ("float32", "int8", "int4")
 OPSET = 23

@@ -1,4 +1,4 @@
-"""A network opened by its path: an artifact, a run, or a checkpoint in a run's folder."""
+"""A network opened by its path: an artifact, a run, or a checkpoint in a run's folder; and the input it takes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from hiddennet import artifact
 from hiddennet.train import checkpoint, saved
@@ -73,3 +74,18 @@ def open_network(where: str | os.PathLike, key: str) -> Opened:
     progress = state["progress"]
     facts = {"method": config.method.name, "epoch": progress["epoch"], "step": progress["step"]}
     return Opened("checkpoint", model, path.stat().st_size, facts=facts)
+
+
+def example_of(model: nn.Module, key: str) -> Tensor:
+    """Two images of zeros of the network's shape. key: what the mistake names.
+
+    Raises ValueError for a network that does not say what it takes.
+    """
+    made = getattr(model, "architecture", None) or {}
+    channels, side = made.get("in_channels"), made.get("image_size")
+    if channels is None or side is None:
+        raise ValueError(
+            f"{key}: expected an example of the input, since {type(model).__name__} does not say what it takes, got "
+            "none; give one with example="
+        )
+    return torch.zeros(2, channels, side, side)

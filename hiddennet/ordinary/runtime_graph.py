@@ -17,7 +17,7 @@ from hiddennet.compaction.base import CompactNetwork
 from hiddennet.nn.network import hidden_layers
 from hiddennet.ordinary import plain
 from hiddennet.ordinary.compact_form import CompactForm, compact_form
-from hiddennet.ordinary.example import example_of
+from hiddennet.ordinary.opened import example_of
 from hiddennet.ordinary.runtime_ops import convert
 from hiddennet.ordinary.runtime_parts import Constant, Graph, Value
 

@@ -4,9 +4,8 @@ prune() finds the masks, hide() makes layers of them that any optimiser trains; 
 """
 
 from hiddennet.pruning.loop import METHODS
-from hiddennet.pruning.run import Step, prune, steps
+from hiddennet.pruning.run import Step, hide, prune, steps
 from hiddennet.pruning.schedule import SCHEDULES, densities
-from hiddennet.pruning.sparse import hide
 
 __all__ = [
     "METHODS",

@@ -97,7 +97,7 @@ def _typed() -> list[str]:
 
 
 def _runs(made: _Report, paths: Sequence[str], axis: str | None, which: str, say: Callable[[str], None]) -> int:
-    from hiddennet.report import costs, page, plots, published, sections, wirings
+    from hiddennet.report import costs, page, plots, sections, wirings
     from hiddennet.report import runs as found_runs
 
     runs, left_out = found_runs.read_all(paths)
@@ -107,7 +107,7 @@ def _runs(made: _Report, paths: Sequence[str], axis: str | None, which: str, say
         say(f"left out: {sentence}")
     axis = axis or found_runs.default_axis(runs)
     lines = found_runs.lines(runs, axis)
-    beside = published.beside(lines)
+    beside = sections.published_beside(lines)
     head, rows = sections.settings_table(lines, axis)
     say(aligned([head, *rows]))
     parts = []

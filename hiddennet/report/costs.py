@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hiddennet.analysis import LayerReport, TrainingCost, training_cost
-from hiddennet.analysis.cost import FLOAT_BITS
+from hiddennet.analysis.layers import FLOAT_BITS
 from hiddennet.report import page
 from hiddennet.report.runs import Line, Run
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hiddennet.nn.graph_layout import GraphLayout
+from hiddennet.nn.reach import GraphLayout
 from hiddennet.nn.wiring import Wiring
 from hiddennet.report.paint import COLORS
 from hiddennet.report.plots import INK, figure

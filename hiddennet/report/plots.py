@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from hiddennet.report.paint import Paint, color, paints
-from hiddennet.report.published import Published
 from hiddennet.report.runs import Line, Run, mean_and_std
+from hiddennet.report.sections import Published
 
 COUNTED = {  # what counts per epoch are called, and whether their axis is logarithmic
     "flips": ("flips in the epoch", True),

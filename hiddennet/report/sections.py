@@ -4,17 +4,43 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from hiddennet.analysis import layers as analysis
 from hiddennet.analysis import total
 from hiddennet.report import page
-from hiddennet.report.layers import Layers
-from hiddennet.report.layers import of as layers_of_run
-from hiddennet.report.published import Published
+from hiddennet.report.networks import Layers, layers_of_run
 from hiddennet.report.runs import Line, Run, chosen
+from hiddennet.settings import yaml
 from hiddennet.tables import mean_and_spread
 from hiddennet.train.console import clock
+
+
+@dataclass(frozen=True)
+class Published:
+    """Accuracies, in [0, 1], before and after fine-tuning, and where they were read."""
+
+    method: str
+    model: str
+    data: str
+    density: float
+    before: float | None
+    after: float | None
+    setting: str
+    source: str
+
+
+def read_published() -> list[Published]:
+    """All of published.yml."""
+    path = Path(__file__).with_name("published.yml")
+    return [Published(**row) for row in yaml.parse(path.read_text(encoding="utf-8"))]
+
+
+def published_beside(lines: Iterable[Line]) -> list[Published]:
+    """What is published of the lines' networks on their data, whatever the method."""
+    shown = {(line.model, line.data) for line in lines}
+    return [row for row in read_published() if (row.model, row.data) in shown]
 
 
 def _fraction(value: float | None) -> str:

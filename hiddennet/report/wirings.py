@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from hiddennet.analysis import wirings as analysis
-from hiddennet.nn.graph_layout import layouts
+from hiddennet.nn.reach import layouts
 from hiddennet.nn.wiring import wirings
 from hiddennet.report import graphs, page, plots
 from hiddennet.report.networks import Network, of_run

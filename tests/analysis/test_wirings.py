@@ -18,7 +18,7 @@ from hiddennet.models.dnw import (
     StaticConfig,
     StaticGraph,
 )
-from hiddennet.nn.graph_layout import GraphLayout, layouts
+from hiddennet.nn.reach import GraphLayout, layouts
 
 
 def fix(wiring, edges):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import hiddennet as hn
-from hiddennet.methods.sanity import Check, alter
+from hiddennet.methods.search import Check, alter
 from hiddennet.train import experiment
 from hiddennet.train.build import build_model
 

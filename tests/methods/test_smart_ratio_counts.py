@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hiddennet import models
-from hiddennet.methods.smart_ratio_counts import RESNET20_SIZES, keep_counts, keep_ratios
+from hiddennet.methods.smart_ratio import RESNET20_SIZES, keep_counts, keep_ratios
 from tests.golden import Golden
 
 CASE = re.compile(r"(E_sr(\d)_(.+)_(0\.\d+)_)K")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import hiddennet as hn
-from hiddennet.nn.edges import only, prefixes, top_edges
+from hiddennet.nn.edge_rules import only, prefixes, top_edges
 
 
 def stairs(*runs, sources):

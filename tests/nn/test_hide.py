@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import hiddennet as hn
-from hiddennet.models.dnw.nodes import NodeConvs
+from hiddennet.models.dnw.base import NodeConvs
 from hiddennet.nn import rules
 from tests import reference
 from tests.checks import assert_equal

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import hiddennet as hn
-from hiddennet.nn.edge_rules import DROPOUTS, KINDS
-from hiddennet.nn.edges import original_random_edges
+from hiddennet.nn.edge_rules import DROPOUTS, KINDS, original_random_edges
 from hiddennet.nn.wiring import Wiring
 
 ROWS, COLUMNS, DENSITY = 12, 20, 0.25

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import hiddennet as hn
-from hiddennet.nn.edges import original_random_edges
+from hiddennet.nn.edge_rules import original_random_edges
 from tests.golden import Golden
 
 pytestmark = pytest.mark.isa

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from hiddennet import ops
-from hiddennet.nn.activated import BOUND, activated
+from hiddennet.nn.flipped import BOUND, activated
 from hiddennet.ops import PSGConfig
 from tests.golden import Golden
 from tests.reference import psg as oracle

@@ -188,7 +188,7 @@ S, F = torch.rand(3, 5), torch.zeros(2, dtype=torch.uint8)
         (lambda: ops.strike_out_([S], [torch.cat([F, F])[::2]], [0]), ValueError, "contiguous"),
         (lambda: ops.strike_out_([S], [F], [16]), ValueError, r"a count in \[0, 15\], got 16"),
         (lambda: ops.strike_out_([S], [F], [-1]), ValueError, r"a count in \[0, 15\], got -1"),
-        (lambda: ops.strike_out_([S], [F], [1.0]), TypeError, "counts to be ints, got float"),
+        (lambda: ops.strike_out_([S], [F], [1.0]), TypeError, "a count to be an int, got float"),
         (lambda: ops.strike_out_([S, S], [F, F], [0], scope="layer"), ValueError, r"one count a ranking \(2\), got 1"),
         (lambda: ops.strike_out_([S], [F], [0], scope="net"), ValueError, "'global' or 'layer'"),
         (lambda: ops.strike_out_([S], [F], [0], by="size"), ValueError, "'magnitude' or 'value'"),

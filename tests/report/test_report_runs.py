@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from hiddennet.report import published, runs
+from hiddennet.report import runs, sections
 from hiddennet.report.runs import default_axis, folders_of, lines, read_all
 from hiddennet.train.folder import RunError
 from tests.report.conftest import stage
@@ -105,14 +105,14 @@ def test_axes_that_there_are_not(fake, tmp_path):
 
 
 def test_published_numbers_are_of_the_same_network_and_data(fake, tmp_path):
-    known = published.read()
+    known = sections.read_published()
     assert all(0 < row.density <= 1 and row.source for row in known)
     assert all(value is None or 0 < value < 1 for row in known for value in (row.before, row.after))
     assert all(row.before is not None or row.after is not None for row in known)
     fake(0.5)
-    assert published.beside(lines(found(tmp_path), "density")) == []
+    assert sections.published_beside(lines(found(tmp_path), "density")) == []
     fake(0.5, model={"name": "conv4", "width": 1.0}, data={"name": "cifar10"})
-    beside = published.beside(lines(found(tmp_path), "density"))
+    beside = sections.published_beside(lines(found(tmp_path), "density"))
     assert {row.method for row in beside} == {"dense", "hc", "edge_popup"}
     assert all((row.model, row.data) == ("conv4", "cifar10") for row in beside)
 

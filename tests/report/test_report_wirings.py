@@ -19,8 +19,8 @@ from hiddennet.models.dnw import (
     StaticConfig,
     StaticGraph,
 )
-from hiddennet.nn.graph_layout import layouts
-from hiddennet.report import command, graphs, layers, runs, wirings
+from hiddennet.nn.reach import layouts
+from hiddennet.report import command, graphs, networks, runs, wirings
 from hiddennet.report.networks import Network
 from tests.report.test_report_page import PNG, read
 
@@ -133,7 +133,7 @@ def graph_runs(fake, monkeypatch):
         network = Network("here", model, "digits", {}, 32, "data")
         monkeypatch.setattr(wirings, "is_graph", lambda run: True)
         monkeypatch.setattr(wirings, "of_run", lambda where: network)
-        monkeypatch.setattr(layers, "of_run", lambda where: network)
+        monkeypatch.setattr(networks, "of_run", lambda where: network)
         return folders
 
     return make

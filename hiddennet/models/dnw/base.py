@@ -6,17 +6,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hiddennet.nn.edges import original_random_edges
-from hiddennet.nn.graph_layout import GraphLayout
-from hiddennet.nn.reach import paths
+from hiddennet.models.dnw.config import GraphConfig
+from hiddennet.nn.edge_rules import original_random_edges
+from hiddennet.nn.reach import GraphLayout, paths
 from hiddennet.nn.wiring import Wiring
-from hiddennet.ops.wired_levels import Levels, Rooms, wired_levels
-
-from .config import GraphConfig
-from .levels import runs_by_levels
-from .nodes import NodeConvs
+from hiddennet.ops.looked_at import is_looked_at
+from hiddennet.ops.wired_levels import SIDE, Levels, Rooms, wired_levels
+from hiddennet.ops.wired_sum import SPARSE_UP_TO
 
 EPS = 1e-5  # of instance norms
+
+
+class NodeConvs(nn.Conv2d):
+    """A depthwise 3x3 convolution whose weights the graphs use block by block: no layer that hide() may replace."""
+
+    never_hidden = True
+
+    def __init__(self, nodes: int, stride: int = 1) -> None:
+        super().__init__(nodes, nodes, 3, stride, padding=1, groups=nodes, bias=False)
 
 
 class SmallGraph(nn.Module):
@@ -166,3 +173,16 @@ def instance_norm(maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     scale, shift = (p[:, None].expand(-1, batch).reshape(-1) for p in (weight, bias))
     together = maps.view(1, n * batch, h, w)  # a batch norm over one image has the statistics of each map
     return F.batch_norm(together, None, None, scale, shift, training=True, eps=EPS).view(n, batch, h, w)
+
+
+def runs_by_levels(stem: Tensor, weight: Tensor, levels: Levels) -> bool:
+    """Whether the sums of these levels are better by lists of edges, of a whole graph at once; else block by block."""
+    if is_looked_at() and not torch._C._is_tracing():  # a trace has the op; by blocks it fails
+        return False
+    if stem.device.type != "cpu" or stem.dtype != torch.float32 or weight.dtype != torch.float32:
+        return False
+    if tuple(stem.shape[2:]) != (SIDE, SIDE):
+        return False
+    parts = {level[:4] for level in levels.of}
+    edges = sum(int(weight.detach()[a : a + rows, c : c + columns].count_nonzero()) for a, rows, c, columns in parts)
+    return edges <= SPARSE_UP_TO["cpu"] * sum(rows * columns for _, rows, _, columns in parts)

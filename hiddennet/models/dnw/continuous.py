@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiddennet.nn.block_sums import Blocks, node_sum
-from hiddennet.nn.graph_layout import GraphLayout
+from hiddennet.nn.reach import GraphLayout
 
 from .base import EPS, SmallGraph, instance_norm, nodes_first
 from .config import ContinuousConfig

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiddennet.nn.block_sums import Blocks, node_sum
-from hiddennet.nn.graph_layout import GraphLayout
+from hiddennet.nn.reach import GraphLayout
 from hiddennet.ops.wired_levels import Levels
 
 from .base import EPS, SmallGraph, instance_norm, nodes_first

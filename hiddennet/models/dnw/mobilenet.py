@@ -1,16 +1,15 @@
-"""MobileNetGraph: MobileNetV1 with wirings in place of its stages of separable convolutions."""
+"""MobileNetGraph: MobileNetV1 with wirings in place of its stages of separable convolutions; its nodes and costs."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hiddennet.nn.graph_layout import GraphLayout
+from hiddennet.models.dnw.mobilenet_config import MobileNetConfig
+from hiddennet.models.dnw.stage import GraphStage, wire
+from hiddennet.nn.reach import GraphLayout, Paths, paths
 from hiddennet.nn.wiring import Wiring
-
-from .mobilenet_config import MobileNetConfig
-from .mobilenet_counts import Counted
-from .stage import GraphStage, wire
 
 
 class SparseLinear(nn.Module):
@@ -28,7 +27,7 @@ class SparseLinear(nn.Module):
         return self.graph(features)
 
 
-class MobileNetGraph(Counted):
+class MobileNetGraph(nn.Module):
     """Wortsman et al. 2019, section 4.2: a 3x3 convolution, stages of nodes, a classifier of the last stage's means.
 
     Modules: `conv1` (without norm or ReLU: the first stage begins with them), `layers` (GraphStage each), `linear`
@@ -49,6 +48,7 @@ class MobileNetGraph(Counted):
             self.check_paths()
 
     def layouts(self) -> dict[str, GraphLayout]:
+        """Which nodes the rows and columns of each wiring are, and how they are run."""
         found: dict[str, GraphLayout] = {}
         strides: tuple[int, ...] = tuple(self.conv1.stride[:1])
         for i, stage in enumerate(self.config.stages):
@@ -80,3 +80,92 @@ class MobileNetGraph(Counted):
         for stage in self.layers:
             x = stage(x)
         return self.linear(F.relu(self.bn(x), inplace=True).mean(dim=(2, 3)))
+
+    # what really runs
+
+    @torch.no_grad()
+    def _paths(self) -> tuple[dict[str, Tensor], dict[str, Paths]]:
+        """The running edges of each wiring, and what lies on a path of them."""
+        edges = {name: self.get_submodule(name).running() for name in self.layouts()}
+        return edges, paths(self.layouts(), edges)
+
+    def alive_nodes(self) -> list[Tensor]:
+        """Nodes on a path of kept edges from the input to a logit: bool [sources] of each stage, then bool
+        [features]."""
+        return self._alive(self._paths()[1])
+
+    def _alive(self, found: dict[str, Paths]) -> list[Tensor]:
+        nodes = [one.nodes for one in found.values()][: len(self.layers)]
+        sending = [one[: stage.sources] for one, stage in zip(nodes, self.config.stages, strict=True)]
+        return [*sending, nodes[-1][-self.config.features :]]
+
+    @torch.no_grad()
+    def counts(self) -> dict[str, int]:
+        """What really runs, in evaluation.
+
+        "stored" parameters; "edges" kept, of which "running" are ones the graphs run; "nodes", of which "alive" are on
+        a path from the input to a logit; "effective": parameters of these and of edges between them, without batch
+        norms, which fold into them; "macs": multiply-adds of an image of config.image_size over these.
+        """
+        config, (edges, found) = self.config, self._paths()
+        alive, pixels = self._alive(found), -(-config.image_size // self.conv1.stride[0])
+        effective = 9 * config.in_channels * int(alive[0][: config.stages[0].inputs].sum())
+        macs = effective * pixels**2
+        for i, stage in enumerate(config.stages):
+            pixels = -(-pixels // stage.stride)
+            own = 9 * int(alive[i].sum()) + int(found[f"layers.{i}.graph"].edges.sum())
+            effective, macs = effective + own, macs + own * pixels**2
+        features = int(alive[-1].sum())
+        linear = int(found["linear.graph"].edges.sum()) if config.small else features * config.num_classes
+        bias = 0 if config.small else config.num_classes
+        return {
+            "stored": sum(p.numel() for p in self.parameters()),
+            "edges": sum(int(self.get_submodule(name).mask().sum()) for name in edges),
+            "running": sum(int(one.sum()) for one in edges.values()),
+            "nodes": sum(len(nodes) for nodes in alive),
+            "alive": sum(int(nodes.sum()) for nodes in alive),
+            "effective": effective + linear + bias,
+            "macs": macs + linear,
+        }
+
+    @torch.no_grad()
+    def profile(self, *, all_alive: bool = False) -> tuple[int, int]:
+        """Parameters and multiply-adds as the original's profiler prints them: of 224 x 224 images whatever the size,
+        with edges at positions that are never run, and with nodes that no edge leads to.
+
+        all_alive: as if every node had an edge.
+        """
+        config = self.config
+        side, first = 112, config.stages[0].inputs
+        parameters = macs = 0
+        for i, (stage, layer) in enumerate(zip(config.stages, self.layers, strict=True)):
+            mask = layer.graph.mask()
+            edges = mask.numel() * (1 - config.stage_rate(i))
+            sending, receiving = mask.any(dim=0), mask.any(dim=1)[-stage.outputs :]
+            if all_alive:
+                sources, features, first_alive = stage.sources, stage.outputs, first
+            else:  # the original's sums of tensors and floats, in float32
+                sources, features = sending.sum().cpu(), int(receiving.sum())
+                first_alive = int(sending[:first].sum())
+            if i == 0:
+                parameters, macs = 27 * first_alive, 27 * first_alive * side * side
+            else:
+                side //= 2
+            parameters += int(9 * sources + edges)
+            macs += int(9 * sources * side * side + edges * side * side)
+        classifier = config.num_classes * config.features
+        linear = int(classifier * (1 - config.classifier_rate)) if config.small else features * config.num_classes
+        return parameters + linear, macs + 49 * features + linear
+
+    def check_paths(self) -> None:
+        """Raises ValueError when no path of kept edges leads from the input to a logit; it names the wiring."""
+        (edges, found), now = self._paths(), self.config.stages[0].inputs
+        for name, layout in self.layouts().items():
+            inputs, now = now, int(found[name].reached[-layout.outputs :].sum())
+            if not now:
+                raise ValueError(
+                    f"MobileNetGraph: expected a path from the input to the output, got none over the "
+                    f"{int(edges[name].sum())} edges of wiring {name!r} (kind {self.config.kind!r}): from the {inputs} "
+                    f"of its {layout.inputs} inputs that the network's input reaches, none leads to its "
+                    f"{layout.outputs} outputs; keep more edges, or draw them with another seed"
+                )

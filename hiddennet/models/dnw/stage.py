@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet.nn.block_sums import Blocks, BlockSums
-from hiddennet.nn.edge_rules import DROPOUTS
-from hiddennet.nn.edges import original_random_edges, random_edges
+from hiddennet.nn.edge_rules import DROPOUTS, original_random_edges, random_edges
 from hiddennet.nn.wiring import Wiring
 
+from .base import NodeConvs
 from .mobilenet_config import MobileNetConfig, StageShape
-from .nodes import NodeConvs
 
 
 class GraphStage(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet.nn.block_sums import Blocks, BlockSums
-from hiddennet.nn.graph_layout import GraphLayout
+from hiddennet.nn.reach import GraphLayout
 from hiddennet.ops.wired_levels import Levels
 
 from .base import EPS, SmallGraph, instance_norm, nodes_first
