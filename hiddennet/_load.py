@@ -1,7 +1,5 @@
 """Load the extension's two libraries: _C always, _C_cuda where torch has CUDA and the kernels were built."""
 
-from __future__ import annotations
-
 import ctypes
 import importlib
 import warnings

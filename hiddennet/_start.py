@@ -5,8 +5,6 @@ hiddennet...`; a program that imports the package keeps what it has. `import hid
 torch.ops.hiddennet is there as soon as torch is.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import importlib.util

@@ -1,7 +1,5 @@
 """The console script `hiddennet`: run, compare, sweep, report, eval, export, inspect, import, config, keys, env."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import os

@@ -1,7 +1,5 @@
 """Run several configs one after the other and set their results side by side: `python -m hiddennet.compare A B ...`."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -8,8 +8,6 @@ zeros, so that a changed bit is found wherever it is, also in the header itself.
 the header has a `graph`, and there may be tensors `graph.N`, which are that graph's alone.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

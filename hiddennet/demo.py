@@ -4,8 +4,6 @@
 holds a seed, one bit a weight and nothing else of the network's weights.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

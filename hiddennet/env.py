@@ -1,7 +1,5 @@
 """Say what this installation can do: versions, libraries, devices. `python -m hiddennet.env`."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import platform

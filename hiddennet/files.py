@@ -1,7 +1,5 @@
 """Files that are there in full or not at all, and locks between processes. Not what is in them."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import fcntl

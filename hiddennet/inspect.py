@@ -1,7 +1,5 @@
 """`hiddennet inspect`: what an artifact, a checkpoint or a run holds, layer by layer."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What there is, a line each: `hiddennet list models|methods|data|configs [PATTERN]`."""
 
-from __future__ import annotations
-
 import re
 import sys
 import textwrap

@@ -20,8 +20,6 @@ One is made when a run starts or goes on, by the first process alone. A row has 
 `test_top1`, ...; names with a '/' are of one layer each.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -7,8 +7,6 @@ A module lies beside the config, in the working folder or on sys.path. It is onl
 names it: an artifact that names one runs nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any

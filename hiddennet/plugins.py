@@ -4,8 +4,6 @@ A name that ends with `/` is a folder whose modules may be imported. A config na
 packages announce theirs in the entry point group `hiddennet.plugins`.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import hashlib

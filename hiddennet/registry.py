@@ -8,8 +8,6 @@ the modules that register with `plugins:`; an installed package announces them i
 `hiddennet.plugins`.
 """
 
-from __future__ import annotations
-
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping

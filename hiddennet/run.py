@@ -1,7 +1,5 @@
 """Run a config: `python -m hiddennet.run CONFIG [key=value ...]`, also under torchrun."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

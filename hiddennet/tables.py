@@ -1,7 +1,5 @@
 """Text tables of equal columns, and means over seeds in words. Not HTML: hiddennet.report."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Mapping, Sequence
 

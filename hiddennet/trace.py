@@ -1,7 +1,5 @@
 """NVTX ranges in the domain "hiddennet": what Nsight shows on its timeline. Nothing without the nvtx package."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

@@ -4,8 +4,6 @@ Where they send is their own affair: WANDB_MODE, WANDB_PROJECT, MLFLOW_TRACKING_
 that goes on goes on there: the id that it has there is kept in its folder.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import secrets

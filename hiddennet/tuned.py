@@ -7,8 +7,6 @@ A choice holds for the machine it was made on, see machine_key(). The file is a 
 be read or written, choices are kept for the process alone, and measured again by the next.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import json

@@ -1,7 +1,5 @@
 """What a found network is made of: kept and alive weights, multiply-adds, layer by layer."""
 
-from __future__ import annotations
-
 from hiddennet.analysis.layers import LayerReport, TrainingCost, layer_report, table, total, training_cost
 from hiddennet.analysis.wirings import WiringReport, dead_nodes, wiring_report
 

@@ -1,8 +1,6 @@
 """Layer by layer: what is kept by flags and by rounding, what is alive, how many multiply-adds that makes; and what a
 training step of the network costs, in bit-operations where numbers have few bits."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ What adds up keeps this true, since nothing is negative; what does not (normalis
 pooling by the maximum) is replaced by something that is reached where its input is.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """What the wirings of a network are made of: edges kept, run and on a path, dead nodes, degrees, multiply-adds."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """Whether a model is the one an artifact was made from."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

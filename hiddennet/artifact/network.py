@@ -6,8 +6,6 @@ expectation keeps its scores (4 bytes a weight), since its effective weight is
 weight * sigmoid(score); one evaluated by a fixed draw keeps that draw as a mask.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import platform

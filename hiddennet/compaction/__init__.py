@@ -4,8 +4,6 @@ alive.py says which nodes and edges are left, parts.py runs them; mobilenet.py, 
 are the networks; file.py keeps them in a file, positions.py the places of their edges.
 """
 
-from __future__ import annotations
-
 import copy
 
 from torch import nn

@@ -1,7 +1,5 @@
 """Which edges of acyclic wirings can change what is read: nn.reach, told which weights are zero."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

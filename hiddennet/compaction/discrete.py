@@ -1,7 +1,5 @@
 """CompactDiscrete: a DiscreteGraph without its dead nodes, its edges in lists."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """A compact network as one file: its tensors, the places of its edges in few bits, what it is made of in the header."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

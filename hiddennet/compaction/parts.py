@@ -1,7 +1,5 @@
 """The parts compact networks are made of: sums over edges, node operations, and one workspace for all maps."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 

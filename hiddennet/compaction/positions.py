@@ -1,7 +1,5 @@
 """Places of edges in few bytes: an ascending list of numbers as Elias and Fano wrote it (1974, 1971)."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """CompactStatic: a StaticGraph without its dead nodes, its edges in lists."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

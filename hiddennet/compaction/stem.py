@@ -1,7 +1,5 @@
 """What the small compact graphs share: the stem with its norms folded in, the head, instance norm without scale."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Configs: YAML files to typed, checked, immutable objects and back."""
 
-from __future__ import annotations
-
 from hiddennet.config.identity import digest, places
 from hiddennet.config.load import dump, find, load, parse, read
 from hiddennet.config.schema import Config

@@ -4,8 +4,6 @@
 above it.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator

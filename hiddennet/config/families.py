@@ -15,8 +15,6 @@ is found as `resnet20@dense` and as `resnet20-dense`, which is also the name of 
 here; `load` merges and finds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any

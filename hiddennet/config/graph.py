@@ -1,7 +1,5 @@
 """The section model.graph: what the graph networks are made of, key by key; null: the network's own."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import Field

@@ -3,8 +3,6 @@
 The schema says of each key which it is, see `place` in hiddennet.settings.section.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """From a file or a name, with `extends` and overrides, to a Config, and back to YAML and a hash."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """All keys of a config with type, default and meaning, as text: what `hiddennet keys` prints."""
 
-from __future__ import annotations
-
 import re
 import types
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Data sets by name: normalised batches on the device, with an honest validation split."""
 
-from __future__ import annotations
-
 from .augment import Augmentation
 from .build import Data, build, contents, names
 from .fingerprint import difference

@@ -1,7 +1,5 @@
 """What the readers of small sets return. Not for sets of image files."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -5,8 +5,6 @@ that they depend on the seed alone; the batches are then made without a loop ove
 images of unequal sizes: see ``streaming``.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

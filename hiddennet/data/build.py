@@ -1,8 +1,6 @@
 """The data sets by name: ``build`` makes the loaders of one. Not where files are read or batches
 are made."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Sets that need no files: scikit-learn's digits, and random images for tests and benchmarks."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .arrays import Arrays

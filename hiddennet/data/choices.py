@@ -1,7 +1,5 @@
 """What a user chooses of a set's images: the validation split, augmentation and normalisation."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

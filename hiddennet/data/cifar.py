@@ -5,8 +5,6 @@ NumPy's: its own ``dtype.__setstate__`` believes a file that says that bytes are
 ``roots``.
 """
 
-from __future__ import annotations
-
 import io
 import pickle
 import pickletools

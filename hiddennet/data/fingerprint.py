@@ -3,8 +3,6 @@
 Not where it lies: the same files elsewhere are the same data.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence

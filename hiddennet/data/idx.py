@@ -1,8 +1,6 @@
 """Reads MNIST and Fashion-MNIST from their idx files, plain or gzipped (LeCun et al. 1998). Not for
 downloading them: see ``roots``."""
 
-from __future__ import annotations
-
 import gzip
 import math
 import zlib

@@ -13,8 +13,6 @@ one size. Attributes of it may say more: ``mean`` and ``std``, a number a channe
 hiddennet.data.Augmentation (else none).
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from dataclasses import replace

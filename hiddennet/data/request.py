@@ -1,7 +1,5 @@
 """What a data set is asked for: the arguments of ``build``, with their defaults and what is wrong between them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,8 +1,6 @@
 """Where data sets lie below ``root``, what to say when they do not, and their download on request.
 Not for reading them."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path

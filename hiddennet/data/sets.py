@@ -1,8 +1,6 @@
 """The data sets: where each lies, how it is read, its normalisation and its augmentation. Not for
 splits and loaders: see ``build``."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path

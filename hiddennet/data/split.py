@@ -1,8 +1,6 @@
 """Parts of a set by seed: the validation split, stratified or by permutation, and the ``limit``. Not the official
 division into training and test images, which the data sets bring along."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

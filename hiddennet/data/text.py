@@ -1,8 +1,6 @@
 """Texts as long columns of words: ``read_text`` reads the three files of WikiText's layout, ``TextLoader``
 gives batches of consecutive words. Not for sentences in random order."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ stood in a config beside the checkpoint. Which network it is is told by the name
 state (optimiser, meters) is not taken over.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import asdict
 from decimal import Decimal

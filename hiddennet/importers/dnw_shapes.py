@@ -1,7 +1,5 @@
 """Which network of Discovering Neural Wirings a state dict is of, and its sizes, by the tensors' names and shapes."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Put another project's state dict into a network of ours, comparing every key; what all importers need."""
 
-from __future__ import annotations
-
 import functools
 import math
 import os

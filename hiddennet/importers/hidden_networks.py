@@ -5,8 +5,6 @@ layer they belong to stood in a config beside the checkpoint, so the kind is tol
 by the scores. Training state (of the optimiser) is not taken over.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from typing import Any

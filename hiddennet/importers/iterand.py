@@ -5,8 +5,6 @@ smallest. How many are revealed stood in a config. What its modules are called i
 in the order of the file, which is the order in which a network computes, and each must have the shape of ours.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from typing import Any

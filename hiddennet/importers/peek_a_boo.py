@@ -5,8 +5,6 @@ layers also `t`, which tells the sign of each frozen weight. Files of its CIFAR 
 which network they are of. Training state (of the optimisers) is not taken over.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Mapping

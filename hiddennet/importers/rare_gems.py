@@ -5,8 +5,6 @@ same three of its bias, which are dummies of one element where it has none. Whic
 Magnitude pruning (imp_main.py) keeps its masks apart: its files are read as dense networks.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Mapping

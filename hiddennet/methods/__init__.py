@@ -1,7 +1,5 @@
 """The methods by name: one paper or family a file, which registers what it has. A new one is a new file here."""
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 

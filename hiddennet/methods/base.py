@@ -1,7 +1,5 @@
 """What a method is: a source of weights, a rule, what learns, and what happens between epochs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, ClassVar, Literal
 

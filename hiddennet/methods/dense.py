@@ -1,7 +1,5 @@
 """dense: the ordinary network, all weights learned. What the hidden networks are compared with."""
 
-from __future__ import annotations
-
 from pydantic import Field
 from torch import nn
 

@@ -1,7 +1,5 @@
 """How a network's density is shared out among its layers: equally, or by Erdős-Rényi-Kernel (ERK)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Literal

@@ -4,8 +4,6 @@ Wortsman, Farhadi and Rastegari 2019 (arXiv 1906.00586): the top edges run, the 
 random, fixed and targeted-dropout graphs, and a complete graph whose largest edges are trained further.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 

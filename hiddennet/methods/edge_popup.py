@@ -3,8 +3,6 @@
 Also on trained weights: given ones, or those of `dense_epochs` epochs of ordinary training first.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 

@@ -3,8 +3,6 @@
 With `sanity`, the sub-network is altered first: the checks of Rare Gems (arXiv 2202.12002, section 5) of any method.
 """
 
-from __future__ import annotations
-
 from pydantic import Field
 from torch import nn
 

@@ -3,8 +3,6 @@
 Sreenivasan et al. 2022, "Rare Gems", arXiv 2202.12002, algorithm 1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Literal
 

@@ -3,8 +3,6 @@
 The edge-popup of the Rare Gems ablation (Sreenivasan et al. 2022, arXiv 2202.12002), between edge-popup and Gem-Miner.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 from typing import Literal

@@ -3,8 +3,6 @@
 Zhu and Gupta 2017, "To prune, or not to prune", arXiv 1710.01878, eq. 1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -3,8 +3,6 @@
 Sreenivasan et al. 2022, "Rare Gems", arXiv 2202.12002, section 3.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Literal
 

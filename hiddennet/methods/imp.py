@@ -4,8 +4,6 @@ Frankle and Carbin 2019 (arXiv 1803.03635), with rewinding to an early step (Fra
 of the learning rate alone (Renda et al. 2020, arXiv 2003.02389); as Rare Gems compares with it (arXiv 2202.12002).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, Literal
 

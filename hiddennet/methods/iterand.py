@@ -1,7 +1,5 @@
 """iterand: edge-popup whose pruned weights are drawn anew every K steps. Chijiwa et al. 2021, arXiv 2106.09269."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Which layers a method hides, what weights they start from, and which parameters learn."""
 
-from __future__ import annotations
-
 import fnmatch
 from collections.abc import Iterable
 from typing import Annotated

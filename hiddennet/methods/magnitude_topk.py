@@ -5,8 +5,6 @@ weight (Wortsman et al. 2019, arXiv 1906.00586, eq. 4); its sparse ResNets. With
 dropout, which the paper compares with. Not the wiring over a graph of channels.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

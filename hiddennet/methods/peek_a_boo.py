@@ -5,8 +5,6 @@ Efficiently", ICLR 2022. Bop: Helwegen et al. 2019, arXiv 1906.02107, algorithm 
 predictor of few bits (PSG: Wang et al. 2019, "E2-Train", arXiv 1910.13349).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 

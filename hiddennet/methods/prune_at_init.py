@@ -4,8 +4,6 @@ SNIP (Lee et al. 2019), GraSP (Wang et al. 2020), SynFlow (Tanaka et al. 2020), 
 et al. 2022, ICLR) and Rare Gems (arXiv 2202.12002) compare them.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Literal

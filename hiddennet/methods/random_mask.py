@@ -1,7 +1,5 @@
 """random: a fixed random mask, exactly k weights a layer; the revealed weights learn, or none."""
 
-from __future__ import annotations
-
 import hashlib
 
 from pydantic import Field

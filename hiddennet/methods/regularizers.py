@@ -1,7 +1,5 @@
 """Regularisers of scores in [0, 1] that pull them towards 0 or to both ends. Rare Gems, section 3 and appendix."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

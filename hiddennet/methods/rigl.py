@@ -4,8 +4,6 @@ SET grows at random (Mocanu et al. 2018, arXiv 1707.04780), RigL where the dense
 "Rigging the Lottery", arXiv 1911.11134, algorithm 1).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from typing import Any

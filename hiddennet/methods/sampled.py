@@ -1,7 +1,5 @@
 """sampled: masks drawn from learned probabilities. Zhou et al. 2019, "supermasks", section 4.1."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

@@ -2,8 +2,6 @@
 sanity checks of what was found (Frankle et al. 2020, arXiv 2009.08576; Rare Gems, section 5): does it matter which
 weights were kept, and which values they have? Each keeps every layer's density."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from typing import ClassVar, Literal

@@ -1,7 +1,5 @@
 """Setting: what a method sees of its run: keys of the config, the other processes, and other runs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

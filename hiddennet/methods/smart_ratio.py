@@ -4,8 +4,6 @@ Su et al. 2020, "Sanity-Checking Pruning Methods", arXiv 2009.11094, as the code
 2202.12002) computes it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Literal

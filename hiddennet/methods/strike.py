@@ -3,8 +3,6 @@
 Sreenivasan et al. 2022, "Rare Gems: Finding Lottery Tickets at Initialization" (arXiv 2202.12002), algorithm 1.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

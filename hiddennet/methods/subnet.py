@@ -1,7 +1,5 @@
 """Sub-networks that were found before: artifacts, runs, and the stages of runs."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass
 from pathlib import Path

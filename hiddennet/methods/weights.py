@@ -1,7 +1,5 @@
 """Weights that were trained before: checkpoints, runs, artifacts, torchvision's models."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

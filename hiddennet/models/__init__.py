@@ -1,7 +1,5 @@
 """Plain networks to hide in: made by name, without any hidden machinery inside."""
 
-from __future__ import annotations
-
 from . import dnw
 from .prunable import PeekABooLayers, peek_a_boo_layers, prunable
 from .registry import GRAPHS, TEXT, Options, argument_mistakes, build, names

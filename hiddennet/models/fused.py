@@ -5,8 +5,6 @@ takes the modules one by one, as torch has them: evaluation, a GPU, tracing and 
 class in its place (SyncBatchNorm, quantisation), HIDDENNET_PLANS=fixed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

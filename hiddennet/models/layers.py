@@ -2,8 +2,6 @@
 for, the three kinds of batch norm, and stages of residual blocks. Not for hidden layers: ``hide`` puts
 those in afterwards."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 
 from torch import nn

@@ -1,7 +1,5 @@
 """Models of timm and torchvision, untrained, made of the config's model section: `timm:NAME`, `torchvision:NAME`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

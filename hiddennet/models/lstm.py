@@ -2,8 +2,6 @@
 1608.05859), of linear layers alone, so that it can be hidden in. Not ``torch.nn.LSTM``, whose fused
 kernel owns its weights."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import nn

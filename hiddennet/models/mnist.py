@@ -1,8 +1,6 @@
 """Two convolutional nets for MNIST without batch norm: LeNet-5, and the net of the edge-popup authors'
 example with its dropout. Not the stacks of ``small``, whose convolutions all keep the size."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import nn

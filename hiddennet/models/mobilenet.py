@@ -1,8 +1,6 @@
 """MobileNetV1 (Howard et al., arXiv 1704.04861), and MobileNetV2 for CIFAR (Sandler et al., arXiv 1801.04381) with
 the strides that small images need, ReLU in place of ReLU6, and a projection on skip paths whose channels change."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import nn

@@ -1,7 +1,5 @@
 """The layers of a network whose weights are counted, ranked and pruned together, in order."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import nn

@@ -1,7 +1,5 @@
 """The models by name: ``build`` makes one, ``names`` lists them. Not where a network is defined."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace

@@ -5,8 +5,6 @@ nothing else. A bottleneck's stride sits on its 3x3 convolution ("v1.5"). Not fo
 networks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -6,8 +6,6 @@ al. (arXiv 1911.13299) use them, Conv-4/6 with batch norm, fully connected nets 
 and two nets for 8x8 digits. Not for residual networks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

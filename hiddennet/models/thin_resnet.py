@@ -1,8 +1,6 @@
 """The residual networks for CIFAR of 6n + 2 layers (He et al., arXiv 1512.03385, section 4.2): 16, 32
 and 64 channels. Not the wide ones of ``resnet``."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import nn

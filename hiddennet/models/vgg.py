@@ -1,8 +1,6 @@
 """VGG with batch norm for small images (Simonyan and Zisserman, arXiv 1409.1556): 8 to 16 convolutions,
 a global average and one classifier."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

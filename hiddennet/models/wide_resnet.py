@@ -1,8 +1,6 @@
 """Wide residual networks with pre-activation for CIFAR (Zagoruyko and Komodakis, arXiv 1605.07146).
 Not the wide bottleneck networks for ImageNet: see ``resnet``."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import nn

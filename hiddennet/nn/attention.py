@@ -1,7 +1,5 @@
 """nn.MultiheadAttention with its input projection as a layer, so that it can be hidden as its output projection is."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Sums over a wiring's edges, block of nodes by block, over one node-major buffer: by lists of edges, or dense."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise

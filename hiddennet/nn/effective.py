@@ -1,7 +1,5 @@
 """EffectiveWeight: what `layer.weight` of a hidden layer is to whoever reads it: a tensor that cannot be written to."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """expose: turn hidden layers back into plain ones; the way back from hide()."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

@@ -1,8 +1,6 @@
 """Random weights of which a layer learns the signs (Flipped), or latent scores whose function multiplies them
 (Activated: theta * a(t)). The magnitudes are the seed's. Peek-a-Boo's layers."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

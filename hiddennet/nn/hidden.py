@@ -1,7 +1,5 @@
 """HiddenMixin: what hidden layers share: scores, a rule, a source, and the effective weight made of them."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

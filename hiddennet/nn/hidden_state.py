@@ -1,7 +1,5 @@
 """HiddenState: a hidden layer's first scores, what it saves and loads, and its moves to another device or type."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """hide: turn the convolutions and linear layers of any model into hidden layers, in place."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import dataclasses

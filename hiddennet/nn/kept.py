@@ -1,7 +1,5 @@
 """kept_weight: in evaluation a layer's effective weight is made once, and kept while nothing it is made of moves."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

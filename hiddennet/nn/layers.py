@@ -1,7 +1,5 @@
 """Hidden layers: torch's layers, whose weight is made of a source and a rule at each forward."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

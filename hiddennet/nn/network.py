@@ -1,7 +1,5 @@
 """What concerns all hidden layers of a model at once: selection in one call, masks, density."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager

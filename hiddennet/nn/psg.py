@@ -1,7 +1,5 @@
 """psg: let the layers of any model learn by PSG's gradient; PSGConv2d and PSGLinear are what plain layers become."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

@@ -5,8 +5,6 @@ analysis of wirings, the graphs' own counts and checks, and compaction (which al
 by node and round by round, on masks, without weights.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal

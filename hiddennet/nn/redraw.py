@@ -1,7 +1,5 @@
 """Redrawn weights, and redraw, which draws those that are not kept anew. IteRand (Chijiwa et al. 2021), algorithm 1."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections import defaultdict
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Rules that draw: what tells a forward's draw, Sampled, and TargetedDropout, by which the largest weights stay."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import ClassVar
 

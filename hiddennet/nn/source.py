@@ -25,7 +25,8 @@ def plain_fields(self: Any) -> None:
     So that state dicts and artifacts hold them as they are. Raises ValueError for what is no such number.
     """
     for field in dataclasses.fields(self):
-        kind, _, optional = getattr(field.type, "__name__", str(field.type)).partition(" | ")
+        stands = field.type.__name__ if isinstance(field.type, type) else str(field.type)
+        kind, _, optional = stands.partition(" | ")
         value = getattr(self, field.name, None)
         if kind not in ("int", "float", "bool") or (value is None and optional):
             continue

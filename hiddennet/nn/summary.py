@@ -1,7 +1,5 @@
 """What a model keeps: masks and densities."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from hiddennet.nn.hidden import HiddenMixin

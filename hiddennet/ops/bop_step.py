@@ -1,7 +1,5 @@
 """bop_step_: average, compare and flip of all sign-trained weights in one pass. Bop (arXiv 1906.02107, algorithm 2)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

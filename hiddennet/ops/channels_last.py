@@ -1,7 +1,5 @@
 """channels_last: maps in channels_last memory, turned by blocks where torch copies element by element."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -3,8 +3,6 @@
 The effective weight is that of edge-popup, eq. 3.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

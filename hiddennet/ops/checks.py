@@ -1,7 +1,5 @@
 """Refuse bad arguments before they reach an op: <op>: expected <what>, got <value>; <the way out>."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """The weight gradient of PSG: of codes by an integer kernel, in float64 of the quantised values, thresholded."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """What the convolutions of plain tensors on a CPU refuse, and their output's shape."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

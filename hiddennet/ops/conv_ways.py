@@ -8,8 +8,6 @@ leave every direction to the library. What is not finite spreads through kept we
 through pruned ones, too, elsewhere: 0 times infinity is NaN.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import os

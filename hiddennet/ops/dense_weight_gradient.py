@@ -1,7 +1,5 @@
 """dense_conv_weight_gradient: the weight gradient of a float32 convolution, best on small maps of many channels."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """register_fake: what an op gives on the meta device and under torch.compile, with None for a tensor refused first."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """filter_nodes_: what the nodes of a wiring do in evaluation: scale and shift, ReLU, a 3x3 convolution of each map."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

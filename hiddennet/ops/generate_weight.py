@@ -3,8 +3,6 @@
 Equal to the bit on every backend, whatever the memory format. Initialisations and their scales: inits.py.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """The plan "implicit_gemm" of a masked convolution: CUDA kernels whose weight loader makes the masked weight."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -5,8 +5,6 @@ those of csrc/base/distributions.cuh. Sources: He et al. 2015 (kaiming), Glorot 
 al. 2020 (signed_constant, and fans scaled by the density), Peek-a-Boo (laplace, xavier_constant).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import NamedTuple

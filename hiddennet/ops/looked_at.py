@@ -1,7 +1,5 @@
 """is_looked_at: whether a forward is more than its numbers: traced, counted, transformed, differentiated forwards."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch._C._functorch import is_legacy_batchedtensor, peek_interpreter_stack

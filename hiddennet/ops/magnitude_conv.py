@@ -3,8 +3,6 @@
 On a CPU alone: on a GPU SynFlow is a captured graph of torch's operations in float64.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

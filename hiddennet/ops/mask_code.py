@@ -1,7 +1,5 @@
 """encode_mask, decode_mask: masks in as many bits as their density needs, on a CPU."""
 
-from __future__ import annotations
-
 import math
 
 import torch

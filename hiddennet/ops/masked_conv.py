@@ -4,8 +4,6 @@ A *plan* is one way to compute the same layer. The default is the fastest one kn
 can be forced by name and compared.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

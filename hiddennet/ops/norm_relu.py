@@ -1,8 +1,6 @@
 """norm_relu: batch norm in training, an addition and ReLU in 3 passes over the maps forward and 5 backward, where torch
 takes up to 8 and 9. On a CPU, channels_last; csrc/ops/norm_relu/norm_relu.h says what is computed."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

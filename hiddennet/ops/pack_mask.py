@@ -1,7 +1,5 @@
 """pack_mask, unpack_mask: masks at 1 bit a weight, in OIHW order."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

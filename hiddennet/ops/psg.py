@@ -6,8 +6,6 @@ With W the weight, x the input and dY the gradient of the output: Y and dX are e
 What is kept for the backward: see psg_function.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

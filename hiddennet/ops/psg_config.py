@@ -1,7 +1,5 @@
 """PSGConfig: with how many bits a weight gradient is made, and below which size its elements are dropped."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ result, as ReLU's does), or where the exact gradient needs it; otherwise its cod
 Compiled code keeps codes. A masked weight is made again, as in masked_conv2d.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

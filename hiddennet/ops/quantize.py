@@ -1,7 +1,5 @@
 """quantize: low-bit values on the grid of PSG, with ranges taken per tensor, per sample or per channel."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

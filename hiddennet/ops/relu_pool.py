@@ -2,8 +2,6 @@
 
 On a CPU alone; csrc/ops/relu_pool/relu_pool.h says what is computed."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

@@ -6,8 +6,6 @@ Decisions and values come from the counter generator by (seed, layer, index, red
 formats and a resumed run agree to the bit, and nothing is sent between ranks.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

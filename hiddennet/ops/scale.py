@@ -1,7 +1,5 @@
 """scale: the template op. Copy this file, csrc/ops/template_op and tests/ops/test_scale.py to begin a new op."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

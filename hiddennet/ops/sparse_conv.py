@@ -4,8 +4,6 @@ On a CPU alone. Vectors hold one channel of 16 (AVX-512), 8 (AVX2) or 4 blocks o
 the batch has as many and of one image's map where it has not: any batch is served, large ones best.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -4,8 +4,6 @@ Gem-Miner's pruning of scores (Sreenivasan et al. 2022, arXiv 2202.12002, algori
 Flags are planes of one bit an entry, as pack_mask makes them; 1 = active. An entry once struck out stays so.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -4,8 +4,6 @@ On a CPU alone: AMX or AVX512-BF16 where the machine has them, plain loops elsew
 says what is computed; the sums are of float32 and do not depend on the number of threads.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 

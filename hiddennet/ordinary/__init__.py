@@ -4,8 +4,6 @@ layers.py turns hidden layers back and folds batch norms, graphs.py wirings, tra
 opened.py opens what is named by a path.
 """
 
-from __future__ import annotations
-
 import copy
 import os
 

@@ -1,7 +1,5 @@
 """Compact networks as modules that torch.export traces: products as convolutions of 1 x 1 pixels."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """What a model or a file holds, layer by layer: shape, density, what is alive, bits a weight, bytes as an artifact."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field

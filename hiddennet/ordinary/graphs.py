@@ -1,7 +1,5 @@
 """Wirings, and the networks of hiddennet.models.dnw around them, as torch's layers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import pairwise
 

@@ -1,8 +1,6 @@
 """Hidden layers as the plain ones that they were, with their effective weights; and batch norms folded into the
 convolutions and linear layers whose output they alone read."""
 
-from __future__ import annotations
-
 import warnings
 from collections import Counter
 from collections.abc import Iterator

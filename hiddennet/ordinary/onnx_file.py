@@ -1,7 +1,5 @@
 """A network as an ONNX file: by torch's exporter, weights as they are or as integers with scales."""
 
-from __future__ import annotations
-
 import copy
 import importlib.util
 import os

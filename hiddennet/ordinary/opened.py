@@ -1,7 +1,5 @@
 """A network opened by its path: an artifact, a run, or a checkpoint in a run's folder; and the input it takes."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field

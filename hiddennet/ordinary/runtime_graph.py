@@ -5,8 +5,6 @@ input, n what node n - 1 makes) and its numbers; csrc/runtime/graph_reader.cpp r
 artifact has them; others are tensors beside it, `graph.0` and so on. What torch's operations become: runtime_ops.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

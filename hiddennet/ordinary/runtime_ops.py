@@ -1,7 +1,5 @@
 """What each operation of a traced network becomes in the graph of hiddennet.runtime."""
 
-from __future__ import annotations
-
 import math
 import operator
 from collections.abc import Callable

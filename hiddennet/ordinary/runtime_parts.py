@@ -1,7 +1,5 @@
 """What a graph for hiddennet.runtime is made of: values, constants, nodes."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field

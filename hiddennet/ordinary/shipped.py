@@ -1,7 +1,5 @@
 """The artifact as users write it: by itself, or with how the network computes, for hiddennet.runtime."""
 
-from __future__ import annotations
-
 import os
 from functools import partial
 from pathlib import Path

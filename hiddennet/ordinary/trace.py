@@ -1,7 +1,5 @@
 """Modules of this package's classes as torch.fx.GraphModules of torch's layers."""
 
-from __future__ import annotations
-
 from torch import fx, nn
 
 from hiddennet.models.dnw import ContinuousGraph

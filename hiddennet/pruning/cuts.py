@@ -5,8 +5,6 @@ scale with a when the activation at a cut point (one through which every path le
 before it through the gradient, layers after it through the activation. A power of two changes no bit of a mantissa.
 """
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Mapping
 

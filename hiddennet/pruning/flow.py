@@ -4,8 +4,6 @@ R leaves float32's range in deep networks, and in very deep ones float64's, so t
 two on the way (cuts.py), which changes no score but by one power of two. Where that would not be exact they are not.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Loop: the state of a pruning: what is left, who scores, and an iteration of it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Probe: a model as a function of its weights, for scoring. The model itself is never changed, whatever happens."""
 
-from __future__ import annotations
-
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -4,8 +4,6 @@ A mask is 1 where the score is above the k-th smallest of all, k = int((1 - dens
 pruned before are ranked like the others. The model is only read; hide trains what was left.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 

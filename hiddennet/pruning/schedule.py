@@ -1,7 +1,5 @@
 """Which density an iteration or a shot of pruning aims at, and how many weights that takes away."""
 
-from __future__ import annotations
-
 from hiddennet.ops.checks import check_choice
 
 SCHEDULES = ("exponential", "linear")

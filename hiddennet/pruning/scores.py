@@ -1,7 +1,5 @@
 """The scores of the one-shot pruners: magnitude, random, SNIP and GraSP."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Which scores stay: those above the k-th smallest of all, ties with it gone; by the kernels of strike_out_."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """SynFlow: the scores of each iteration, in float64 (flow.py) or mixed where that is cheaper (synflow_mixed.py)."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 

@@ -5,8 +5,6 @@ makes it lose more. So activations and their gradients are computed in float64; 
 rounded to float32, and those that are near the threshold are computed once more from the float64 numbers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

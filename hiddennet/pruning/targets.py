@@ -1,7 +1,5 @@
 """Which parameters of a model are pruned: the weights of convolutions and linear layers, and biases if asked for."""
 
-from __future__ import annotations
-
 import fnmatch
 from collections.abc import Iterable
 from dataclasses import dataclass

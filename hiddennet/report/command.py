@@ -1,7 +1,5 @@
 """Reports of runs: plots, tables, one HTML page: `python -m hiddennet.report RUN... [--connect A B]`."""
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import shlex

@@ -10,8 +10,6 @@ Kinds of path, all of them A at t = 0 and B at t = 1:
 Everything else (biases, dense layers, batch norm) is interpolated linearly.
 """
 
-from __future__ import annotations
-
 import copy
 import itertools
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The report's section on what training cost: multiply-adds and bit-operations of a step, by mask and gradient bits."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from hiddennet.analysis import LayerReport, TrainingCost, training_cost

@@ -1,7 +1,5 @@
 """Pictures of a wiring: its adjacency matrix, and the graph itself."""
 
-from __future__ import annotations
-
 import io
 import math
 from typing import Any

@@ -1,8 +1,6 @@
 """The networks that a report looks into: of a run, of the end of a run's stage, of an artifact; and a run's layers, at
 the end of the search and of the run."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """HTML of one page that needs nothing else: escaped text, tables, images as data. Not what is on it: command.py."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Sequence
 from html import escape

@@ -1,7 +1,5 @@
 """Colours and dashes of curves: a method has one colour in every plot, its curves lighter and darker ones of it."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass

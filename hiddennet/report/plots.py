@@ -1,7 +1,5 @@
 """The plots: accuracy along an axis, accuracy over the epochs. Readable on light and on dark."""
 
-from __future__ import annotations
-
 import io
 import math
 import statistics

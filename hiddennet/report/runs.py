@@ -1,7 +1,5 @@
 """Runs as a report sees them: found in folders, set against one axis, seeds of one setting put together."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

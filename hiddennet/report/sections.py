@@ -1,7 +1,5 @@
 """What a report says of runs: means over seeds, every run, layers, published numbers, commands and hashes."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The report's section on graph networks: what their wirings are made of, pictures of them, and how they changed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from hiddennet.analysis import wirings as analysis

@@ -10,8 +10,6 @@ the fastest for each convolution on this machine, and keeps what it found in the
 HIDDENNET_PLANS=fixed takes the first of each list instead, HIDDENNET_ISA=avx2 or scalar holds back instructions.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 

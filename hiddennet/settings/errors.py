@@ -1,7 +1,5 @@
 """A refused config in words: each mistake's key, the value, what is allowed, the nearest name."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

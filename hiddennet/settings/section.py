@@ -1,7 +1,5 @@
 """Sections of a config: typed, strict, no unknown keys; and the sections of what is registered, by name."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import typing

@@ -4,8 +4,6 @@ PyYAML follows YAML 1.1, where `1e-4` is a string, `no` is false and the later o
 wins without a word; here `1e-4` is a number, `no` is a string and a key given twice is an error.
 """
 
-from __future__ import annotations
-
 import re
 from functools import lru_cache
 from pathlib import Path

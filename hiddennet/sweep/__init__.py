@@ -1,7 +1,5 @@
 """Sweeps: a grid of configs from one file, worked off by processes that share a folder."""
 
-from __future__ import annotations
-
 from hiddennet.sweep.command import run
 from hiddennet.sweep.grid import Point, Sweep, load
 

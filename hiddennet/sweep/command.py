@@ -1,7 +1,5 @@
 """A sweep from its file to its table: `python -m hiddennet.sweep SWEEP [key=value ...]`."""
 
-from __future__ import annotations
-
 import argparse
 import shlex
 import sys

@@ -1,7 +1,5 @@
 """A sweep's folder: which points it has, what each job said, which failed, how each run stands."""
 
-from __future__ import annotations
-
 import datetime
 import json
 import sys

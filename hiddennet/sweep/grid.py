@@ -1,7 +1,5 @@
 """From a sweep file to its points, each a config that has been checked. Not where or how they are run."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json

@@ -1,7 +1,5 @@
 """One job: a process of its own that runs one point, and what its end means. Not which job comes next."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -5,8 +5,6 @@ work, on this and on any other machine that shares the folder; the kernel gives 
 process back.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -4,8 +4,6 @@ The nodes share the folder of the runs and the data at the same paths. A trial w
 tried again by Ray, and goes on from the run's checkpoint.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

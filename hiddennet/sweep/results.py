@@ -1,7 +1,5 @@
 """A sweep's results: a line a point, the mean over seeds, the same as CSV. Not plots: hiddennet.report."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 from typing import Any

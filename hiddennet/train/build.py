@@ -1,7 +1,5 @@
 """From a config to its data, its method and its model. The one place that puts them together."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 from typing import Any

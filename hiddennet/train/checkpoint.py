@@ -1,7 +1,5 @@
 """Checkpoints: what a run needs to go on to the bit; written whole, read without running code."""
 
-from __future__ import annotations
-
 import json
 import random
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a run shows on its way: a progress bar on a terminal, plain lines elsewhere."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Mapping

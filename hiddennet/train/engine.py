@@ -1,7 +1,5 @@
 """Steps and evaluations of one model on one device. Not epochs, files or console: session.py."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from typing import Any

@@ -1,7 +1,5 @@
 """Evaluate or export what was found: an artifact, or a run's best epoch. Trains nothing."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path

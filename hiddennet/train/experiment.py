@@ -1,7 +1,5 @@
 """A config's whole run: folder, start or resume, epochs, results, artifact. The driver's middle."""
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import secrets

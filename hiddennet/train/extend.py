@@ -5,8 +5,6 @@ from its beginning: a constant or stepped one goes on, a cosine rises again to w
 be given.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The heaviest layers of a network, convolutions and linear ones by multiply-adds, and how long a step of one takes."""
 
-from __future__ import annotations
-
 import copy
 import time
 from collections import Counter

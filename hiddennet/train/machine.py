@@ -1,7 +1,5 @@
 """The machine a run is on: device, memory format, reproducibility, memory used."""
 
-from __future__ import annotations
-
 import os
 import random
 import resource

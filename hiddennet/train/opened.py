@@ -1,7 +1,5 @@
 """Runs that were made before, opened again: RUN is a run's best epoch, RUN@STAGE the network at the end of a stage."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

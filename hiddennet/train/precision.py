@@ -1,7 +1,5 @@
 """In which dtype a run computes: what the config insists on, or bfloat16 on a CPU where it was measured to pay."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Mapping, Sequence

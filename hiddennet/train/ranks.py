@@ -1,7 +1,5 @@
 """Several processes of one run (torchrun): who is who, sums over all, equal weights on all."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import sys

@@ -1,7 +1,5 @@
 """What a run's checkpoint holds, checked before anything of it is taken. Not the file itself: checkpoint.py."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path

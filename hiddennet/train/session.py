@@ -1,7 +1,5 @@
 """A run from its first epoch, or where it was left, to its last. Not its results: experiment.py."""
 
-from __future__ import annotations
-
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field

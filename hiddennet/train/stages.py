@@ -1,7 +1,5 @@
 """The stages of a run on one line of epochs, and what is kept of the network at the end of each."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any

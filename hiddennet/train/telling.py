@@ -1,7 +1,5 @@
 """The loggers of a run: what each is told, and when. Only the first process of a run has any."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Networks that are wirings: static, discrete, continuous in time, MobileNet-like (Wortsman et al., NeurIPS 2019)."""
 
-from __future__ import annotations
-
 from .base import SmallGraph
 from .build import IMAGE_SIZES, NETWORKS, config_of, graph_keys, make, rewired
 from .config import ContinuousConfig, DiscreteConfig, GraphConfig, StaticConfig

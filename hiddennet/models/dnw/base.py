@@ -1,7 +1,5 @@
 """What the small graphs share: stem, node operations, head, and what is known of their edges."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

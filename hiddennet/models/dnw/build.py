@@ -1,7 +1,5 @@
 """The graph networks by the names that configs give them, and the same network over other edges."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """What a graph network is made of: one explicit config a network, checked when it is made."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from hiddennet.ops.checks import check_counts

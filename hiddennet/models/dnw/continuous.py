@@ -1,7 +1,5 @@
 """ContinuousGraph: a wiring with cycles as a differential equation."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """DiscreteGraph: a wiring with cycles, run for a number of time steps."""
 
-from __future__ import annotations
-
 from functools import cached_property
 
 import torch.nn.functional as F

@@ -1,7 +1,5 @@
 """MobileNetGraph: MobileNetV1 with wirings in place of its stages of separable convolutions; its nodes and costs."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """What a MobileNet-like wiring is made of, and how many edges its width lets each stage keep."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from decimal import Decimal

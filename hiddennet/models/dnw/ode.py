@@ -1,7 +1,5 @@
 """dopri5 as torchdiffeq had it in April 2019: the solver that continuous wirings were published with."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,5 @@
 """Names and shapes of the original's state dicts ("Discovering Neural Wirings", its released code), as ours."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from torch import Tensor

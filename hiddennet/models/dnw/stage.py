@@ -1,7 +1,5 @@
 """GraphStage: one acyclic wiring between blocks of channels, a stage of the MobileNet-like network."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """StaticGraph: an acyclic wiring, run block by block."""
 
-from __future__ import annotations
-
 from functools import cached_property
 from itertools import accumulate
 
