@@ -5,7 +5,7 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hiddennet import compare, env, inspect, listing, plugins, run
 from hiddennet.nn.edge_rules import KINDS
@@ -28,23 +28,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    running = commands.add_parser("run", help="run a config, or go on with it")
-    run.add_arguments(running)
-    running.set_defaults(action=run.execute)
+    def command(name: str, said: str, action: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=said)
+        made.set_defaults(action=action)
+        return made
 
-    comparing = commands.add_parser("compare", help="run several configs and set them side by side")
-    compare.add_arguments(comparing)
-    comparing.set_defaults(action=compare.execute)
+    run.add_arguments(command("run", "run a config, or go on with it", run.execute))
+    compare.add_arguments(command("compare", "run several configs and set them side by side", compare.execute))
+    sweep.add_arguments(command("sweep", "run a grid of configs, by any number of processes", sweep.execute))
+    report.add_arguments(command("report", "plots and tables of runs, as PNG and one HTML page", report.execute))
 
-    sweeping = commands.add_parser("sweep", help="run a grid of configs, by any number of processes")
-    sweep.add_arguments(sweeping)
-    sweeping.set_defaults(action=sweep.execute)
-
-    reporting = commands.add_parser("report", help="plots and tables of runs, as PNG and one HTML page")
-    report.add_arguments(reporting)
-    reporting.set_defaults(action=report.execute)
-
-    evaluating = commands.add_parser("eval", help="evaluate an artifact or a run's best epoch")
+    evaluating = command("eval", "evaluate an artifact or a run's best epoch", _eval)
     evaluating.add_argument("network", metavar="ARTIFACT|RUN")
     evaluating.add_argument("--data", metavar="NAME", help="default: what it was trained on")
     evaluating.add_argument("--root", metavar="DIR", help="folder of the data sets; default: data")
@@ -53,10 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluating.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     evaluating.add_argument("--download", action="store_true", help="fetch a missing data set")
     plugins.add_argument(evaluating)
-    evaluating.set_defaults(action=_eval)
 
     said = "write the artifact of a run's best epoch, a file that runs without torch, or an ONNX file"
-    exporting = commands.add_parser("export", help=said)
+    exporting = command("export", said, _export)
     exporting.add_argument("run", metavar="RUN", help="the folder of a run; with --runtime or --onnx also an artifact")
     exporting.add_argument("-o", "--output", metavar="FILE", help="default: into the folder")
     exporting.add_argument("--compact", action="store_true", help="a wiring without its dead nodes, to evaluate only")
@@ -65,13 +58,11 @@ def _parser() -> argparse.ArgumentParser:
     exporting.add_argument("--onnx", metavar="FILE", help="write an ONNX file instead, of any batch size")
     said = "of its layers: int4, exact for weights of -c, 0 and +c; int8, a scale a channel; default: float32"
     exporting.add_argument("--onnx-weights", choices=("int4", "int8", "float32"), help=said)
-    exporting.set_defaults(action=_export)
 
-    inspecting = commands.add_parser("inspect", help="what an artifact, a checkpoint or a run holds, layer by layer")
-    inspect.add_arguments(inspecting)
-    inspecting.set_defaults(action=inspect.execute)
+    said = "what an artifact, a checkpoint or a run holds, layer by layer"
+    inspect.add_arguments(command("inspect", said, inspect.execute))
 
-    importing = commands.add_parser("import", help="another system's checkpoint to an artifact")
+    importing = command("import", "another system's checkpoint to an artifact", _import)
     importing.add_argument("system", choices=tuple(_IMPORTED))
     importing.add_argument("file", metavar="FILE")
     importing.add_argument("--arch", metavar="NAME", help="default: what the checkpoint says")
@@ -88,27 +79,20 @@ def _parser() -> argparse.ArgumentParser:
     said = "of dnw's sparse ResNets: the first layer is dense"
     importing.add_argument("--dense-first", action="store_true", default=None, help=said)
     importing.add_argument("-o", "--output", required=True, metavar="FILE")
-    importing.set_defaults(action=_import)
 
-    showing = commands.add_parser("config", help="check a config and print it resolved")
-    run.add_arguments(showing)
-    showing.set_defaults(action=_config)
+    run.add_arguments(command("config", "check a config and print it resolved", _config))
 
-    keys = commands.add_parser("keys", help="print all keys of a config and what they mean")
+    keys = command("keys", "print all keys of a config and what they mean", _keys)
     keys.add_argument("group", nargs="?", metavar="GROUP", help="a section such as data, or a method; default: all")
     plugins.add_argument(keys)
-    keys.set_defaults(action=_keys)
 
-    showing = commands.add_parser("list", help="list models, methods, data sets or shipped configs, a line each")
+    showing = command("list", "list models, methods, data sets or shipped configs, a line each", _list)
     showing.add_argument("what", choices=listing.WHAT)
     said = "a part of a name, or with * and ?; of models also timm:PATTERN, torchvision:PATTERN"
     showing.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help=said)
     plugins.add_argument(showing)
-    showing.set_defaults(action=_list)
 
-    installed = commands.add_parser("env", help="what this installation can do")
-    env.add_arguments(installed)
-    installed.set_defaults(action=env.execute)
+    env.add_arguments(command("env", "what this installation can do", env.execute))
     return parser
 
 
