@@ -45,21 +45,27 @@ def all_or_nothing(modules: Iterable[nn.Module]) -> Iterator[None]:
 Filter = Iterable[str] | str | Callable[[str, nn.Module], bool] | None
 
 
-def _matches(which: Filter, name: str, module: nn.Module) -> bool:
+def matches(which: Filter, name: str, module: nn.Module) -> bool:
     if callable(which):
         return bool(which(name, module))
     patterns = [which] if isinstance(which, str) else list(which)
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _check_patterns(which: Filter, role: str, names: list[str]) -> None:
+def chosen_by(include: Filter, exclude: Filter, name: str, module: nn.Module) -> bool:
+    """Whether a layer is included, and not excluded."""
+    wanted = include is None or matches(include, name, module)
+    return wanted and not (exclude is not None and matches(exclude, name, module))
+
+
+def check_patterns(op: str, which: Filter, role: str, names: list[str]) -> None:
     """A name or pattern that meets no layer is a mistake worth saying."""
     if which is None or callable(which):
         return
     for pattern in [which] if isinstance(which, str) else which:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
             raise ValueError(
-                f"hide: expected {role} to name a Conv2d or Linear layer, got {pattern!r}; "
+                f"{op}: expected {role} to name a convolution or linear layer, got {pattern!r}; "
                 f"the layers are {', '.join(names) or 'none'}"
             )
 
@@ -130,15 +136,10 @@ def hide(
 
 def _hide(model: nn.Module, source, rule, include: Filter, exclude: Filter, score_init: ScoreInit) -> None:
     found = {name: m for name, m in model.named_modules() if hideable(m)}
-    _check_patterns(include, "include", list(found))
+    check_patterns("hide", include, "include", list(found))
     others = [name for name, module in model.named_modules() if isinstance(module, LAYERS) and name not in found]
-    _check_patterns(exclude, "exclude", [*found, *others, *(dense_weights(model).keys() - found.keys())])
-    chosen = {
-        name: module
-        for name, module in found.items()
-        if (include is None or _matches(include, name, module))
-        and not (exclude is not None and _matches(exclude, name, module))
-    }
+    check_patterns("hide", exclude, "exclude", [*found, *others, *(dense_weights(model).keys() - found.keys())])
+    chosen = {name: module for name, module in found.items() if chosen_by(include, exclude, name, module)}
     _check_own(model, include, exclude)
     if not chosen:
         hidden = sum(isinstance(m, HiddenMixin) for m in model.modules())
@@ -182,9 +183,7 @@ def _check_own(model: nn.Module, include: Filter, exclude: Filter) -> None:
     for name, module in model.named_modules():
         if not isinstance(module, LAYERS) or isinstance(module, HiddenMixin) or hideable(module):
             continue
-        wanted = (include is None or _matches(include, name, module)) and not (
-            exclude is not None and _matches(exclude, name, module)
-        )
+        wanted = chosen_by(include, exclude, name, module)
         if wanted and isinstance(module._parameters.get("weight"), UninitializedParameter):
             raise ValueError(
                 f"hide: expected a weight of known shape, got none yet in {name} ({type(module).__name__}); "
@@ -202,7 +201,7 @@ def _check_own(model: nn.Module, include: Filter, exclude: Filter) -> None:
 def _say_what_stays(model: nn.Module, exclude: Filter) -> None:
     """Name, once, what hide() could not hide, with its share of all weights."""
     dense = dense_weights(model)
-    kept = {n: m for n, m in dense.items() if not (exclude is not None and _matches(exclude, n, m[0]))}
+    kept = {n: m for n, m in dense.items() if chosen_by(None, exclude, n, m[0])}
     kept = {n: m for n, m in kept.items() if not hideable(m[0]) and not getattr(m[0], "never_hidden", False)}
     if not kept:
         return

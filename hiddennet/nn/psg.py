@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hiddennet.nn.hidden import HiddenMixin
-from hiddennet.nn.hide import Filter, _matches
+from hiddennet.nn.hide import Filter, check_patterns, chosen_by, matches
 from hiddennet.ops.psg import psg_conv2d, psg_linear
 from hiddennet.ops.psg_config import PSGConfig
 
@@ -48,17 +48,6 @@ _PLAIN = {nn.Conv2d: PSGConv2d, nn.Linear: PSGLinear}
 Layer = PSGConv2d | PSGLinear | HiddenMixin
 
 
-def _check_names(which: Filter, role: str, names: list[str]) -> None:
-    if which is None or callable(which):
-        return
-    for pattern in [which] if isinstance(which, str) else which:
-        if not any(_matches(pattern, name, None) for name in names):
-            raise ValueError(
-                f"psg: expected {role} to name a convolution or linear layer, got {pattern!r}; "
-                f"the layers are {', '.join(names) or 'none'}"
-            )
-
-
 @torch.no_grad()
 def _with_negative_inputs(model: nn.Module, layers: dict[str, nn.Module], example: Any) -> set[str]:
     """The layers whose input has a negative value in one forward pass, in evaluation mode."""
@@ -96,8 +85,8 @@ def _signed_names(model, layers: dict[str, nn.Module], signed: str | Iterable[st
     if signed == "first" and "first" not in layers:
         convolutions = [name for name, layer in layers.items() if isinstance(layer, nn.Conv2d)]
         return set((convolutions or list(layers))[:1])
-    _check_names(signed, "signed", list(layers))
-    return {name for name, layer in layers.items() if _matches(signed, name, layer)}
+    check_patterns("psg", signed, "signed", list(layers))
+    return {name for name, layer in layers.items() if matches(signed, name, layer)}
 
 
 def psg(
@@ -134,15 +123,10 @@ def psg(
         raise TypeError(f"psg: expected config to be a PSGConfig, got {type(config).__name__}")
     known = (PSGConv2d, PSGLinear, HiddenMixin)
     found = {name: m for name, m in model.named_modules() if type(m) in _PLAIN or isinstance(m, known)}
-    _check_names(include, "include", list(found))
-    _check_names(exclude, "exclude", list(found))
+    check_patterns("psg", include, "include", list(found))
+    check_patterns("psg", exclude, "exclude", list(found))
     signed_names = _signed_names(model, found, signed, example)
-    chosen = {
-        name: module
-        for name, module in found.items()
-        if (include is None or _matches(include, name, module))
-        and not (exclude is not None and _matches(exclude, name, module))
-    }
+    chosen = {name: module for name, module in found.items() if chosen_by(include, exclude, name, module)}
     if not chosen:
         raise ValueError(f"psg: expected layers to change, got none of {len(found)} convolutions and linear layers")
     for name, layer in chosen.items():
