@@ -29,22 +29,26 @@ def check_maps(
         check_same_device(op, name, maps, "x", like)
 
 
-def check_sizes(op: str, x: Sequence[int], weight: Sequence[int], stride: Pair, padding: Pair, dilation: Pair) -> None:
-    """Sizes of a convolution without groups whose kernel fits into the padded input."""
+def check_sizes(
+    op: str, x: Sequence[int], weight: Sequence[int], geometry: tuple[Pair, Pair, Pair], dy: Tensor | None = None
+) -> list[list[int]]:
+    """Sizes of a convolution without groups whose kernel fits into the padded input, dy of the output's shape.
+
+    geometry: (stride, padding, dilation), which come back as the ops take them.
+    """
+    stride, padding, dilation = geometry
     check_geometry(op, stride, padding, dilation)
     if len(x) != 4 or len(weight) != 4 or x[1] != weight[1]:
         raise ValueError(
             f"{op}: expected an input of shape (N, C, H, W) and a weight of shape (O, C, KH, KW) without groups, "
             f"got {tuple(x)} and {tuple(weight)}"
         )
-    if min(weight[2:]) < 1 or min(output_shape(x, weight, stride, padding, dilation)[2:]) < 1:
+    want = output_shape(x, weight, stride, padding, dilation)
+    if min(weight[2:]) < 1 or min(want[2:]) < 1:
         raise ValueError(f"{op}: expected an input at least as large as the kernel, got {tuple(x)} and {tuple(weight)}")
-
-
-def check_gradient(op: str, dy: Tensor, shape: Sequence[int]) -> None:
-    """dy of the output's shape."""
-    if list(dy.shape) != list(shape):
-        raise ValueError(f"{op}: expected dy of shape {tuple(shape)}, got {tuple(dy.shape)}")
+    if dy is not None and list(dy.shape) != want:
+        raise ValueError(f"{op}: expected dy of shape {tuple(want)}, got {tuple(dy.shape)}")
+    return [list(stride), list(padding), list(dilation)]
 
 
 def last(t: Tensor) -> Tensor:

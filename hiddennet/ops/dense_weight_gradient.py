@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hiddennet.ops.conv_checks import Pair, check_gradient, check_maps, check_sizes, last, output_shape
+from hiddennet.ops.conv_checks import Pair, check_maps, check_sizes, last
 from hiddennet.ops.fakes import register_fake
 
 _weight_gradient = torch.ops.hiddennet.dense_conv_weight_gradient.default
@@ -48,7 +48,5 @@ def dense_conv_weight_gradient(
     op = "dense_conv_weight_gradient"
     check_maps(op, "x", x)
     check_maps(op, "dy", dy, x)
-    check_sizes(op, x.shape, weight_shape, stride, padding, dilation)
-    check_gradient(op, dy, output_shape(x.shape, weight_shape, stride, padding, dilation))
-    geometry = list(stride), list(padding), list(dilation)
+    geometry = check_sizes(op, x.shape, weight_shape, (stride, padding, dilation), dy)
     return _weight_gradient(last(x), last(dy), list(weight_shape), *geometry, bool(channels_last))

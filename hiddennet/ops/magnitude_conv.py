@@ -9,22 +9,21 @@ import torch
 from torch import Tensor
 
 from hiddennet.ops.checks import check_geometry, check_plane, check_same_device, check_tensor
+from hiddennet.ops.conv_checks import Pair, output_shape
 from hiddennet.ops.fakes import register_fake
 
 _forward = torch.ops.hiddennet.magnitude_conv.default
 _backward = torch.ops.hiddennet.magnitude_conv_backward_.default
 _slopes = torch.ops.hiddennet.magnitude_conv_slopes.default
 
-Pair = Sequence[int]
 
-
-def _output_size(x: Tensor, shape: Pair, stride: Pair, padding: Pair, dilation: Pair) -> list[int]:
-    return [(x.shape[1 + d] + 2 * padding[d] - dilation[d] * (shape[2 + d] - 1) - 1) // stride[d] + 1 for d in range(2)]
+def _output(x: Tensor, shape: Sequence[int], *geometry: Pair) -> list[int]:
+    return output_shape((1, *x.shape), shape, *geometry)[1:]
 
 
 @register_fake("magnitude_conv")
 def _(x, weight, bits, stride, padding, dilation) -> Tensor:
-    return x.new_empty(weight.shape[0], *_output_size(x, weight.shape, stride, padding, dilation))
+    return x.new_empty(_output(x, weight.shape, stride, padding, dilation))
 
 
 @register_fake("magnitude_conv_backward_")
@@ -37,8 +36,8 @@ def _(x, dy, shape, places, stride, padding, dilation) -> Tensor:
     return x.new_empty(places.numel())
 
 
-def _check(op: str, x: Tensor, shape: Sequence[int], stride: Pair, padding: Pair, dilation: Pair) -> None:
-    """The image, and the sizes of the layer."""
+def _check(op: str, x: Tensor, shape: Sequence[int], dy: Tensor | None, *geometry: Pair) -> list[list[int]]:
+    """The image, the sizes of the layer, and the gradient of its output."""
     check_tensor(op, "x", x, dtypes=(torch.float64,))
     if x.device.type == "cuda":
         raise ValueError(f"{op}: expected tensors on a CPU, got {x.device}; a GPU has torch.nn.functional.conv2d")
@@ -49,9 +48,16 @@ def _check(op: str, x: Tensor, shape: Sequence[int], stride: Pair, padding: Pair
         )
     if x.numel() == 0 or min(shape) < 1:
         raise ValueError(f"{op}: expected x and weight that are not empty, got {tuple(x.shape)} and {tuple(shape)}")
-    check_geometry(op, stride, padding, dilation)
-    if min(_output_size(x, shape, stride, padding, dilation)) < 1:
+    check_geometry(op, *geometry)
+    want = _output(x, shape, *geometry)
+    if min(want[1:]) < 1:
         raise ValueError(f"{op}: expected an image at least as large as the kernel, got {tuple(x.shape)}")
+    if dy is not None:
+        check_tensor(op, "dy", dy, dtypes=(torch.float64,))
+        check_same_device(op, "dy", dy, "x", x)
+        if list(dy.shape) != want:
+            raise ValueError(f"{op}: expected dy of shape {tuple(want)}, got {tuple(dy.shape)}")
+    return list(map(list, geometry))
 
 
 def _check_weight(op: str, weight: Tensor, bits: Tensor, x: Tensor) -> None:
@@ -60,14 +66,6 @@ def _check_weight(op: str, weight: Tensor, bits: Tensor, x: Tensor) -> None:
     if not weight.is_contiguous():
         raise ValueError(f"{op}: expected a contiguous weight, got strides {weight.stride()}; call .contiguous()")
     check_plane(op, "bits", bits, weight, other="weight")
-
-
-def _check_gradient(op: str, dy: Tensor, x: Tensor, shape: Sequence[int], *geometry: Pair) -> None:
-    check_tensor(op, "dy", dy, dtypes=(torch.float64,))
-    check_same_device(op, "dy", dy, "x", x)
-    want = (shape[0], *_output_size(x, shape, *geometry))
-    if tuple(dy.shape) != want:
-        raise ValueError(f"{op}: expected dy of shape {want}, got {tuple(dy.shape)}")
 
 
 def magnitude_conv(
@@ -95,10 +93,10 @@ def magnitude_conv(
     """
     op = "magnitude_conv"
     check_tensor(op, "weight", weight, dtypes=(torch.float32,))
-    _check(op, x, weight.shape, stride, padding, dilation)
+    geometry = _check(op, x, weight.shape, None, stride, padding, dilation)
     _check_weight(op, weight, bits, x)
     with torch.no_grad():
-        return _forward(x.contiguous(), weight, bits, list(stride), list(padding), list(dilation))
+        return _forward(x.contiguous(), weight, bits, *geometry)
 
 
 def magnitude_conv_backward_(
@@ -135,9 +133,8 @@ def magnitude_conv_backward_(
     """
     op = "magnitude_conv_backward_"
     check_tensor(op, "weight", weight, dtypes=(torch.float32,))
-    _check(op, x, weight.shape, stride, padding, dilation)
+    geometry = _check(op, x, weight.shape, dy, stride, padding, dilation)
     _check_weight(op, weight, bits, x)
-    _check_gradient(op, dy, x, weight.shape, stride, padding, dilation)
     check_tensor(op, "scores", scores, dtypes=(torch.float32,))
     check_same_device(op, "scores", scores, "x", x)
     if scores.shape != weight.shape or not scores.is_contiguous():
@@ -145,7 +142,6 @@ def magnitude_conv_backward_(
             f"{op}: expected contiguous scores of shape {tuple(weight.shape)}, got {tuple(scores.shape)} "
             f"with strides {scores.stride()}"
         )
-    geometry = list(stride), list(padding), list(dilation)
     with torch.no_grad():
         dx = _backward(
             x.contiguous(), dy.contiguous(), weight, bits, scores, bool(accumulate), bool(want_dx), *geometry
@@ -177,12 +173,10 @@ def magnitude_conv_slopes(
         TypeError, ValueError: anything outside what is said above; RuntimeError for places outside the weight.
     """
     op = "magnitude_conv_slopes"
-    _check(op, x, shape, stride, padding, dilation)
-    _check_gradient(op, dy, x, shape, stride, padding, dilation)
+    geometry = _check(op, x, shape, dy, stride, padding, dilation)
     check_tensor(op, "places", places, dtypes=(torch.int64,))
     check_same_device(op, "places", places, "x", x)
     if places.dim() != 1:
         raise ValueError(f"{op}: expected places of 1 dimension, got {places.dim()}")
     with torch.no_grad():
-        geometry = list(stride), list(padding), list(dilation)
         return _slopes(x.contiguous(), dy.contiguous(), list(shape), places.contiguous(), *geometry)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hiddennet.ops.checks import check_same_device, check_tensor, dense
-from hiddennet.ops.conv_checks import Pair, check_gradient, check_maps, check_sizes, last, output_shape
+from hiddennet.ops.conv_checks import Pair, check_maps, check_sizes, last, output_shape
 from hiddennet.ops.fakes import register_fake
 
 _forward = torch.ops.hiddennet.sparse_conv_forward.default
@@ -67,8 +67,8 @@ def sparse_conv_forward(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, 
     op = "sparse_conv_forward"
     check_maps(op, "x", x)
     _check_weight(op, weight, "x", x)
-    check_sizes(op, x.shape, weight.shape, stride, padding, dilation)
-    return _forward(last(x), dense(weight.detach()), list(stride), list(padding), list(dilation))
+    geometry = check_sizes(op, x.shape, weight.shape, (stride, padding, dilation))
+    return _forward(last(x), dense(weight.detach()), *geometry)
 
 
 def sparse_conv_input_gradient(
@@ -90,9 +90,7 @@ def sparse_conv_input_gradient(
     op = "sparse_conv_input_gradient"
     check_maps(op, "dy", dy)
     _check_weight(op, weight, "dy", dy)
-    check_sizes(op, input_shape, weight.shape, stride, padding, dilation)
-    check_gradient(op, dy, output_shape(input_shape, weight.shape, stride, padding, dilation))
-    geometry = list(stride), list(padding), list(dilation)
+    geometry = check_sizes(op, input_shape, weight.shape, (stride, padding, dilation), dy)
     return _input_gradient(last(dy), dense(weight.detach()), list(input_shape), *geometry)
 
 
@@ -117,6 +115,5 @@ def sparse_conv_weight_gradient(
     check_maps(op, "x", x)
     check_maps(op, "dy", dy, x)
     _check_weight(op, weight, "x", x)
-    check_sizes(op, x.shape, weight.shape, stride, padding, dilation)
-    check_gradient(op, dy, output_shape(x.shape, weight.shape, stride, padding, dilation))
-    return _weight_gradient(last(x), last(dy), dense(weight.detach()), list(stride), list(padding), list(dilation))
+    geometry = check_sizes(op, x.shape, weight.shape, (stride, padding, dilation), dy)
+    return _weight_gradient(last(x), last(dy), dense(weight.detach()), *geometry)

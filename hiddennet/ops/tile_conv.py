@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hiddennet.ops.conv_checks import Pair, check_gradient, check_maps, check_sizes, last, output_shape
+from hiddennet.ops.conv_checks import Pair, check_maps, check_sizes, last, output_shape
 from hiddennet.ops.fakes import register_fake
 
 _forward = torch.ops.hiddennet.tile_conv_forward.default
@@ -63,8 +63,8 @@ def tile_conv_forward(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, di
     """
     op = "tile_conv_forward"
     _maps_of(op, x=x, weight=weight)
-    check_sizes(op, x.shape, weight.shape, stride, padding, dilation)
-    return _forward(last(x), last(weight), list(stride), list(padding), list(dilation))
+    geometry = check_sizes(op, x.shape, weight.shape, (stride, padding, dilation))
+    return _forward(last(x), last(weight), *geometry)
 
 
 def tile_conv_input_gradient(
@@ -81,9 +81,7 @@ def tile_conv_input_gradient(
     """
     op = "tile_conv_input_gradient"
     _maps_of(op, dy=dy, weight=weight)
-    check_sizes(op, input_shape, weight.shape, stride, padding, dilation)
-    check_gradient(op, dy, output_shape(input_shape, weight.shape, stride, padding, dilation))
-    geometry = list(stride), list(padding), list(dilation)
+    geometry = check_sizes(op, input_shape, weight.shape, (stride, padding, dilation), dy)
     return _input_gradient(last(dy), last(weight), list(input_shape), *geometry)
 
 
@@ -101,6 +99,5 @@ def tile_conv_weight_gradient(
     """
     op = "tile_conv_weight_gradient"
     _maps_of(op, x=x, dy=dy)
-    check_sizes(op, x.shape, weight_shape, stride, padding, dilation)
-    check_gradient(op, dy, output_shape(x.shape, weight_shape, stride, padding, dilation))
-    return _weight_gradient(last(x), last(dy), list(weight_shape), list(stride), list(padding), list(dilation))
+    geometry = check_sizes(op, x.shape, weight_shape, (stride, padding, dilation), dy)
+    return _weight_gradient(last(x), last(dy), list(weight_shape), *geometry)
