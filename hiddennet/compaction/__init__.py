@@ -1,6 +1,6 @@
 """Compact networks: wirings without their dead nodes, smaller in memory, on disk and in time; for evaluation alone.
 
-alive.py says which nodes and edges are left, parts.py runs them; mobilenet.py, static.py and discrete.py (with stem.py)
+base.py says which nodes and edges are left, parts.py runs them; mobilenet.py, static.py and discrete.py (with stem.py)
 are the networks; file.py keeps them in a file, positions.py the places of their edges.
 """
 

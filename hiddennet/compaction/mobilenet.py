@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from hiddennet.models.dnw import MobileNetGraph
 from hiddennet.nn.reach import GraphLayout
 
-from .alive import Graph, reduce
-from .base import CompactNetwork, group_of
+from .base import CompactNetwork, Graph, group_of, reduce
 from .parts import Frozen, Nodes, Product, Space, Tensors, features_of, folded, packed, part
 from .stem import before, running_weight
 

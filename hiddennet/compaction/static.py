@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from hiddennet.models.dnw import StaticGraph
 from hiddennet.nn.reach import GraphLayout
 
-from .alive import Graph, reduce
-from .base import CompactNetwork
+from .base import CompactNetwork, Graph, reduce
 from .parts import Nodes, Product, Tensors, packed, part
 from .stem import Head, Stem, normed, running_weight, stem_spec, stem_tensors
 

@@ -15,11 +15,11 @@ from hiddennet.registry import register
 from .augment import Augmentation
 from .choices import given_moments, moments, of_training, parts
 from .fingerprint import Contents, absent, of_files, of_tensors, of_text
+from .order import stratified
 from .own import own_set
 from .request import DATA, LISTED, Request
 from .resident import ResidentLoader
 from .sets import IMAGENET, LISTED_SIZE, RESIZED_CROP_FLIP, SMALL, Pool, SmallSet, list_images
-from .split import stratified
 from .streaming import StreamingLoader
 from .text import FILES, TEXT, TextLoader, locate_text, read_text
 

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from .augment import Augmentation
+from .order import permutation, stratified, validation_count
 from .request import NORMALIZATIONS, Moments, Request
 from .sets import PAD_RESIZED_CROP_FLIP, SmallSet
-from .split import permutation, stratified, validation_count
 
 
 def of_training(request: Request, entry: SmallSet) -> Augmentation:

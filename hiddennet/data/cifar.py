@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .arrays import Arrays
+from .readers import Arrays
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE

@@ -11,8 +11,7 @@ import torch
 import hiddennet.outside  # noqa: F401  (which finds names with a colon)
 from hiddennet.registry import REGISTRIES, signature_mistakes
 
-from .order import Order
-from .split import SPLITS
+from .order import SPLITS, Order
 from .text import TEXT
 
 DATA = REGISTRIES["data"]

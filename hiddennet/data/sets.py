@@ -9,12 +9,10 @@ import numpy as np
 import torch
 
 from . import folders
-from .arrays import Arrays
 from .augment import Augmentation
-from .builtin import make_synthetic, read_digits
 from .cifar import read_cifar10, read_cifar100
 from .folders import ImageList
-from .idx import read_mnist
+from .readers import Arrays, make_synthetic, read_digits, read_mnist
 from .request import NORMALIZATIONS, Moments, Request
 from .roots import locate
 

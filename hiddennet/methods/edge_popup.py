@@ -10,8 +10,18 @@ from pydantic import Field
 from torch import nn
 
 from hiddennet.methods.base import Setting
-from hiddennet.methods.densities import DENSITIES, Densities, layer_densities
-from hiddennet.methods.layers import Patterns, dense_names, draw_weights, generated, learn, numbers, plain_layers
+from hiddennet.methods.layers import (
+    DENSITIES,
+    Densities,
+    Patterns,
+    dense_names,
+    draw_weights,
+    generated,
+    layer_densities,
+    learn,
+    numbers,
+    plain_layers,
+)
 from hiddennet.methods.search import Search, SearchSection
 from hiddennet.methods.weights import load_weights
 from hiddennet.nn import Rule, Source, Stored, TopK, hide

@@ -12,8 +12,7 @@ from torch import nn
 
 from hiddennet import ops
 from hiddennet.methods.base import DrawnSection, Init, Method, Setting
-from hiddennet.methods.densities import DENSITIES, Densities, layer_densities
-from hiddennet.methods.layers import Patterns, hide_unpruned
+from hiddennet.methods.layers import DENSITIES, Densities, Patterns, hide_unpruned, layer_densities
 from hiddennet.nn import hidden_layers
 from hiddennet.nn.rules import kept_count
 from hiddennet.registry import register

@@ -7,12 +7,14 @@ from torch import nn
 
 from hiddennet import ops
 from hiddennet.methods.base import DrawnSection, Init, Method
-from hiddennet.methods.densities import DENSITIES, Densities, layer_counts
 from hiddennet.methods.layers import (
+    DENSITIES,
+    Densities,
     Patterns,
     dense_names,
     draw_weights,
     generated,
+    layer_counts,
     learn,
     numbers,
     plain_layers,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hiddennet import ops
 from hiddennet.methods.base import Setting
-from hiddennet.methods.densities import DENSITIES, Densities
+from hiddennet.methods.layers import DENSITIES, Densities
 from hiddennet.methods.random_mask import MaskSection, RandomMask
 from hiddennet.nn import HiddenMixin, hidden_layers
 from hiddennet.registry import register

@@ -4,10 +4,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from .resnet import ResNet
-from .thin_resnet import ThinResNet
+from .resnet import ResNet, ThinResNet, WideResNet
 from .vgg import Vgg
-from .wide_resnet import WideResNet
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,9 @@ from . import dnw, libraries
 from .layers import BATCH_NORMS
 from .lstm import LstmLm
 from .mobilenet import MobileNetV1, MobileNetV2
-from .resnet import ResNet
+from .resnet import ResNet, ThinResNet, WideResNet
 from .small import POOL, SmallNet
-from .thin_resnet import ThinResNet
 from .vgg import DEPTHS, Vgg
-from .wide_resnet import WideResNet
 
 MODELS = REGISTRIES["model"]
 TEXT = ("lstm_lm",)  # models of words, not of images

@@ -1,8 +1,9 @@
-"""Residual networks (He et al., arXiv 1512.03385) for CIFAR and for ImageNet, plain and wide.
+"""Residual networks (He et al., arXiv 1512.03385) for CIFAR and for ImageNet, plain and wide; for CIFAR
+also those of 6n + 2 layers and of 16, 32 and 64 channels (section 4.2), and wide ones with
+pre-activation (Zagoruyko and Komodakis, arXiv 1605.07146).
 
-One class for both: they differ in the stem, in the name of the projection on the skip path and in
-nothing else. A bottleneck's stride sits on its 3x3 convolution ("v1.5"). Not for pre-activation
-networks.
+ResNet is one class for both: they differ in the stem, in the name of the projection on the skip path
+and in nothing else. A bottleneck's stride sits on its 3x3 convolution ("v1.5").
 """
 
 from collections.abc import Sequence
@@ -11,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .fused import norm_relu
-from .layers import conv, linear, norm, scaled, stages
+from hiddennet.models.fused import norm_relu
+from hiddennet.models.layers import conv, linear, norm, scaled, stages
 
 STAGE_CHANNELS = (64, 128, 256, 512)
 
@@ -115,4 +116,144 @@ class ResNet(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = self.maxpool(norm_relu(self.bn1, self.conv1(images)))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+THIN_CHANNELS = (16, 32, 64)
+
+
+class ThinBlock(nn.Module):
+    """Two 3x3 convolutions with batch norm beside a skip path. Where the shape changes the skip path is
+    a 1x1 convolution and batch norm (``shortcut``, "option B") if ``projection``; else it has no
+    weights: it takes every second pixel and puts empty channels on both sides ("option A")."""
+
+    def __init__(self, channels: int, out: int, stride: int, batch_norm: str, projection: bool) -> None:
+        super().__init__()
+        self.conv1 = conv(channels, out, 3, stride)
+        self.bn1 = norm(out, batch_norm)
+        self.conv2 = conv(out, out, 3)
+        self.bn2 = norm(out, batch_norm)
+        self.stride = stride
+        self.empty = ((out - channels) // 2, out - channels - (out - channels) // 2)
+        self.shortcut = None
+        if projection and (stride != 1 or channels != out):
+            self.shortcut = nn.Sequential(conv(channels, out, 1, stride), norm(out, batch_norm))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.conv2(norm_relu(self.bn1, self.conv1(x)))
+        return norm_relu(self.bn2, out, self._skip(x))
+
+    def _skip(self, x: torch.Tensor) -> torch.Tensor:
+        if self.shortcut is not None:
+            return self.shortcut(x)
+        if self.stride != 1:
+            x = x[:, :, :: self.stride, :: self.stride]
+        return F.pad(x, (0, 0, 0, 0, *self.empty)) if any(self.empty) else x
+
+
+class ThinResNet(nn.Module):
+    """Images (B, in_channels, H, W) to logits (B, num_classes).
+
+    ``blocks``: blocks in each of the three stages (3 for 20 layers, 5 for 32). ``projection``: whether
+    skip paths have weights where the shape changes. ``width`` scales every layer's channels but the
+    input's and the classes'. ``bias``: a zero bias in the classifier.
+    """
+
+    first_layer = "conv1"
+    last_layer = "fc"
+
+    def __init__(
+        self,
+        blocks: int,
+        *,
+        num_classes: int,
+        in_channels: int,
+        projection: bool = False,
+        width: float = 1.0,
+        batch_norm: str = "affine",
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        outs = [scaled(planes, width) for planes in THIN_CHANNELS]
+        self.conv1 = conv(in_channels, outs[0], 3)
+        self.bn1 = norm(outs[0], batch_norm)
+
+        def block(channels: int, out: int, stride: int) -> ThinBlock:
+            return ThinBlock(channels, out, stride, batch_norm, projection)
+
+        for number, stage in enumerate(stages(outs[0], outs, [blocks] * 3, block), start=1):
+            self.add_module(f"layer{number}", stage)
+        self.fc = linear(outs[-1], num_classes, bias)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = norm_relu(self.bn1, self.conv1(images))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+STEM_CHANNELS = 16
+
+
+class WideBlock(nn.Module):
+    """Batch norm, ReLU and a 3x3 convolution, twice, beside a skip path: an identity, or where the
+    shape changes a 1x1 convolution (``shortcut``). That one sees the activated input and the stride is
+    the first convolution's; if ``plain_skip``, it sees the input itself and the stride is the second's."""
+
+    def __init__(self, channels: int, out: int, stride: int, batch_norm: str, plain_skip: bool) -> None:
+        super().__init__()
+        self.bn1 = norm(channels, batch_norm)
+        self.conv1 = conv(channels, out, 3, 1 if plain_skip else stride)
+        self.bn2 = norm(out, batch_norm)
+        self.conv2 = conv(out, out, 3, stride if plain_skip else 1)
+        self.shortcut = conv(channels, out, 1, stride) if stride != 1 or channels != out else None
+        self.plain_skip = plain_skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        active = norm_relu(self.bn1, x, inplace=False)  # in place, and without batch norm, it would change x
+        skip = x if self.shortcut is None else self.shortcut(x if self.plain_skip else active)
+        return skip + self.conv2(norm_relu(self.bn2, self.conv1(active)))
+
+
+class WideResNet(nn.Module):
+    """Images (B, in_channels, H, W) to logits (B, num_classes).
+
+    ``blocks``: blocks in each of the three groups (4 for 28 layers). ``factor``: of the groups'
+    channels over 16, 32, 64. ``plain_skip``: of the blocks, see there. ``last_momentum``: of the
+    running statistics of the batch norm before the average. ``width`` scales every layer's channels,
+    the stem's too. ``bias``: a zero bias in the classifier.
+    """
+
+    first_layer = "conv1"
+    last_layer = "fc"
+
+    def __init__(
+        self,
+        blocks: int,
+        factor: int,
+        *,
+        num_classes: int,
+        in_channels: int,
+        plain_skip: bool = False,
+        last_momentum: float = 0.1,
+        width: float = 1.0,
+        batch_norm: str = "affine",
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.plain_skip = plain_skip
+        stem = scaled(STEM_CHANNELS, width)
+        outs = [scaled(planes * factor, width) for planes in THIN_CHANNELS]
+        self.conv1 = conv(in_channels, stem, 3)
+
+        def block(channels: int, out: int, stride: int) -> WideBlock:
+            return WideBlock(channels, out, stride, batch_norm, plain_skip)
+
+        for number, group in enumerate(stages(stem, outs, [blocks] * 3, block), start=1):
+            self.add_module(f"block{number}", group)
+        self.bn1 = norm(outs[-1], batch_norm, last_momentum)
+        self.fc = linear(outs[-1], num_classes, bias)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.block3(self.block2(self.block1(self.conv1(images))))
+        x = norm_relu(self.bn1, x)
         return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from hiddennet.ops.fakes import register_fake
-from hiddennet.ops.looked_at import is_looked_at
+from hiddennet.ops.fakes import is_looked_at, register_fake
 
 if TYPE_CHECKING:
     from hiddennet.nn.hidden import HiddenMixin

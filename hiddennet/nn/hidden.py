@@ -4,9 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet import ops
-from hiddennet.nn.effective import EffectiveWeight
 from hiddennet.nn.hidden_state import HiddenState, ScoreInit
-from hiddennet.nn.kept import kept_weight
+from hiddennet.nn.kept import EffectiveWeight, kept_weight
 from hiddennet.nn.memo import Memo, check_no_transform
 from hiddennet.nn.rule import Rule
 from hiddennet.nn.source import Source

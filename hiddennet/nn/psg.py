@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.hide import Filter, check_patterns, chosen_by, matches
+from hiddennet.ops.code_gradient import PSGConfig
 from hiddennet.ops.psg import psg_conv2d, psg_linear
-from hiddennet.ops.psg_config import PSGConfig
 
 
 class _PSGState:

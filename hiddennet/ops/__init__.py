@@ -3,6 +3,7 @@
 from hiddennet.ops.bop_step import bop_step_
 from hiddennet.ops.channels_last import channels_last
 from hiddennet.ops.checked_weight import masked_conv2d, masked_linear, masked_weight, topk_weight
+from hiddennet.ops.code_gradient import PSGConfig
 from hiddennet.ops.code_weight_gradient import code_weight_gradient
 from hiddennet.ops.dense_weight_gradient import dense_conv_weight_gradient
 from hiddennet.ops.filter_nodes import filter_nodes_
@@ -15,7 +16,6 @@ from hiddennet.ops.masked_conv import PLANS, default_plan
 from hiddennet.ops.norm_relu import norm_relu
 from hiddennet.ops.pack_mask import pack_mask, unpack_mask
 from hiddennet.ops.psg import psg_conv2d, psg_linear
-from hiddennet.ops.psg_config import PSGConfig
 from hiddennet.ops.quantize import quantize, quantize_range
 from hiddennet.ops.relu_pool import relu_pool
 from hiddennet.ops.rerandomize import MAX_NOTED_REDRAW, redrawn_weight, rerandomize_

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from hiddennet.ops import tile_conv
 from hiddennet.ops.channels_last import channels_last
 from hiddennet.ops.dense_weight_gradient import dense_conv_weight_gradient
-from hiddennet.ops.looked_at import is_looked_at
+from hiddennet.ops.fakes import is_looked_at
 from hiddennet.ops.masked_weight import MaskedWeight, effective_weight, part_gradients
 from hiddennet.ops.sparse_conv import sparse_conv_forward, sparse_conv_input_gradient, sparse_conv_weight_gradient
 from hiddennet.tuned import Measured

@@ -1,10 +1,14 @@
-"""register_fake: what an op gives on the meta device and under torch.compile, with None for a tensor refused first."""
+"""What ops are where more than their numbers is wanted: on the meta device and under torch.compile (register_fake, with
+None for a tensor refused first), and in forwards that are traced, counted, transformed (is_looked_at)."""
 
 import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor, peek_interpreter_stack
+from torch.autograd import forward_ad
 
 from hiddennet import _load  # noqa: F401  (registers torch.ops.hiddennet)
 
@@ -31,3 +35,20 @@ def register_void(*names: str) -> None:
     """register_fake of ops that write into what they are given and return nothing."""
     for name in names:
         register_fake(name)(lambda *_: None)
+
+
+def is_looked_at(gradient: Tensor | None = None) -> bool:
+    """Whether what is computed is recorded, or computed by other means than for its numbers.
+
+    Then nothing is timed or kept on the way, and convolutions are torch's own: torch.compile, torch.export and
+    torch.jit.trace, dispatch modes (fake tensors, make_fx, flop counters), torch.func, forward-mode AD, and gradients
+    that come in batches (is_grads_batched of torch.autograd.grad).
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._is_tracing()
+        or peek_interpreter_stack() is not None
+        or torch._C._len_torch_dispatch_stack() > 0
+        or forward_ad._current_level >= 0
+        or (gradient is not None and is_legacy_batchedtensor(gradient))
+    )

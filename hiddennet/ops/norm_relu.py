@@ -7,8 +7,7 @@ from torch.nn import functional as F
 
 from hiddennet.ops.channels_last import channels_last
 from hiddennet.ops.checks import check_tensor
-from hiddennet.ops.fakes import register_fake
-from hiddennet.ops.looked_at import is_looked_at
+from hiddennet.ops.fakes import is_looked_at, register_fake
 
 _forward = torch.ops.hiddennet.norm_relu.default
 _backward = torch.ops.hiddennet.norm_relu_backward.default

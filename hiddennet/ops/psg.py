@@ -12,10 +12,9 @@ from torch.nn import functional as F
 
 from hiddennet.ops.checked_weight import _pair
 from hiddennet.ops.checks import check_geometry, check_same_device, check_tensor
-from hiddennet.ops.code_gradient import LINEAR, Geometry
+from hiddennet.ops.code_gradient import LINEAR, Geometry, PSGConfig
 from hiddennet.ops.masked_conv import compute_dtype, is_matmul
 from hiddennet.ops.masked_weight import MaskedWeight
-from hiddennet.ops.psg_config import PSGConfig
 from hiddennet.ops.psg_function import HiddenPSG, PlainPSG, saves_input
 from hiddennet.ops.quantize import FUSED
 

@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hiddennet.ops.checks import dense, is_channels_last
-from hiddennet.ops.code_gradient import LINEAR, Geometry, input_codes, weight_gradient
+from hiddennet.ops.code_gradient import LINEAR, Geometry, PSGConfig, input_codes, weight_gradient
 from hiddennet.ops.masked_weight import MaskedWeight, part_gradients
-from hiddennet.ops.psg_config import PSGConfig
 from hiddennet.ops.quantize import EXACT_BITS, FUSED
 
 # autograd nodes that save their result, and those that only show it in another shape

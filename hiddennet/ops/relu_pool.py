@@ -8,8 +8,7 @@ from torch.nn import functional as F
 
 from hiddennet.ops.channels_last import channels_last
 from hiddennet.ops.checks import check_tensor
-from hiddennet.ops.fakes import register_fake
-from hiddennet.ops.looked_at import is_looked_at
+from hiddennet.ops.fakes import is_looked_at, register_fake
 from hiddennet.ops.norm_relu import DTYPES, is_fused
 
 _forward = torch.ops.hiddennet.relu_pool.default

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet import artifact
-from hiddennet.train import checkpoint, saved
+from hiddennet.train import checkpoint
 from hiddennet.train.folder import RunError, RunFolder
 from hiddennet.train.opened import open_run, restore
 
@@ -67,7 +67,7 @@ def open_network(where: str | os.PathLike, key: str) -> Opened:
             f"and no {folder.config}"
         )
     config = folder.read_config()
-    with saved.taking(state, path):
+    with checkpoint.taking(state, path):
         model, _ = restore(config, state)
     progress = state["progress"]
     facts = {"method": config.method.name, "epoch": progress["epoch"], "step": progress["step"]}

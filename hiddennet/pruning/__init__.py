@@ -5,7 +5,7 @@ prune() finds the masks, hide() makes layers of them that any optimiser trains; 
 
 from hiddennet.pruning.loop import METHODS
 from hiddennet.pruning.run import Step, hide, prune, steps
-from hiddennet.pruning.schedule import SCHEDULES, densities
+from hiddennet.pruning.selection import SCHEDULES, densities
 
 __all__ = [
     "METHODS",

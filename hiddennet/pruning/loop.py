@@ -11,11 +11,17 @@ from hiddennet import ops
 from hiddennet.ops.checks import check_choice, check_seed
 from hiddennet.ops.generate_weight import fill
 from hiddennet.ops.strike_out import SCOPES
-from hiddennet.pruning.schedule import SCHEDULES, check_count, check_density, densities, removed_count
 from hiddennet.pruning.scores import Grasp, Magnitude, Random, Snip, as_batches
-from hiddennet.pruning.selection import inverted, strike
-from hiddennet.pruning.synflow import Synflow
-from hiddennet.pruning.synflow_mixed import settle
+from hiddennet.pruning.selection import (
+    SCHEDULES,
+    check_count,
+    check_density,
+    densities,
+    inverted,
+    removed_count,
+    strike,
+)
+from hiddennet.pruning.synflow import Synflow, settle
 from hiddennet.pruning.targets import Target, find_targets
 
 METHODS = ("magnitude", "random", "snip", "grasp", "synflow")

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from hiddennet import nn as hidden
 from hiddennet.nn.layers import hideable
 from hiddennet.pruning.loop import Loop, Settings
-from hiddennet.pruning.schedule import densities
 from hiddennet.pruning.scores import Loss
+from hiddennet.pruning.selection import densities
 from hiddennet.pruning.synflow_graph import whole_schedule
 
 

@@ -95,7 +95,7 @@ def _typed() -> list[str]:
 
 
 def _runs(made: _Report, paths: Sequence[str], axis: str | None, which: str, say: Callable[[str], None]) -> int:
-    from hiddennet.report import costs, page, plots, sections, wirings
+    from hiddennet.report import graphs, page, plots, sections
     from hiddennet.report import runs as found_runs
 
     runs, left_out = found_runs.read_all(paths)
@@ -130,8 +130,8 @@ def _runs(made: _Report, paths: Sequence[str], axis: str | None, which: str, say
         sections.stages(runs, labels),
         sections.published(beside),
         sections.layers(lines, which, say),
-        wirings.section(lines, axis, which, made.plot, say, curves=curves <= MOST_CURVES),
-        costs.costs(lines),
+        graphs.section(lines, axis, which, made.plot, say, curves=curves <= MOST_CURVES),
+        sections.costs(lines),
         page.section("Runs", sections.runs_table(runs, labels), page.items([f"Left out: {s}" for s in left_out])),
         sections.commands(runs),
     ]

@@ -10,7 +10,7 @@ from hiddennet import methods, models
 from hiddennet.config import Config
 from hiddennet.methods import Method
 from hiddennet.registry import nearest
-from hiddennet.train import checkpoint, machine, saved
+from hiddennet.train import checkpoint, machine
 from hiddennet.train.folder import RunError, RunFolder
 
 
@@ -75,7 +75,7 @@ def open_run(where: str | Path, key: str = "run") -> OpenedRun | None:
         if not file.is_file():
             raise RunError(f"{key}: expected a run that has come to the end of its stage {stage}, got {path}")
     state = checkpoint.load(file)
-    with saved.taking(state, file):
+    with checkpoint.taking(state, file):
         model, method = restore(config, state)
     if file == folder.last and not state["progress"]["history"]:
         raise RunError(f"{key}: expected a run that has come to the end of an epoch, got {path}; go on with it first")

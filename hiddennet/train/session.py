@@ -16,8 +16,8 @@ from hiddennet.methods import Method
 from hiddennet.nn import hidden_layers, refresh
 from hiddennet.optim import whole_gradients
 from hiddennet.registry import REGISTRIES
-from hiddennet.train import checkpoint, machine, saved
-from hiddennet.train.console import Console
+from hiddennet.train import checkpoint, machine
+from hiddennet.train.console import Console, Telling
 from hiddennet.train.engine import Engine, batches
 from hiddennet.train.folder import RunError, RunFolder
 from hiddennet.train.precision import Precision, decide, of_checkpoint
@@ -25,7 +25,6 @@ from hiddennet.train.ranks import Ranks
 from hiddennet.train.scores import Meter, Scores
 from hiddennet.train.signals import Stopped, StopWish
 from hiddennet.train.stages import StagePlan, alive_report
-from hiddennet.train.telling import Telling
 
 FIRST_LOOK = 3  # the step after which is looked for layers without a gradient
 
@@ -112,8 +111,8 @@ class Session:
         """Go back to where a full checkpoint was written. Raises CheckpointError for one that no run of this config
         writes."""
         path = self.folder.last
-        with saved.taking(state, path, full=True):
-            saved.check_progress(state, path, self.plan, self.split)
+        with checkpoint.taking(state, path, full=True):
+            checkpoint.check_progress(state, path, self.plan, self.split)
             self.progress = Progress(**state["progress"])
             self._compute_in(of_checkpoint(state, self.config.train.amp))
             self.method.restore(state["method"])
@@ -122,7 +121,7 @@ class Session:
             self.engine.begin_stage(self.plan.stages[self.progress.stage].optimizer)
             if self.engine.optimizer is not None:
                 self.engine.optimizer.load_state_dict(state["optimizer"])
-                saved.check_optimizer(self.engine.optimizer, path)
+                checkpoint.check_optimizer(self.engine.optimizer, path)
             meter, carried = state["meter"], state["carried"]  # of one rank alone in older checkpoints
             self.meter.restore(meter if isinstance(meter, list) else [meter], self.ranks)
             self.engine.carry(carried if isinstance(meter, list) else [carried])
@@ -163,7 +162,7 @@ class Session:
         """Take the weights of the best epoch."""
         state = checkpoint.load(self.folder.best) if self.ranks.first else None
         state = self.ranks.share(state, self.device)
-        with saved.taking(state, self.folder.best):
+        with checkpoint.taking(state, self.folder.best):
             self.model.load_state_dict(state["model"])
         refresh(self.model)
 

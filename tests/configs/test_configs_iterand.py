@@ -8,7 +8,7 @@ from torch import nn
 
 import hiddennet as hn
 from hiddennet import config
-from hiddennet.data.split import validation_count
+from hiddennet.data.order import validation_count
 from hiddennet.train.build import build_model
 from tests.configs.shipped import configs, points_of, sweeps
 

@@ -8,7 +8,7 @@ import torch
 import hiddennet as hn
 from hiddennet import config, methods
 from hiddennet.config import Config
-from hiddennet.data.split import validation_count
+from hiddennet.data.order import validation_count
 from hiddennet.models import prunable
 from hiddennet.train.build import build_model, build_plain
 from tests.configs.shipped import configs, points_of, sweeps

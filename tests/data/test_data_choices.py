@@ -9,9 +9,8 @@ import torch
 from hiddennet import data
 from hiddennet.data import augment
 from hiddennet.data.augment import Augmentation
-from hiddennet.data.order import generator
+from hiddennet.data.order import generator, permutation
 from hiddennet.data.sets import CIFAR10, IMAGENET
-from hiddennet.data.split import permutation
 
 PADDED = Augmentation(pad=4, resized_crop=True, flip=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hiddennet.data.split import stratified, validation_count
+from hiddennet.data.order import stratified, validation_count
 
 
 def pick(labels, count, seed=0, purpose="test"):

@@ -11,7 +11,7 @@ from torch import nn
 
 import hiddennet as hn
 from hiddennet import config
-from hiddennet.methods.densities import layer_counts, layer_densities
+from hiddennet.methods.layers import layer_counts, layer_densities
 from hiddennet.train import experiment
 
 RESNET50 = {  # of torchvision's, [out, in, kernel, kernel]

@@ -11,7 +11,7 @@ import pytest
 
 from hiddennet import artifact, cli
 from hiddennet.analysis import layer_report, total
-from hiddennet.report import command, costs, plots, runs
+from hiddennet.report import command, plots, runs, sections
 from hiddennet.report.paint import paints
 from hiddennet.train.folder import RunFolder
 from tests.report.conftest import stage
@@ -122,7 +122,7 @@ def test_flips_and_the_cost_of_training_are_told(real, tmp_path):
     text = "".join(read(path).text)
     assert (tmp_path / "report" / "flips_epoch.png").read_bytes().startswith(PNG)
     assert "Training cost" in text and "8 x 16 bits" in text and "32 x 32 bits" in text
-    few, exact = (costs.cost_of(run) for run in runs.read_all([str(signs.path), str(sparse.path)])[0])
+    few, exact = (sections.cost_of(run) for run in runs.read_all([str(signs.path), str(sparse.path)])[0])
     if few.bit_operations > exact.bit_operations:
         few, exact = exact, few
     assert exact.bit_operations == exact.dense_bit_operations == few.dense_bit_operations

@@ -20,7 +20,7 @@ from hiddennet.models.dnw import (
     StaticGraph,
 )
 from hiddennet.nn.reach import layouts
-from hiddennet.report import command, graphs, networks, runs, wirings
+from hiddennet.report import command, graphs, networks, runs
 from hiddennet.report.networks import Network
 from tests.report.test_report_page import PNG, read
 
@@ -131,8 +131,8 @@ def graph_runs(fake, monkeypatch):
                 rows = [{"epoch": row["epoch"], "validation_top1": row["validation_top1"]} for row in rows]
             write_text(folder.metrics, csv_text(rows))
         network = Network("here", model, "digits", {}, 32, "data")
-        monkeypatch.setattr(wirings, "is_graph", lambda run: True)
-        monkeypatch.setattr(wirings, "of_run", lambda where: network)
+        monkeypatch.setattr(graphs, "is_graph", lambda run: True)
+        monkeypatch.setattr(graphs, "of_run", lambda where: network)
         monkeypatch.setattr(networks, "of_run", lambda where: network)
         return folders
 
@@ -162,22 +162,22 @@ def test_pictures_are_for_the_runs_asked_for(graph_runs, tmp_path, monkeypatch):
     assert "Wirings" not in none.text
     both = read(command.report([str(tmp_path / "runs")], tmp_path / "all", axis="epoch", layers="all"))
     assert len(both.asked) == 1 + 3 * 2
-    monkeypatch.setattr(wirings, "MOST_PICTURED", 1)
+    monkeypatch.setattr(graphs, "MOST_PICTURED", 1)
     one = read(command.report([str(tmp_path / "runs")], tmp_path / "one", axis="epoch"))
     assert "Wirings of 1 runs of 2 are shown; report fewer." in one.text
 
 
 def test_a_run_without_its_network_is_said_to_be_unknown(fake, tmp_path, monkeypatch):
     fake(0.5)
-    monkeypatch.setattr(wirings, "is_graph", lambda run: True)
+    monkeypatch.setattr(graphs, "is_graph", lambda run: True)
     text = " ".join(read(command.report([str(tmp_path / "runs")], tmp_path / "out", axis="epoch")).text)
     assert "not known: checkpoint: expected a file at" in text
 
 
 def test_runs_of_other_networks_have_no_such_section(fake, tmp_path):
     (run,) = runs.read_all([str(fake(0.5).path)])[0]
-    assert not wirings.is_graph(run)
-    assert wirings.is_graph(SimpleNamespace(settings={"model.name": "dnw_static"}))
+    assert not graphs.is_graph(run)
+    assert graphs.is_graph(SimpleNamespace(settings={"model.name": "dnw_static"}))
     text = read(command.report([str(tmp_path / "runs")], tmp_path / "out", axis="epoch")).text
     assert "Wirings" not in text and not list((tmp_path / "out").glob("wiring*"))
 

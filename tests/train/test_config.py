@@ -11,8 +11,7 @@ from hiddennet.config import ConfigError
 from hiddennet.config.load import variants
 from hiddennet.config.reference import reference
 from hiddennet.config.schema import Config
-from hiddennet.data.order import Order
-from hiddennet.data.split import validation_count
+from hiddennet.data.order import Order, validation_count
 from hiddennet.settings import yaml
 
 MISTAKES = [

@@ -8,7 +8,7 @@ from hiddennet.models.dnw.config import GraphConfig
 from hiddennet.nn.edge_rules import original_random_edges
 from hiddennet.nn.reach import GraphLayout, paths
 from hiddennet.nn.wiring import Wiring
-from hiddennet.ops.looked_at import is_looked_at
+from hiddennet.ops.fakes import is_looked_at
 from hiddennet.ops.wired_levels import SIDE, Levels, Rooms, wired_levels
 from hiddennet.ops.wired_sum import SPARSE_UP_TO
 

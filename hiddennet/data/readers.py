@@ -1,14 +1,27 @@
-"""Reads MNIST and Fashion-MNIST from their idx files, plain or gzipped (LeCun et al. 1998). Not for
-downloading them: see ``roots``."""
+"""Readers of small sets: MNIST and Fashion-MNIST from their idx files, plain or gzipped (LeCun et al. 1998),
+scikit-learn's digits, and random images for tests and benchmarks. CIFAR: ``cifar``; downloading them: ``roots``."""
 
 import gzip
 import math
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from .arrays import Arrays
+from hiddennet.data.order import derived_seed, stratified
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Images uint8 (N, C, H, W), square, and labels int64 (N,) below ``num_classes``."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    num_classes: int
+
 
 MOST_BYTES = 2**30  # of a set that is held in memory; MNIST has 47 million
 
@@ -67,3 +80,33 @@ def _read_part(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
 def read_mnist(folder: Path) -> Arrays:
     """``MNIST/raw`` or ``FashionMNIST/raw``: {train,t10k}-{images-idx3,labels-idx1}-ubyte."""
     return Arrays(*_read_part(folder, "train"), *_read_part(folder, "t10k"), 10)
+
+
+DIGITS_TEST_IMAGES = 360
+
+
+def read_digits() -> Arrays:
+    """The 1797 handwritten digits of 8x8 pixels that come with scikit-learn, grey levels 0 ... 16
+    spread over 0 ... 255; 1437 for training, 360 for testing, the same whatever the seed."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    images = np.rint(data.images * (255 / 16)).astype(np.uint8)[:, None]
+    labels = data.target.astype(np.int64)
+    test = stratified(labels, DIGITS_TEST_IMAGES, seed=0, purpose="digits test")
+    train = np.setdiff1d(np.arange(len(labels)), test)
+    return Arrays(images[train], labels[train], images[test], labels[test], 10)
+
+
+def make_synthetic(*, channels: int, size: int, num_classes: int, num_train: int, num_test: int, seed: int) -> Arrays:
+    """Random images that can be learned: a random pattern for each class, half covered by noise.
+    Labels run through the classes in turn."""
+    random = np.random.RandomState(derived_seed(seed, "synthetic"))
+    patterns = random.randint(0, 128, (num_classes, channels, size, size), dtype=np.uint8)
+
+    def images(labels: np.ndarray) -> np.ndarray:
+        noise = random.randint(0, 128, (len(labels), channels, size, size), dtype=np.uint8)
+        return patterns[labels] + noise
+
+    train, test = np.arange(num_train) % num_classes, np.arange(num_test) % num_classes
+    return Arrays(images(train), train, images(test), test, num_classes)
