@@ -23,7 +23,6 @@ from hiddennet.methods.layers import (
     plain_layers,
 )
 from hiddennet.methods.search import Search, SearchSection
-from hiddennet.methods.weights import load_weights
 from hiddennet.nn import Rule, Source, Stored, TopK, hide
 from hiddennet.registry import REGISTRIES, register
 from hiddennet.settings.recipe import TrainStage
@@ -112,11 +111,7 @@ class EdgePopup(Search):
         if section.dense_epochs:
             draw_weights(model, section, self.seed)
             return model
-        if section.weights:
-            draw_weights(model, section, self.seed)
-            self.notes = load_weights(model, section.weights, self.setting.open_run)
-        else:
-            draw_weights(model, section, self.seed, names=dense)
+        self.start(model, dense)
         self._hide(model, dense, stored=section.weights is not None)
         return model
 

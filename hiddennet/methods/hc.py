@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from hiddennet import ops, optim
 from hiddennet.methods import regularizers
 from hiddennet.methods.base import Init, Setting
-from hiddennet.methods.layers import Patterns, dense_names, draw_weights, generated, learn, numbers
+from hiddennet.methods.layers import Patterns, dense_names, generated, learn, numbers
 from hiddennet.methods.regularizers import Regularizer
 from hiddennet.methods.search import FineTuneRecipe, Search, SearchSection
 from hiddennet.methods.strike import strike_out
-from hiddennet.methods.weights import load_weights
 from hiddennet.models import prunable
 from hiddennet.nn import Rounded, Stored, hidden_layers, hide, masks
 from hiddennet.registry import register
@@ -116,11 +115,7 @@ class Hc(Search):
     def build(self, model: nn.Module) -> nn.Module:
         section, number = self.section, numbers(model)
         dense = dense_names(model, self.setting, section.exclude)
-        if section.weights:
-            draw_weights(model, section, self.seed)
-            self.notes = load_weights(model, section.weights, self.setting.open_run)
-        else:
-            draw_weights(model, section, self.seed, names=dense)
+        self.start(model, dense)
         self.counted = [n for n in prunable(model, shortcuts=section.shortcuts) if n not in dense]
 
         def source(name: str, _: nn.Module):

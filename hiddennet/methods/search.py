@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from hiddennet import ops
 from hiddennet.methods.base import DrawnSection, Method, Setting
-from hiddennet.methods.layers import learn, numbers
+from hiddennet.methods.layers import draw_weights, learn, numbers
+from hiddennet.methods.weights import load_weights
 from hiddennet.nn import Fixed, Stored, hidden_layers, hide, masks
 from hiddennet.nn.expose import expose
 from hiddennet.settings.recipe import Recipe, TrainStage
@@ -120,6 +121,13 @@ def train_weights_of(
 
 class Search(Method):
     """A search in stages of its own, `search_stages`; then, if the config says so, the fine-tuning."""
+
+    def start(self, model: nn.Module, dense: list[str]) -> None:
+        """Give the plain model the weights that are searched in: those of `weights`, or drawn ones, which sources draw
+        in all but the layers that stay dense."""
+        where = self.section.weights
+        draw_weights(model, self.section, self.seed, names=None if where else dense)
+        self.notes = load_weights(model, where, self.setting.open_run) if where else []
 
     @property
     def search_stages(self) -> list[TrainStage]:

@@ -198,7 +198,3 @@ class HiddenMixin(HiddenState):
     def density(self) -> float:
         """The kept fraction of the weights."""
         return self.kept() / max(1, self.weight_shape.numel())
-
-    def _describe(self) -> str:
-        source = getattr(self.source, "init", self.source.kind)
-        return f"source={source}, rule={self.rule.spec()}"

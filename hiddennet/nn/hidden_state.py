@@ -59,6 +59,10 @@ class HiddenState:
         """Source and rule as a plain dict."""
         return {"source": self.source.spec(), "rule": self.rule.spec()}
 
+    def extra_repr(self) -> str:
+        source = getattr(self.source, "init", self.source.kind)
+        return f"{super().extra_repr()}, source={source}, rule={self.rule.spec()}"
+
     def get_extra_state(self) -> Tensor:
         """spec() as JSON, in uint8: a tensor, as whoever saves, averages or ships state dicts expects."""
         return torch.tensor(list(json.dumps(self.spec()).encode()), dtype=torch.uint8)

@@ -63,9 +63,6 @@ class HiddenConv2d(HiddenMixin, nn.Conv2d):
         self.end_forward()
         return y
 
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, {self._describe()}"
-
 
 class HiddenLinear(HiddenMixin, nn.Linear):
     """torch.nn.Linear whose weight is source x rule(scores). Arguments as in HiddenConv2d; the default is no bias."""
@@ -96,9 +93,6 @@ class HiddenLinear(HiddenMixin, nn.Linear):
         self.end_forward()
         return y
 
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, {self._describe()}"
-
 
 class HiddenOther(HiddenMixin):
     """A layer of torch, or a subclass of one, whose own forward runs with the effective weight in place of its own:
@@ -112,9 +106,6 @@ class HiddenOther(HiddenMixin):
             self._forward_dtype = None
         self.end_forward()
         return y
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, {self._describe()}"
 
     def __reduce_ex__(self, _):
         return _rebuilt, (self.plain,), self.__getstate__()

@@ -63,6 +63,15 @@ class _WithData:
         masked = (value * mask for value, mask in zip(self.values, masks, strict=True))
         return {name: weight.requires_grad_() for name, weight in zip(self.names, masked, strict=True)}
 
+    def summed(self, leaves: dict[str, Tensor], loss: Callable[[Tensor, Tensor], Tensor | None]) -> list[Tensor]:
+        """The gradients of a loss of (input, target), over all batches; None: one that is 0."""
+        total = [torch.zeros_like(v) for v in self.values]
+        for x, y in self.batches:
+            found = loss(x, y)
+            if found is not None:
+                torch._foreach_add_(total, self.gradients(leaves, found))
+        return total
+
     def gradients(self, leaves: dict[str, Tensor], loss: Tensor, **how) -> list[Tensor]:
         found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, **how)
         return [torch.zeros_like(w) if g is None else g for g, w in zip(found, leaves.values(), strict=True)]
@@ -74,11 +83,7 @@ class Snip(_WithData):
     def scores(self, masks: Sequence[Tensor]) -> list[Tensor]:
         with self.probe.still():
             leaves = self.leaves(masks)
-            total = [torch.zeros_like(v) for v in self.values]
-            for x, y in self.batches:
-                loss = self.loss(self.probe(leaves, x), y)
-                for sum_, gradient in zip(total, self.gradients(leaves, loss), strict=True):
-                    sum_.add_(gradient)
+            total = self.summed(leaves, lambda x, y: self.loss(self.probe(leaves, x), y))
         scores = [(t * v).abs_() for t, v in zip(total, self.values, strict=True)]
         norm = sum(s.sum() for s in scores)
         return [s / norm for s in scores] if float(norm) > 0 else scores
@@ -93,25 +98,21 @@ class Grasp(_WithData):
     def scores(self, masks: Sequence[Tensor]) -> list[Tensor]:
         with self.probe.still():
             leaves = self.leaves(masks)
-            first = [torch.zeros_like(v) for v in self.values]
-            for x, y in self.batches:
-                for sum_, gradient in zip(first, self.gradients(leaves, self._loss(leaves, x, y)), strict=True):
-                    sum_.add_(gradient)
-            first = [g * m for g, m in zip(first, masks, strict=True)]
-            product = [torch.zeros_like(v) for v in self.values]
-            for x, y in self.batches:
-                found = self.gradients(leaves, self._loss(leaves, x, y), create_graph=True)
-                along = sum((a * b).sum() for a, b in zip(first, found, strict=True))
-                if not along.requires_grad:  # a loss that is linear in the weights
-                    continue
-                for sum_, gradient in zip(product, self.gradients(leaves, along), strict=True):
-                    sum_.add_(gradient)
+
+            def loss(x: Tensor, y: Tensor) -> Tensor:
+                return self.loss(self.probe(leaves, x) / TEMPERATURE, y)
+
+            first = [g * m for g, m in zip(self.summed(leaves, loss), masks, strict=True)]
+
+            def along(x: Tensor, y: Tensor) -> Tensor | None:
+                found = self.gradients(leaves, loss(x, y), create_graph=True)
+                product = sum((a * b).sum() for a, b in zip(first, found, strict=True))
+                return product if product.requires_grad else None  # of a loss that is linear in the weights
+
+            product = self.summed(leaves, along)
         scores = [p * m * v for p, m, v in zip(product, masks, self.values, strict=True)]
         norm = abs(sum(s.sum() for s in scores)) + EPSILON
         return [s / norm for s in scores]
-
-    def _loss(self, leaves: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        return self.loss(self.probe(leaves, x) / TEMPERATURE, y)
 
 
 def as_batches(batches: Iterable | None, method: str) -> list[tuple[Tensor, Tensor]]:

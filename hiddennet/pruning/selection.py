@@ -99,8 +99,7 @@ def strike(
         left = [count - n for count, n in zip(going, [sum(gone)] if scope == "global" else gone, strict=True)]
         if min(left) > 0:
             return ops.strike_out_(scores, planes, left, scope=scope, by=by)
-    for plane, ones in zip(planes, full, strict=True):
-        plane.copy_(ones)
+    torch._foreach_copy_(planes, full)
     return ops.strike_out_(scores, planes, going, scope=scope, by=by)
 
 
@@ -112,8 +111,7 @@ def _strike_double(
     largest = max(float(s.abs().max()) for s in scores)
     factor = math.ldexp(1.0, -max(-1000, min(1000, math.frexp(largest)[1])))
     rounded = [(s * factor).float() for s in scores]  # monotone: no order is turned round
-    for plane, ones in zip(planes, full, strict=True):
-        plane.copy_(ones)
+    torch._foreach_copy_(planes, full)
     threshold = ops.strike_out_(rounded, planes, [count], scope="global", by="value")
     tied = [r == threshold for r in rounded]
     below = sum(int((r < threshold).count_nonzero()) for r in rounded)
@@ -132,15 +130,13 @@ def _strike_double_captured(
     """Two rankings of float32 keys: the scores rounded; then, of those that tie, what rounding took from them."""
     scores = [s.abs() for s in scores] if by == "magnitude" else list(scores)
     rounded = [s.float() for s in scores]
-    for plane, ones in zip(planes, full, strict=True):
-        plane.copy_(ones)
+    torch._foreach_copy_(planes, full)
     thresholds = ops.strike_out_(rounded, planes, counts, scope=scope, by="value")
     keys = []
     for s, r, threshold in zip(scores, rounded, thresholds.expand(len(scores)), strict=True):
         rest = (s - r.double()).float()
         keys.append(torch.where(r == threshold, rest, torch.where(r < threshold, -torch.inf, torch.inf)))
-    for plane, ones in zip(planes, full, strict=True):
-        plane.copy_(ones)
+    torch._foreach_copy_(planes, full)
     ops.strike_out_(keys, planes, counts, scope=scope, by="value")
     return thresholds
 

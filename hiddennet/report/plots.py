@@ -248,17 +248,19 @@ def _curve(axes: Any, runs: Sequence[Run], metric: str, label: str, paint: Paint
         for row in (row for row in run.metrics if metric in row):
             by_epoch.setdefault(row["epoch"], []).append(row[metric])
     epochs = sorted(by_epoch)
-    mean = [statistics.fmean(by_epoch[epoch]) for epoch in epochs]
-    spread = [statistics.stdev(by_epoch[epoch]) if len(by_epoch[epoch]) > 1 else 0.0 for epoch in epochs]
+    mean, spread = zip(*(mean_and_std(by_epoch[epoch]) for epoch in epochs), strict=True)
     axes.plot(
         epochs, mean, color=paint.color, linestyle=paint.dash, label=label, marker="." if len(epochs) == 1 else ""
     )
     if any(spread):
-        low = [m - s for m, s in zip(mean, spread, strict=True)]
-        high = [m + s for m, s in zip(mean, spread, strict=True)]
-        axes.fill_between(epochs, low, high, color=paint.color, alpha=0.18, linewidth=0)
+        _band(axes, epochs, mean, spread, paint.color)
     for stage in (runs[0].record.get("stages") or [])[1:] if runs else ():
         axes.axvline(stage["first_epoch"] - 0.5, color=INK, linewidth=0.8, linestyle=":")
+
+
+def _band(axes: Any, x: Sequence[float], mean: Sequence[float], spread: Sequence[float], shade: Any) -> None:
+    low, high = zip(*((m - s, m + s) for m, s in zip(mean, spread, strict=True)), strict=True)
+    axes.fill_between(x, low, high, color=shade, alpha=0.18, linewidth=0)
 
 
 def connection(rows: Sequence[dict[str, Any]], distance: float) -> bytes:
@@ -276,9 +278,7 @@ def connection(rows: Sequence[dict[str, Any]], distance: float) -> bytes:
                 panel.plot(places, mean, color=color(index), label=kind, marker="o", markersize=3.5)
                 if len(at[0]) > 1:
                     spread = [statistics.stdev(row[y] for row in group) for group in at]
-                    low = [m - s for m, s in zip(mean, spread, strict=True)]
-                    high = [m + s for m, s in zip(mean, spread, strict=True)]
-                    panel.fill_between(places, low, high, color=color(index), alpha=0.18, linewidth=0)
+                    _band(panel, places, mean, spread, color(index))
             if y == "test_top1":
                 _per_cent(panel)
             panel.set_xlabel(names[x])

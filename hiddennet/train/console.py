@@ -34,9 +34,9 @@ class Console:
         self._bar: tqdm | None = None
         self._line_at = 0.0
 
-    def say(self, text: str) -> None:
-        """Print a line, above the bar if there is one."""
-        if self.speaks:
+    def say(self, *lines: str) -> None:
+        """Print lines, above the bar if there is one."""
+        for text in lines if self.speaks else ():
             tqdm.write(text) if self._bar is not None else print(text, flush=True)
 
     def epoch_start(self, epoch: int, epochs: int, batches: int, done: int) -> None:

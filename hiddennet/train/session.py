@@ -152,8 +152,7 @@ class Session:
 
     def begin(self) -> None:
         """Let the method do what comes before the first step; keep the network as it starts."""
-        for note in self.method.begin(self.model):
-            self.console.say(note)
+        self.console.say(*self.method.begin(self.model))
         self.density = self.method.density(self.model)
         self.save(self.folder.first)
         self.save(self.folder.last)
@@ -193,8 +192,7 @@ class Session:
                 self._begin_stage(self.score("test").top1)
             while epoch >= self.plan.first_epoch(progress.stage + 1):
                 self._next_stage()
-            for note in self.method.on_epoch_start(self.model, epoch):
-                self.console.say(note)
+            self.console.say(*self.method.on_epoch_start(self.model, epoch))
             self.meter = Meter(self.device)
         lr = self.engine.scale_learning_rates(self.plan.scale(progress.stage, epoch, progress.history))
         self._train_epoch(wish)
@@ -326,8 +324,7 @@ class Session:
         progress, begun = self.progress, time.perf_counter()
         train = self.meter.read(self.ranks)[0]
         if not progress.ended:
-            for note in self.method.before_evaluation(self.model, progress.epoch):
-                self.console.say(note)
+            self.console.say(*self.method.before_evaluation(self.model, progress.epoch))
             progress.ended = True
         random = checkpoint.random_state()
         row = {"epoch": progress.epoch + 1, "lr": lr, **train.columns("train")}

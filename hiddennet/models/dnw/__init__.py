@@ -10,26 +10,3 @@ from .mobilenet_config import MobileNetConfig
 from .ode import NotConverged
 from .stage import GraphStage
 from .static import StaticGraph
-
-__all__ = [
-    "IMAGE_SIZES",
-    "NETWORKS",
-    "ContinuousConfig",
-    "ContinuousGraph",
-    "DiscreteConfig",
-    "DiscreteGraph",
-    "GraphConfig",
-    "GraphStage",
-    "MobileNetConfig",
-    "MobileNetGraph",
-    "NotConverged",
-    "SmallGraph",
-    "StaticConfig",
-    "StaticGraph",
-    "config_of",
-    "from_original",
-    "graph_keys",
-    "make",
-    "original_name",
-    "rewired",
-]
