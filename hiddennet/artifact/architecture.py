@@ -17,7 +17,7 @@ def check_architecture(model: nn.Module, layers: list[dict[str, Any]], state: di
 
     Raises ArtifactError that names the first difference and both shapes.
     """
-    found = {name: m for name, m in model.named_modules() if _can_hide(m)}
+    found = {name: m for name, m in model.named_modules() if hideable(m) or isinstance(m, (HiddenMixin, Wiring))}
     for entry in layers:
         name, wanted = entry["name"], tuple(entry["shape"])
         module = found.get(name)
@@ -45,10 +45,6 @@ def _refuse(wanted: str, got: str) -> None:
     raise ArtifactError(
         f"artifact: expected a model with {wanted}, got {got}; load it into the architecture it was exported from"
     )
-
-
-def _can_hide(module: nn.Module) -> bool:
-    return hideable(module) or isinstance(module, (HiddenMixin, Wiring))
 
 
 def _dense_state(model: nn.Module, hidden: set[str]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:

@@ -71,7 +71,7 @@ def export(
         "class": f"{type(model).__module__}.{type(model).__qualname__}",
         "method": facts.pop("method", None),
         "config_hash": facts.pop("config_hash", None),
-        "versions": _versions(),
+        "versions": {"hiddennet": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "hidden_weights": weights,
         "dense_bytes": 4 * weights + sum(t.numel() * t.element_size() for t in state.values()),
         "layers": layers,
@@ -213,14 +213,6 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
             )
         state[key] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
     return state
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "hiddennet": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def _build(header: dict[str, Any], state: dict[str, Tensor]) -> nn.Module:

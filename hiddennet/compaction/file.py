@@ -51,7 +51,8 @@ def save(
     tensors, products = {}, {}
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     for name, product in model.products_by_name().items():
-        own = {key: state.pop(f"{name}.{key}") for key in _keys(product)}
+        keys = ("weight",) if product.is_dense else ("starts", "sources", "values")
+        own = {key: state.pop(f"{name}.{key}") for key in keys}
         entry, stored = _encode(own, product)
         products[name] = entry
         tensors |= {f"{name}.{key}": tensor for key, tensor in stored.items()}
@@ -92,7 +93,8 @@ def restore(path: str | os.PathLike, header: dict[str, Any], tensors: dict[str, 
     check(header, tensors, path)
     try:
         for name, entry in header["products"].items():
-            stored = {key: tensors.pop(f"{name}.{key}") for key in _stored_keys(entry)}
+            keys = ("weight",) if entry["stored"] == "weight" else ("low", "high", "values")
+            stored = {key: tensors.pop(f"{name}.{key}") for key in keys}
             tensors |= {f"{name}.{key}": tensor for key, tensor in _decode(entry, stored).items()}
         spec = header["spec"]
         model = _NETWORKS[spec["network"]](spec, tensors)
@@ -121,14 +123,6 @@ def needed_bytes(model: CompactNetwork) -> dict[str, float]:
         if owner not in products or leaf not in ("values", "weight"):
             values += 4 * tensor.numel()
     return {"values": values, "positions": information, "total": values + information}
-
-
-def _keys(product: Product) -> tuple[str, ...]:
-    return ("weight",) if product.is_dense else ("starts", "sources", "values")
-
-
-def _stored_keys(entry: dict[str, Any]) -> tuple[str, ...]:
-    return ("weight",) if entry["stored"] == "weight" else ("low", "high", "values")
 
 
 def _encode(own: dict[str, Tensor], product: Product) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -127,7 +127,9 @@ class PeekABoo(PruneAtInit):
         learn(model)
         for name, layer in hidden_layers(model).items():
             if name in given and layer.stored is not None:
-                _copy_signs(layer.stored, given[name])
+                with torch.no_grad():  # the signs of what is given, where that is not 0
+                    signed = torch.copysign(layer.stored, given[name])
+                    layer.stored.copy_(torch.where(given[name] == 0, layer.stored, signed))
         if section.psg is not None:
             signed = paper.signed if section.psg.signed is None else section.psg.signed
             psg(model, section.psg.config, signed=signed, include=self.learned)
@@ -195,9 +197,3 @@ def _is_drawn(weight: Tensor, drawn: Generated, mask: Tensor) -> bool:
         nonlinearity=drawn.nonlinearity,
     )
     return torch.equal(own.abs()[mask], weight.detach().abs()[mask])
-
-
-@torch.no_grad()
-def _copy_signs(weight: Tensor, like: Tensor) -> None:
-    """Give `weight` the signs of `like`, in place; where that is 0, it keeps its own."""
-    weight.copy_(torch.where(like == 0, weight, torch.copysign(weight, like)))

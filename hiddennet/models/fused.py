@@ -20,7 +20,11 @@ from hiddennet.ops.relu_pool import relu_pool as relu_pool_op
 
 def norm_relu(norm: nn.Module, x: Tensor, residual: Tensor | None = None, *, inplace: bool = True) -> Tensor:
     """`relu(norm(x) + residual)`. inplace: whether the ReLU may overwrite what the norm returned."""
-    if _may_fuse(x, norm) and _is_plain_norm(norm) and (residual is None or _is_like(residual, x)):
+    if (
+        _may_fuse(x, norm)
+        and _is_plain_norm(norm)
+        and (residual is None or (is_fused(residual) and (residual.shape, residual.dtype) == (x.shape, x.dtype)))
+    ):
         running = None if norm.running_mean is None else (norm.running_mean, norm.running_var)
         if norm.num_batches_tracked is not None:
             norm.num_batches_tracked.add_(1)
@@ -77,10 +81,6 @@ def _is_plain_norm(norm: nn.Module) -> bool:
         and (norm.running_mean is None) == (norm.running_var is None)
         and all(part is None or (part.dtype is torch.float32 and part.device.type == "cpu") for part in parts)
     )
-
-
-def _is_like(residual: Tensor, x: Tensor) -> bool:
-    return is_fused(residual) and (residual.shape, residual.dtype) == (x.shape, x.dtype)
 
 
 def _is_plain_pool(module: nn.Module) -> bool:

@@ -184,7 +184,11 @@ class _Sum(torch.autograd.Function):
         else:
             sums.gradients[g:h].view(gradient.shape).copy_(gradient)
         if sums.learns:
-            _write(sums.weight_gradient[a:b, c:d], sums.gradients[g:h], values[c:d].t())
+            out, left, right = sums.weight_gradient[a:b, c:d], sums.gradients[g:h], values[c:d].t()
+            if out.dtype == left.dtype:
+                torch.mm(left, right, out=out)
+            else:
+                out.copy_(torch.mm(left, right))
             if blocks.tiled:
                 sums.weight_gradient[a:b, d:] = 0
         sent = None
@@ -205,10 +209,3 @@ class _Sum(torch.autograd.Function):
 def _listed(values: Tensor, edges: Edges) -> Tensor:
     """The sums over the edges of node-major values [nodes, n]."""
     return wired_sum(values[None, :, None], edges)[0, :, 0]
-
-
-def _write(out: Tensor, left: Tensor, right: Tensor) -> None:
-    if out.dtype == left.dtype:
-        torch.mm(left, right, out=out)
-    else:
-        out.copy_(torch.mm(left, right))

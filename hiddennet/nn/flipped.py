@@ -135,11 +135,6 @@ def activated(frozen: Tensor, t: Tensor, activation: str, bounds: tuple[Tensor, 
     return frozen * _Ternary.apply(t, *bounds) if activation == "ternary" else frozen.clone()
 
 
-def draw_latent(scores: Tensor, activation: str) -> Tensor:
-    """Fill latent scores from torch's generator, in place, by the activation's range; return them."""
-    return nn.init.uniform_(scores, *_RANGES[activation])
-
-
 @register("source", "activated")
 @dataclass(frozen=True)
 class Activated(SignsShipped):
@@ -162,7 +157,8 @@ class Activated(SignsShipped):
     def attach_drawn(self, layer: nn.Module) -> None:
         without_weight(layer)
         device = layer.selection.device
-        layer.latent = nn.Parameter(draw_latent(torch.empty(layer.weight_shape, device=device), self.activation))
+        scores = torch.empty(layer.weight_shape, device=device)
+        layer.latent = nn.Parameter(nn.init.uniform_(scores, *_RANGES[self.activation]))  # by torch's generator
         if self.activation == "ternary":
             layer.low = nn.Parameter(torch.full((1,), -BOUND, device=device))
             layer.high = nn.Parameter(torch.full((1,), BOUND, device=device))

@@ -75,15 +75,11 @@ def _tidy(module: nn.Module) -> None:
             del hooks[key]
     if isinstance(module, (PSGConv2d, PSGLinear)):
         module.__class__ = nn.Conv2d if isinstance(module, PSGConv2d) else nn.Linear
-        _forget(module, ("psg", "input_signed"))
+        for name in ("psg", "input_signed"):
+            module.__dict__.pop(name, None)
     made = module.__dict__.get("architecture")
     if isinstance(made, dict) and made.keys() == _ARCHITECTURE:
         del module.architecture
-
-
-def _forget(module: nn.Module, names: tuple[str, ...]) -> None:
-    for name in names:
-        module.__dict__.pop(name, None)
 
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

@@ -145,11 +145,6 @@ class _Kinds:
         return True
 
 
-def _last_shift_is_harmless(nodes: list[fx.Node], at: int) -> bool:
-    """A bias of the last layer is added to the outputs alone: nothing but shapes comes after it."""
-    return all(n.op == "call_method" and n.target in _SHAPING_METHODS for n in nodes[at + 1 : -1])
-
-
 def scaled_graph(
     model: nn.Module, values: Mapping[str, Tensor], pruned_biases: bool
 ) -> tuple[fx.GraphModule, list[Renormalise], list[str]]:
@@ -187,7 +182,9 @@ def scaled_graph(
     for i, node in enumerate(nodes):
         if node.op != "call_module" or not _shifts(modules[node.target], node.target, values):
             continue
-        if pruned_biases or isinstance(modules[node.target], _NORMS) or not _last_shift_is_harmless(nodes, i):
+        # a bias of the last layer is added to the outputs alone: nothing but shapes comes after it
+        last = all(n.op == "call_method" and n.target in _SHAPING_METHODS for n in nodes[i + 1 : -1])
+        if pruned_biases or isinstance(modules[node.target], _NORMS) or not last:
             raise NotHomogeneous(f"{node.target} adds a bias or takes away a mean that is not 0")
         zeroed.append(f"{node.target}.bias")
     root = fx.GraphModule(model, graph)

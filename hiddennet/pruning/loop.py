@@ -120,12 +120,16 @@ class Loop:
         if s.invert:
             strike(inverted(scores, self.masks()), self.planes, self.full, counts, scope=s.scope)
         else:
-            strike(scores, self.planes, self.full, counts, scope=s.scope, nested=self.nested, by=self._order)
+            strike(
+                scores,
+                self.planes,
+                self.full,
+                counts,
+                scope=s.scope,
+                nested=self.nested,
+                by="magnitude" if self.nested else "value",
+            )
         return scores
-
-    @property
-    def _order(self) -> str:
-        return "magnitude" if self.settings.method == "synflow" else "value"
 
     def _scored(self) -> list[Tensor]:
         """All scores in one floating type, finite."""
@@ -135,17 +139,14 @@ class Loop:
             scores = self.scorer.precise(self.planes)
         else:
             scores = self.scorer.scores(self.planes)
-        bad = self._not_finite(scores)
+        extremes = torch.stack([torch.stack(s.aminmax()).double() for s in scores]).isfinite().all(dim=1).tolist()
+        bad = [t.name for t, finite in zip(self.targets, extremes, strict=True) if not finite]
         if bad:
             raise ValueError(
                 f"prune: expected finite scores, got infinite ones or NaN in {bad[0]} (and in {len(bad) - 1} others); "
                 "look at the weights, the data and, for 'synflow', the depth of the model"
             )
         return scores
-
-    def _not_finite(self, scores: Sequence[Tensor]) -> list[str]:
-        extremes = torch.stack([torch.stack(s.aminmax()).double() for s in scores]).isfinite().all(dim=1).tolist()
-        return [t.name for t, finite in zip(self.targets, extremes, strict=True) if not finite]
 
     def masks(self) -> list[Tensor]:
         return [ops.unpack_mask(plane, shape) for plane, shape in zip(self.planes, self.shapes, strict=True)]

@@ -84,14 +84,10 @@ def report(
     from hiddennet._version import __version__
     from hiddennet.report import page
 
-    made.parts.append(page.section("This page", page.code(shlex.join(["hiddennet", *_typed()]))))
+    typed = sys.argv[1:] if sys.argv[1:2] == ["report"] else ["report", *sys.argv[1:]]
+    made.parts.append(page.section("This page", page.code(shlex.join(["hiddennet", *typed]))))
     now = datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="minutes")
     return made.write(f"{count} runs, {now}, hiddennet {__version__}" if count else f"{now}, hiddennet {__version__}")
-
-
-def _typed() -> list[str]:
-    arguments = sys.argv[1:]
-    return arguments if arguments[:1] == ["report"] else ["report", *arguments]
 
 
 def _runs(made: _Report, paths: Sequence[str], axis: str | None, which: str, say: Callable[[str], None]) -> int:

@@ -12,7 +12,6 @@ Everything else (biases, dense layers, batch norm) is interpolated linearly.
 
 import copy
 import itertools
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -123,8 +122,9 @@ class _Way:
         """The state dict, and how far the masks are from A's."""
         a, b = self.first, self.second
         state = {key: _between(value, b.rest[key], t) if key in b.rest else value for key, value in a.rest.items()}
-        if a.effective.keys() != b.effective.keys():  # one of them hides nothing there
-            return _between_all(a, b, t), 0.0
+        if a.effective.keys() != b.effective.keys():  # one of them hides nothing there: all weights, hidden or not
+            one, other = ({**e.rest, **{f"{name}.weight": w for name, w in e.effective.items()}} for e in (a, b))
+            return {key: _between(value, other[key], t) for key, value in one.items()}, 0.0
         moved = total = 0.0
         for name, effective in a.effective.items():
             weight, changed = self._layer(name, effective, t)
@@ -152,12 +152,6 @@ def _between(a: Tensor, b: Tensor, t: float) -> Tensor:
     if not a.is_floating_point() or t == 0:
         return a
     return b if t == 1 else torch.lerp(a, b, t)
-
-
-def _between_all(a: _End, b: _End, t: float) -> dict[str, Tensor]:
-    """All of two networks' weights, hidden or not."""
-    whole = [{**end.rest, **{f"{name}.weight": w for name, w in end.effective.items()}} for end in (a, b)]
-    return {key: _between(value, whole[1][key], t) for key, value in whole[0].items()}
 
 
 def connect(
@@ -196,7 +190,7 @@ def connect(
     for kind in _kinds(first, second):
         for draw in range(draws if kind == "prob" else 1):
             way = _Way(kind, first, second, seed + draw)
-            for t in _steps(points):
+            for t in (index / (points - 1) for index in range(points)):
                 state, distance = way.at(t)
                 plain.load_state_dict(state)
                 if reestimate and 0 < t < 1:
@@ -205,10 +199,6 @@ def connect(
     return Connection(
         a.where, b.where, _distance(first, second), samples, _notes(a, b, first, second, plain, reestimate, len(train))
     )
-
-
-def _steps(points: int) -> Iterator[float]:
-    return (index / (points - 1) for index in range(points))
 
 
 def _distance(first: _End, second: _End) -> float:

@@ -48,10 +48,6 @@ def _own_resolvers(cls: type) -> None:
         cls.add_implicit_resolver(tag, pattern, list(first))
 
 
-def _integer(loader: yaml.Loader, node: yaml.ScalarNode) -> int:
-    return int(loader.construct_scalar(node))
-
-
 def _mapping(loader: yaml.Loader, node: yaml.MappingNode) -> dict:
     seen: set[str] = set()
     for key_node, _ in node.value:
@@ -66,7 +62,7 @@ def _mapping(loader: yaml.Loader, node: yaml.MappingNode) -> dict:
 
 _own_resolvers(_Loader)
 _own_resolvers(_Dumper)
-_Loader.add_constructor(_INT, _integer)
+_Loader.add_constructor(_INT, lambda loader, node: int(loader.construct_scalar(node)))
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 

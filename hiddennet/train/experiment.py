@@ -51,7 +51,8 @@ def run(config: Config, *, fresh: bool = False, extend: str | None = None, bar: 
                 _check_record(record, folder)
                 if ranks.first and "contents" in record:
                     check_contents(config, record["contents"], contents(config))
-                console.say(_finished_before(record, folder))
+                said = f"{folder.path} was finished on {record['finished']} ({record['device']}); "
+                console.say(f"{said}--fresh starts it again\n{summary(record)}")
                 return record
             return _run(config, device, ranks, folder, console, extend)
     finally:
@@ -66,11 +67,6 @@ def _check_record(record: dict[str, Any], folder: RunFolder) -> None:
             f"run: expected the record of a finished run in {folder.record}, got one without its results "
             f"({type(error).__name__}: {error}); delete it, and the same command writes it anew"
         ) from None
-
-
-def _finished_before(record: dict[str, Any], folder: RunFolder) -> str:
-    said = f"{folder.path} was finished on {record['finished']} ({record['device']}); "
-    return f"{said}--fresh starts it again\n{summary(record)}"
 
 
 def _run(
