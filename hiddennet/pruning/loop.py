@@ -120,15 +120,8 @@ class Loop:
         if s.invert:
             strike(inverted(scores, self.masks()), self.planes, self.full, counts, scope=s.scope)
         else:
-            strike(
-                scores,
-                self.planes,
-                self.full,
-                counts,
-                scope=s.scope,
-                nested=self.nested,
-                by="magnitude" if self.nested else "value",
-            )
+            by = "magnitude" if self.nested else "value"
+            strike(scores, self.planes, self.full, counts, scope=s.scope, nested=self.nested, by=by)
         return scores
 
     def _scored(self) -> list[Tensor]:
