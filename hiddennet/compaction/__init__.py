@@ -16,6 +16,18 @@ from .file import load, needed_bytes, restore, save
 from .mobilenet import CompactMobileNet, compact_mobilenet
 from .static import CompactStatic, compact_static
 
+__all__ = [
+    "CompactDiscrete",
+    "CompactMobileNet",
+    "CompactNetwork",
+    "CompactStatic",
+    "compact",
+    "load",
+    "needed_bytes",
+    "restore",
+    "save",
+]
+
 _MADE_BY = {MobileNetGraph: compact_mobilenet, StaticGraph: compact_static, DiscreteGraph: compact_discrete}
 
 

@@ -6,3 +6,16 @@ from .fingerprint import difference
 from .resident import ResidentLoader
 from .streaming import StreamingLoader
 from .text import TEXT, TextLoader
+
+__all__ = [
+    "TEXT",
+    "Augmentation",
+    "Data",
+    "ResidentLoader",
+    "StreamingLoader",
+    "TextLoader",
+    "build",
+    "contents",
+    "difference",
+    "names",
+]

@@ -11,6 +11,7 @@ from typing import Any
 
 from hiddennet import config as configs
 from hiddennet.config import ConfigError
+from hiddennet.config.identity import flat
 from hiddennet.registry import nearest
 from hiddennet.train.folder import RunError, RunFolder, read_json
 from hiddennet.train.stages import before_training
@@ -48,14 +49,6 @@ class Run:
         stages = self.record.get("stages") or []
         several = len({stage.get("density") for stage in stages}) > 1
         return stages if several and all(stage["name"].startswith("round") for stage in stages) else []
-
-
-def flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested map by dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in document.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
 
 
 def folders_of(paths: Iterable[str]) -> list[Path]:
