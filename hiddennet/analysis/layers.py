@@ -73,15 +73,12 @@ def layer_report(model: nn.Module, input_shape: Sequence[int]) -> list[LayerRepo
                 "paths through others are not known"
             )
     revealed = masks(model)
-    kept = {name: _mask(name, layer, revealed) for name, layer in layers.items()}
+    kept = {
+        name: revealed[name] if isinstance(layer, HiddenMixin) else torch.ones(shape_of(layer), dtype=torch.bool)
+        for name, layer in layers.items()
+    }
     traced = trace(model, kept, tuple(input_shape))
     return [_report(name, layer, kept[name], *traced[name]) for name, layer in layers.items()]
-
-
-def _mask(name: str, layer: Layer, revealed: dict[str, Tensor]) -> Tensor:
-    if isinstance(layer, HiddenMixin):
-        return revealed[name]
-    return torch.ones(shape_of(layer), dtype=torch.bool)
 
 
 def _flags_kept(layer: Layer) -> int | None:

@@ -113,7 +113,10 @@ class CompactMobileNet(CompactNetwork):
             space = self.take_space(images, group)
             for begin in range(0, len(images), group):
                 part_of = images[begin : begin + group]
-                features[begin : begin + group] = self._features(part_of, space)
+                x = self._first(part_of, space)
+                for stage in self.stages:
+                    x = stage.run(x, space)
+                features[begin : begin + group] = features_of(x, self.classifier.scale, self.classifier.shift)
             self.give_space(space, images, group)
         return self.classifier(features)
 
@@ -122,8 +125,9 @@ class CompactMobileNet(CompactNetwork):
         stride = self.spec["stride"]
         return (height - 1) // stride + 1, (width - 1) // stride + 1
 
-    def _first(self, images: Tensor, out: Tensor) -> Tensor:
+    def _first(self, images: Tensor, space: Space) -> Tensor:
         """The first convolution; on a CPU a few rows at a time, so that torch's copies of them stay small."""
+        out = space.right(len(images), len(self.conv1.weight), *self._sides(*images.shape[2:]))
         weight, stride, height = self.conv1.weight, self.spec["stride"], out.shape[2]
         step = _ROWS if images.device.type == "cpu" else height
         for row in range(0, height if out.numel() else 0, step):
@@ -133,13 +137,6 @@ class CompactMobileNet(CompactNetwork):
             rows = F.pad(inside, (1, 1, max(-top, 0), max(bottom - images.shape[2], 0)))
             out[:, :, row:end] = F.conv2d(rows, weight, stride=stride)
         return out
-
-    def _features(self, images: Tensor, space: Space) -> Tensor:
-        sides = self._sides(*images.shape[2:])
-        x = self._first(images, space.right(len(images), len(self.conv1.weight), *sides))
-        for stage in self.stages:
-            x = stage.run(x, space)
-        return features_of(x, self.classifier.scale, self.classifier.shift)
 
 
 @torch.no_grad()

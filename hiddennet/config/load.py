@@ -205,29 +205,18 @@ def parse(document: Mapping[str, Any], source: str = "config") -> Config:
             mistakes.append(f"{name}: expected a value, got none; it is {meaning}")
     values = {key: value for key, value in values.items() if value is not None or key not in Config.sections}
     try:
-        return _finish(Config.model_validate(values), mistakes, source)
+        config = Config.model_validate(values)
     except ValidationError as error:
         for mistake in error.errors():
             cause = mistake.get("ctx", {}).get("error")
             if isinstance(cause, Mistakes):
                 mistakes += cause.mistakes
-        mistakes += _top_level(error, values)
+        keys = values.keys() - Config.sections.keys()  # sections have been explained already
+        mistakes += [said for said in explain(error, Config, "") if said.split(":", 1)[0] in keys]
         raise ConfigError(source, mistakes) from None
-
-
-def _finish(config: Config, mistakes: list[str], source: str) -> Config:
     if mistakes:
         raise ConfigError(source, mistakes)
     return config
-
-
-def _top_level(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
-    """The mistakes of keys that are not sections (those have been explained already)."""
-    return [
-        sentence
-        for sentence in explain(error, Config, "")
-        if sentence.split(":", 1)[0] in values and sentence.split(":", 1)[0] not in Config.sections
-    ]
 
 
 def _home(key: str, here: str = "") -> str:

@@ -38,16 +38,12 @@ def own_set(name: str, read: Callable[..., Any]) -> SmallSet:
         classes = getattr(read, "num_classes", None) or 1 + int(max(train.labels.max(), test.labels.max()))
         if min(train.labels.min(), test.labels.min()) < 0 or max(train.labels.max(), test.labels.max()) >= classes:
             raise ValueError(f"data {name!r}: expected labels from 0 to {classes - 1}, got others")
-        return replace(train, classes=_names(read, found[0])), test, classes
+        names = getattr(read, "classes", None) or getattr(found[0], "classes", None) or ()  # also torchvision's
+        named = all(isinstance(name, str) for name in names)
+        return replace(train, classes=tuple(names) if named else ()), test, classes
 
     augmentation = getattr(read, "augmentation", NO_AUGMENTATION)
     return SmallSet(pools, getattr(read, "mean", None), getattr(read, "std", None), augmentation)
-
-
-def _names(read: Any, train: Any) -> tuple[str, ...]:
-    """Its classes' names by label, where the reader or torchvision's dataset says them."""
-    names = getattr(read, "classes", None) or getattr(train, "classes", None) or ()
-    return tuple(names) if all(isinstance(name, str) for name in names) else ()
 
 
 def _pool(name: str, part: Any) -> Pool:

@@ -105,12 +105,6 @@ def argument_mistakes(name: str, arguments: Mapping[str, Any]) -> list[str]:
     return signature_mistakes(name, entry_of(name).make, arguments, {one.name for one in fields(Options)})
 
 
-def _double_thin(*, num_classes: int, in_channels: int, width: float, batch_norm: str, bias: bool) -> nn.Module:
-    return ThinResNet(
-        5, num_classes=num_classes, in_channels=in_channels, width=2 * width, batch_norm=batch_norm, bias=bias
-    )
-
-
 def _small() -> dict[str, Entry]:
     plain = partial(SmallNet, batch_norm=None)
     entries = {
@@ -154,20 +148,15 @@ def _resnets() -> dict[str, Entry]:
     return entries
 
 
-def _vggs() -> dict[str, Entry]:
-    entries = {f"vgg{depth}": Entry(3, 32, partial(Vgg, counts)) for depth, counts in DEPTHS.items()}
-    entries["tiny_vgg16"] = Entry(3, 64, entries["vgg16"].make)
-    return entries
-
-
 def _registry() -> dict[str, Entry]:
     return {
         **_small(),
         **_resnets(),
-        **_vggs(),
+        **{f"vgg{depth}": Entry(3, 32, partial(Vgg, counts)) for depth, counts in DEPTHS.items()},
+        "tiny_vgg16": Entry(3, 64, partial(Vgg, DEPTHS[16])),
         "resnet20": Entry(3, 32, partial(ThinResNet, 3)),
         "resnet32": Entry(3, 32, partial(ThinResNet, 5)),
-        "resnet32_double": Entry(3, 32, _double_thin),
+        "resnet32_double": Entry(3, 32, partial(ThinResNet, 5, projection=False, factor=2)),
         "resnet20_projection": Entry(3, 32, partial(ThinResNet, 3, projection=True)),
         "resnet110_projection": Entry(3, 32, partial(ThinResNet, 18, projection=True)),
         "wide_resnet28_2": Entry(3, 32, partial(WideResNet, 4, 2)),
@@ -220,15 +209,11 @@ def build(name: str, *, num_classes: int, **options: Any) -> nn.Module:
         raise ValueError(f"model {name!r}: expected it to return an nn.Module, got {type(model).__name__}")
     given = {key: dict(value) if isinstance(value, Mapping) else value for key, value in vars(wanted).items()}
     model.architecture = {key: value for key, value in given.items() if key != "arguments" or value}
-    _say_ends(model)
-    return model
-
-
-def _say_ends(model: nn.Module) -> None:
     layers = [name for name, module in model.named_modules() if hideable(module)]
     for key, name in zip(("first_layer", "last_layer"), (layers[:1], layers[-1:]), strict=True):
         if name and not hasattr(model, key):
             setattr(model, key, name[0])
+    return model
 
 
 def _check(wanted: Options, entry: Entry) -> None:

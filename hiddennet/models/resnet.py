@@ -155,8 +155,9 @@ class ThinResNet(nn.Module):
     """Images (B, in_channels, H, W) to logits (B, num_classes).
 
     ``blocks``: blocks in each of the three stages (3 for 20 layers, 5 for 32). ``projection``: whether
-    skip paths have weights where the shape changes. ``width`` scales every layer's channels but the
-    input's and the classes'. ``bias``: a zero bias in the classifier.
+    skip paths have weights where the shape changes. ``factor``: of the stages' channels over 16, 32, 64.
+    ``width`` scales every layer's channels but the input's and the classes'. ``bias``: a zero bias in the
+    classifier.
     """
 
     first_layer = "conv1"
@@ -169,12 +170,13 @@ class ThinResNet(nn.Module):
         num_classes: int,
         in_channels: int,
         projection: bool = False,
+        factor: int = 1,
         width: float = 1.0,
         batch_norm: str = "affine",
         bias: bool = False,
     ) -> None:
         super().__init__()
-        outs = [scaled(planes, width) for planes in THIN_CHANNELS]
+        outs = [scaled(planes * factor, width) for planes in THIN_CHANNELS]
         self.conv1 = conv(in_channels, outs[0], 3)
         self.bn1 = norm(outs[0], batch_norm)
 

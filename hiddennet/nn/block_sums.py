@@ -37,6 +37,13 @@ class Blocks:
         """Positions of the weight that are edges."""
         return sum((b - a) * (d - c) for a, b, c, d in self.spans)
 
+    def positions(self, rows: int, columns: int) -> Tensor:
+        """Which elements of a weight of that shape are edges: bool [rows, columns]."""
+        found = torch.zeros(rows, columns, dtype=torch.bool, device="cpu")
+        for a, b, c, d in self.spans:
+            found[a:b, c:d] = True
+        return found
+
     @cached_property
     def tiled(self) -> bool:
         """Whether the sums' rows are the weight's, each once, and all read from the first column on."""

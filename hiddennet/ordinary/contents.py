@@ -148,15 +148,13 @@ def contents(model: nn.Module, input_shape: Sequence[int] | None = None) -> Cont
         rows.append(
             Held(name, "Wiring", shape, wiring.kind, "", wiring.weight.numel(), wiring.edges, alive.get(name), size)
         )
-    dense = {f"{name}.{leaf}".lstrip("."): module for name, module, leaf in _dense(model)}
+    dense = {
+        f"{name}.{leaf}".lstrip("."): module
+        for name, (module, _) in dense_weights(model).items()
+        for leaf, parameter in module._parameters.items()
+        if parameter is not None and parameter.ndim > 1
+    }
     return Contents([*rows, *_of_state(state_of(model), dense, alive)], unknown)
-
-
-def _dense(model: nn.Module) -> Iterable[tuple[str, nn.Module, str]]:
-    for name, (module, _) in dense_weights(model).items():
-        for leaf, parameter in module._parameters.items():
-            if parameter is not None and parameter.ndim > 1:
-                yield name, module, leaf
 
 
 def _of_state(

@@ -106,7 +106,9 @@ def fold_batch_norms(model: nn.Module) -> None:
     for layer_name, norm_name in pairs:
         layer, norm = model.get_submodule(layer_name), model.get_submodule(norm_name)
         if _fits(layer, norm) and not any(id(t) in shared for m in (layer, norm) for t in m.parameters()):
-            _put(model, layer_name, _fused(layer, norm))
+            fuse = fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fuse_conv_bn_eval
+            turned = {"transpose": True} if isinstance(layer, _TRANSPOSED) else {}
+            _put(model, layer_name, fuse(layer, norm, **turned))
             _put(model, norm_name, nn.Identity())
     left = [name for name, module in model.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if left:
@@ -126,12 +128,6 @@ def _fits(layer: nn.Module, norm: nn.Module) -> bool:
     return width == norm.num_features and all(
         name in m._parameters for m in (layer, norm) for name in ("weight", "bias")
     )
-
-
-def _fused(layer: nn.Module, norm: nn.Module) -> nn.Module:
-    if isinstance(layer, nn.Linear):
-        return fuse_linear_bn_eval(layer, norm)
-    return fuse_conv_bn_eval(layer, norm, transpose=isinstance(layer, _TRANSPOSED))
 
 
 def _put(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -229,8 +229,8 @@ def _add(sign: int) -> Callable[[_Call], Value]:
 
 def _subtract_from(call: _Call) -> Value:
     """Of a number what comes in."""
-    turned = call.add("scale", call.given["self"], scale=-float(call.given.get("alpha", 1)))
-    return _with_constant(call, turned, call.given["other"], lambda c: (None, c), "add")
+    call.given |= {"self": call.given["other"], "other": call.given["self"]}
+    return _add(-1)(call)
 
 
 def _multiply(call: _Call) -> Value:

@@ -42,7 +42,9 @@ def export(run: str, path: str | None = None, *, compact: bool = False) -> Path:
 
     compact: without dead nodes, for evaluation alone; of the networks that hiddennet.compact takes.
     """
-    opened = _open(run, "export")
+    opened = open_run(run, "export")
+    if opened is None:
+        raise FileNotFoundError(f"export: expected the folder of a run, got {run}")
     if opened.stage and path is None:
         raise ValueError(f"export: expected a file to write the end of a stage to, got none; give -o FILE with {run}")
     folder, model = opened.folder, _compact(opened.model) if compact else opened.model
@@ -56,13 +58,6 @@ def _compact(model: nn.Module) -> nn.Module:
         return compaction.compact(model)
     except TypeError as error:  # the run's network, not a mistake of the caller's
         raise ValueError(f"export: {error}; leave out --compact") from None
-
-
-def _open(where: str, key: str) -> OpenedRun:
-    found = open_run(where, key)
-    if found is None:
-        raise FileNotFoundError(f"{key}: expected the folder of a run, got {where}")
-    return found
 
 
 def facts_of(opened: OpenedRun) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hiddennet import data
 from hiddennet.config import Config
@@ -62,8 +62,11 @@ def decide(config: Config, model: nn.Module, sizes: Sequence[int], device: torch
         return Precision("float32", "train.deterministic: not by what was measured")
     if wirings(model):
         return Precision("float32", "a wiring's edges are not timed; train.amp=bf16 insists")
+    one = torch.zeros(1, sizes[0], sizes[1], sizes[1])
+    if config.data.name in data.TEXT:
+        one = torch.zeros(config.data.bptt, 1, dtype=torch.int64)
     try:
-        layers = heaviest(model, _one_input(config, sizes))
+        layers = heaviest(model, one)
     except (RuntimeError, ValueError, TypeError, NotConverged) as error:
         first = str(error).strip().partition("\n")[0]
         return Precision("float32", f"its layers could not be looked at: {type(error).__name__}: {first:.80}")
@@ -93,12 +96,6 @@ def _by_variable() -> Precision | None:
     if wish and wish not in CHOICES:
         raise ValueError(f"{VARIABLE}: expected {' or '.join(CHOICES)}, or the variable not set, got {wish!r}")
     return Precision(CHOICES[wish], f"{VARIABLE}={wish}") if wish else None
-
-
-def _one_input(config: Config, sizes: Sequence[int]) -> Tensor:
-    if config.data.name in data.TEXT:
-        return torch.zeros(config.data.bptt, 1, dtype=torch.int64)
-    return torch.zeros(1, sizes[0], sizes[1], sizes[1])
 
 
 def verdict(network: str, layers: Sequence[LayerShape], batch: int, channels_last: bool) -> Precision:

@@ -1,16 +1,7 @@
 """Networks that are wirings: static, discrete, continuous in time, MobileNet-like (Wortsman et al., NeurIPS 2019)."""
 
 from .base import SmallGraph
-from .build import (
-    IMAGE_SIZES,
-    NETWORKS,
-    config_of,
-    from_original,
-    graph_keys,
-    make,
-    original_name,
-    rewired,
-)
+from .build import IMAGE_SIZES, NETWORKS, config_of, from_original, graph_keys, make, original_name, rewired
 from .config import ContinuousConfig, DiscreteConfig, GraphConfig, StaticConfig
 from .continuous import ContinuousGraph
 from .discrete import DiscreteGraph

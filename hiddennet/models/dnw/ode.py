@@ -58,7 +58,10 @@ def dopri5(function: Function, y: Tensor, *, tolerance: float, max_steps: int) -
         if not (t + step).item() > t.item():
             raise NotConverged(_gave_up(tolerance, f"a step of {step.item():.3g} at t = {t.item():.4g}"))
         short = step.to(y.dtype)
-        after, slopes = _stages(function, t, y, slope, step, short)
+        slopes, after = [slope], y
+        for node, row in zip(NODES, STAGES, strict=True):
+            following, after = function(t + node * step, y + _sum(short, slopes, row))
+            slopes.append(following)
         error = _sum(short, slopes, ERROR)
         scale = tolerance + tolerance * torch.maximum(y.abs(), after.abs())
         ratio = ((error / scale) ** 2).mean()
@@ -106,16 +109,6 @@ def _first_step(function: Function, y: Tensor, slope: Tensor, tolerance: float) 
     else:
         finer = (0.01 / (d1 if d1.item() >= d2.item() else d2)) ** (1 / 5)
     return torch.minimum(100 * guess, finer)
-
-
-def _stages(
-    function: Function, t: Tensor, y: Tensor, slope: Tensor, step: Tensor, short: Tensor
-) -> tuple[Tensor, list[Tensor]]:
-    slopes, state = [slope], y
-    for node, row in zip(NODES, STAGES, strict=True):
-        following, state = function(t + node * step, y + _sum(short, slopes, row))
-        slopes.append(following)
-    return state, slopes
 
 
 def _next_step(step: Tensor, ratio: Tensor, size: float) -> Tensor:

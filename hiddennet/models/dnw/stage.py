@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from hiddennet.nn.block_sums import Blocks, BlockSums
@@ -92,10 +91,7 @@ class GraphStage(nn.Module):
 
 def usable_edges(stage: StageShape) -> Tensor:
     """bool [destinations, sources]: edges from a block into later ones."""
-    usable = torch.zeros(stage.destinations, stage.sources, dtype=torch.bool, device="cpu")
-    for a, b, c, d in _blocks(stage).spans:
-        usable[a:b, c:d] = True
-    return usable
+    return _blocks(stage).positions(stage.destinations, stage.sources)
 
 
 def _blocks(stage: StageShape) -> Blocks:

@@ -33,7 +33,7 @@ class StaticGraph(SmallGraph):
         super().__init__(config, sum(config.blocks), config.blocks[0])
         self.lateral = config.lateral or config.compat
         self.bounds = (0, *accumulate(config.blocks))
-        self.graph = self._wire(self._usable(), static=True)
+        self.graph = self._wire(self._blocks.positions(self.nodes, self.nodes), static=True)
         self.fc = nn.Linear(config.outputs, config.num_classes)
         self.norm = nn.ModuleList(nn.InstanceNorm2d(n, eps=EPS, affine=True) for n in config.blocks)
         self._check_fixed()
@@ -63,12 +63,6 @@ class StaticGraph(SmallGraph):
 
     def _affine(self) -> tuple[Tensor, Tensor]:
         return torch.cat([norm.weight for norm in self.norm]), torch.cat([norm.bias for norm in self.norm])
-
-    def _usable(self) -> Tensor:
-        usable = torch.zeros(self.nodes, self.nodes, dtype=torch.bool, device="cpu")
-        for a, b, c, d in self._blocks.spans:
-            usable[a:b, c:d] = True
-        return usable
 
     def layouts(self) -> dict[str, GraphLayout]:
         return self._layout(blocks=self.config.blocks)
