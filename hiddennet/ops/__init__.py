@@ -7,7 +7,7 @@ from hiddennet.ops.code_gradient import PSGConfig
 from hiddennet.ops.code_weight_gradient import code_weight_gradient
 from hiddennet.ops.dense_weight_gradient import dense_conv_weight_gradient
 from hiddennet.ops.filter_nodes import filter_nodes_
-from hiddennet.ops.generate_weight import generate_weight
+from hiddennet.ops.generate_weight import WeightSource, generate_weight
 from hiddennet.ops.inits import INITS, Fan, InitScale, init_scale
 from hiddennet.ops.magnitude_conv import magnitude_conv, magnitude_conv_backward_, magnitude_conv_slopes
 from hiddennet.ops.mask import Mask
@@ -21,7 +21,6 @@ from hiddennet.ops.relu_pool import relu_pool
 from hiddennet.ops.rerandomize import MAX_NOTED_REDRAW, redrawn_weight, rerandomize_
 from hiddennet.ops.scale import scale
 from hiddennet.ops.score_step import score_step_
-from hiddennet.ops.source import WeightSource
 from hiddennet.ops.sparse_conv import (
     sparse_conv_forward,
     sparse_conv_input_gradient,

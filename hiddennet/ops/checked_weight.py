@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from hiddennet.ops.checks import ORDERS, check_choice, check_k, check_same_device, dense, in_layout, is_channels_last
+from hiddennet.ops.generate_weight import WeightSource
 from hiddennet.ops.mask import Mask
 from hiddennet.ops.masked_conv import conv2d, linear
 from hiddennet.ops.masked_weight import DTYPE_CODES, MaskedWeight, effective_weight
-from hiddennet.ops.source import WeightSource
 from hiddennet.ops.topk_mask import _check_scores, _topk_select
 
 _topk_weight = torch.ops.hiddennet.topk_weight.default

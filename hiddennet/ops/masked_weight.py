@@ -14,9 +14,9 @@ from torch import Tensor
 
 from hiddennet.ops.checks import dense, in_layout, is_channels_last
 from hiddennet.ops.fakes import register_fake
+from hiddennet.ops.generate_weight import WeightSource
 from hiddennet.ops.inits import KINDS
 from hiddennet.ops.mask import CODES, SCORELESS, Mask
-from hiddennet.ops.source import WeightSource
 
 _masked_weight = torch.ops.hiddennet.masked_weight.default
 _masked_weight_backward = torch.ops.hiddennet.masked_weight_backward.default
