@@ -7,9 +7,10 @@ the images themselves, nor the official division into training and test images.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,6 +98,32 @@ class Order:
         for i in range(self.num_batches):
             last = i == self.num_batches - 1 and not self.drop_last
             yield slice(i * self.batch_size, taken if last else (i + 1) * self.batch_size)
+
+
+class ImageLoader:
+    """What loaders of images share: their order, and what images are normalised by."""
+
+    def __init__(
+        self, order: Order, mean: Sequence[float], std: Sequence[float], device: torch.device, channels_last: bool
+    ) -> None:
+        self.order, self.channels_last = order, channels_last
+        self.mean, self.std = (
+            torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1) for values in (mean, std)
+        )
+
+    @property
+    def num_images(self) -> int:
+        """Images of an epoch, over all ranks."""
+        return self.order.num_images
+
+    def __len__(self) -> int:
+        return self.order.num_batches
+
+    def whole(self) -> ImageLoader:
+        """The loader of all ranks' images, in batches of one rank's size."""
+        found = copy.copy(self)
+        found.order = self.order.whole()
+        return found
 
 
 SPLITS = ("stratified", "permutation")

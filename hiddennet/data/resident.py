@@ -4,19 +4,16 @@ No worker processes, no copies to the device in an epoch but its order. Not for 
 beside the network: see ``streaming``.
 """
 
-from __future__ import annotations
-
-import copy
 from collections.abc import Iterator, Sequence
 
 import torch
 
 from . import augment
 from .augment import Augmentation
-from .order import Order, generator
+from .order import ImageLoader, Order, generator
 
 
-class ResidentLoader:
+class ResidentLoader(ImageLoader):
     """Batches (images float32 (B, C, size, size) normalised, labels int64 (B,)) on the device.
 
     ``images`` uint8 (N, C, H, W), square, and ``labels`` int64 (N,) lie on the device already and
@@ -37,32 +34,13 @@ class ResidentLoader:
         augmentation: Augmentation | None = None,
         channels_last: bool = False,
     ) -> None:
-        self.images, self.labels, self.indices, self.order = images, labels, indices, order
-        self.size = size
-        self.augmentation = augmentation or Augmentation()
-        self.channels_last = channels_last
-        shape, device = (1, -1, 1, 1), images.device
-        self.mean = torch.tensor(mean, dtype=torch.float32, device=device).view(shape)
-        self.std = torch.tensor(std, dtype=torch.float32, device=device).view(shape)
-        self.epoch = 0
-
-    @property
-    def num_images(self) -> int:
-        """Images of an epoch, over all ranks."""
-        return self.order.num_images
-
-    def __len__(self) -> int:
-        return self.order.num_batches
+        super().__init__(order, mean, std, images.device, channels_last)
+        self.images, self.labels, self.indices = images, labels, indices
+        self.size, self.augmentation, self.epoch = size, augmentation or Augmentation(), 0
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order and augmentation of the next pass."""
         self.epoch = epoch
-
-    def whole(self) -> ResidentLoader:
-        """The loader of all ranks' images, in batches of one rank's size."""
-        found = copy.copy(self)
-        found.order = self.order.whole()
-        return found
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         device, side = self.images.device, self.images.shape[-1]

@@ -6,7 +6,6 @@ number of workers. Not for sets that fit on the device: see ``resident``.
 
 from __future__ import annotations
 
-import copy
 import math
 import random
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from . import augment
 from .augment import CROP_AREA, CROP_ATTEMPTS, CROP_RATIO
 from .folders import ImageList
-from .order import Order, derived_seed
+from .order import ImageLoader, Order, derived_seed
 
 
 def random_crop(height: int, width: int, source: random.Random) -> tuple[int, int, int, int]:
@@ -92,7 +91,7 @@ class _Batches(Sampler):
             yield [(self.epoch, index) for index in indices[part]]
 
 
-class StreamingLoader:
+class StreamingLoader(ImageLoader):
     """Batches (images float32 (B, 3, size, size) normalised, labels int64 (B,)) on ``device``.
 
     With ``augmented`` a random resized crop and a flip, else the central crop. The batches of an
@@ -112,9 +111,8 @@ class StreamingLoader:
         augmented: bool = False,
         channels_last: bool = False,
     ) -> None:
-        self.order, self.device, self.channels_last = order, device, channels_last
-        self.mean = torch.tensor(mean, dtype=torch.float32, device=device).view(1, -1, 1, 1)
-        self.std = torch.tensor(std, dtype=torch.float32, device=device).view(1, -1, 1, 1)
+        super().__init__(order, mean, std, device, channels_last)
+        self.device = device
         self._batches = _Batches(order)
         self._loader = DataLoader(
             _Files(images, size, order.seed, augmented),
@@ -127,22 +125,13 @@ class StreamingLoader:
             generator=torch.Generator().manual_seed(order.seed),
         )
 
-    @property
-    def num_images(self) -> int:
-        """Images of an epoch, over all ranks."""
-        return self.order.num_images
-
-    def __len__(self) -> int:
-        return self.order.num_batches
-
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order and augmentation of the next pass."""
         self._batches.epoch = epoch
 
     def whole(self) -> StreamingLoader:
         """The loader of all ranks' images, in batches of one rank's size; it reads them in this process."""
-        found = copy.copy(self)
-        found.order = self.order.whole()
+        found = super().whole()
         found._batches = _Batches(found.order)
         found._loader = DataLoader(self._loader.dataset, batch_sampler=found._batches)
         return found
