@@ -228,13 +228,10 @@ class Wiring(nn.Module):
             factor = None
         return self._revealed(values, factor), [lists[one] for one in blocks]
 
-    @property
-    def _learning(self) -> bool:
-        return torch.is_grad_enabled() and self.weight.requires_grad
-
     def _revealed(self, values: Tensor, factor: Tensor | None) -> Tensor:
         check_no_transform(self)
-        return reveal(self.weight, values, factor) if self._learning else values
+        learns = torch.is_grad_enabled() and self.weight.requires_grad
+        return reveal(self.weight, values, factor) if learns else values
 
     @torch.no_grad()
     def _current(self, dropped: Tensor | None) -> tuple[Tensor, Tensor | None]:
