@@ -83,9 +83,6 @@ def _whole_as_float(value: object) -> object:
 class Values(Sections):
     """The sections of registered dataclasses whose fields are plain values, such as rules: made from the fields."""
 
-    def _check(self, name: str, thing: Any) -> None:
-        """Others may register: they have no section, and no config names them."""
-
     def __getitem__(self, name: str) -> type[Section]:
         thing = REGISTRIES[self.kind][name]
         if _plain_fields(thing) is None:
