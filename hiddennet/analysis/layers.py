@@ -81,22 +81,16 @@ def layer_report(model: nn.Module, input_shape: Sequence[int]) -> list[LayerRepo
     return [_report(name, layer, kept[name], *traced[name]) for name, layer in layers.items()]
 
 
-def _flags_kept(layer: Layer) -> int | None:
-    flags = getattr(layer, "flags", None)
-    if flags is None or not isinstance(layer, HiddenMixin):
-        return None
-    return int(ops.unpack_mask(flags, shape_of(layer)).count_nonzero())
-
-
 def _report(name: str, layer: Layer, mask: Tensor, positions: int, alive: Tensor) -> LayerReport:
     kept, living = int(mask.count_nonzero()), int(alive.count_nonzero())
+    flags = getattr(layer, "flags", None) if isinstance(layer, HiddenMixin) else None
     return LayerReport(
         name=name,
         shape=shape_of(layer),
         hidden=isinstance(layer, HiddenMixin),
         size=mask.numel(),
         kept=kept,
-        flags_kept=_flags_kept(layer),
+        flags_kept=None if flags is None else int(ops.unpack_mask(flags, shape_of(layer)).count_nonzero()),
         alive=living,
         multiply_adds=mask.numel() * positions,
         kept_multiply_adds=kept * positions,
@@ -109,21 +103,11 @@ def total(reports: Sequence[LayerReport], *, hidden_only: bool = False) -> Layer
     chosen = [report for report in reports if report.hidden or not hidden_only]
     flagged = any(report.flags_kept is not None for report in chosen)
 
-    def add(field: str) -> int:
-        return sum(getattr(report, field) for report in chosen)
-
-    return LayerReport(
-        name="total",
-        shape=(),
-        hidden=any(report.hidden for report in chosen),
-        size=add("size"),
-        kept=add("kept"),
-        flags_kept=sum(r.kept if r.flags_kept is None else r.flags_kept for r in chosen) if flagged else None,
-        alive=add("alive"),
-        multiply_adds=add("multiply_adds"),
-        kept_multiply_adds=add("kept_multiply_adds"),
-        alive_multiply_adds=add("alive_multiply_adds"),
-    )
+    hidden = any(report.hidden for report in chosen)
+    flags = sum(r.kept if r.flags_kept is None else r.flags_kept for r in chosen) if flagged else None
+    counts = ("size", "kept", "alive", "multiply_adds", "kept_multiply_adds", "alive_multiply_adds")
+    sums = {name: sum(getattr(report, name) for report in chosen) for name in counts}
+    return LayerReport("total", (), hidden, flags_kept=flags, **sums)
 
 
 HEAD = ("layer", "shape", "weights", "flags only", "flags and rounding", "alive", "multiply-adds", "alive of them")

@@ -47,8 +47,8 @@ def layers_of(model: nn.Module) -> dict[str, Layer]:
     return {name: module for name, module in found if type(module) in _PLAIN or isinstance(module, HiddenMixin)}
 
 
-def shape_of(layer: Layer) -> tuple[int, ...]:
-    """The shape of the layer's weight: output first."""
+def shape_of(layer: nn.Module) -> tuple[int, ...]:
+    """The shape of the weight of a layer, plain or hidden, or of a wiring: output first."""
     return tuple(layer.weight_shape if isinstance(layer, HiddenMixin) else layer.weight.shape)
 
 

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hiddennet.artifact.layers import kind, shape_of
+from hiddennet.analysis.paths import shape_of
+from hiddennet.artifact.layers import kind
 from hiddennet.container import ArtifactError
 from hiddennet.nn import Wiring, hidden_layers
 from hiddennet.nn.hidden import HiddenMixin

@@ -112,11 +112,6 @@ def kind(module: nn.Module) -> str:
     return next((kind.__name__.lower() for kind in LAYERS if isinstance(module, kind)), type(module).__name__)
 
 
-def shape_of(module: nn.Conv2d | nn.Linear | Wiring) -> tuple[int, ...]:
-    """The weight's shape, OIHW or OI, of a plain or a hidden layer or a wiring."""
-    return tuple(module.weight_shape if isinstance(module, HiddenMixin) else module.weight.shape)
-
-
 def encode(name: str, layer: HiddenMixin, mask: Tensor, streams: Streams) -> dict[str, Any]:
     """Append the layer's numbers to the streams and return its entry. mask: what it keeps."""
     mask, ships = mask.cpu(), layer.rule.ships
