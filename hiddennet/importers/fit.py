@@ -169,6 +169,13 @@ def load(
     return found
 
 
+def need(state: Mapping[str, Tensor], name: str, *keys: str) -> None:
+    """Refuse a state without weights of these names, of two dimensions or more."""
+    for key in keys:
+        if key not in state or state[key].dim() < 2:
+            refuse(name, f"a weight {key}", "none")
+
+
 def take(left: dict[str, Tensor], key: str, shape: tuple[int, ...], name: str) -> Tensor:
     """Remove and return the tensor `key`, its 1x1 kernel dropped where ours is a linear layer."""
     tensor = left.pop(key, None)

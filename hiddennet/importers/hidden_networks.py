@@ -92,9 +92,7 @@ def _build(name: str, state: Mapping[str, Tensor]) -> nn.Module:
     small = name.startswith(("FC", "Conv"))
     last = "linear.4.weight" if small else "fc.weight"
     first = "convs.0.weight" if small else "conv1.weight"
-    for key in (last, *([] if name == "FC" else [first])):
-        if key not in state or state[key].dim() < 2:
-            fit.refuse(name, f"a weight {key}", "none")
+    fit.need(state, name, last, *([] if name == "FC" else [first]))
     arguments: dict[str, Any] = {"name": ARCHITECTURES[name], "num_classes": len(state[last])}
     if not small:
         arguments["batch_norm"] = "affine" if "bn1.weight" in state else "non_affine"

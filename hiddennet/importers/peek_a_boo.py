@@ -156,9 +156,7 @@ def _build(name: str, state: Mapping[str, Tensor]) -> nn.Module:
     """Our model, its width, its classes and whether convolutions have biases read off the tensors."""
     source = ARCHITECTURES[name]
     first, last = f"{source.first}.weight", f"{source.last}.weight"
-    for key in (first, last):
-        if key not in state or state[key].dim() < 2:
-            fit.refuse(name, f"a weight {key}", "none")
+    fit.need(state, name, first, last)
     ours = source.ours
     if name == "ResNet20" and not any(".shortcut." in key for key in state):
         ours = "resnet20"  # the Seed variant's skip paths have no weights

@@ -37,6 +37,11 @@ class DrawnSection(MethodSection):
         "relu", description="whose gain the weights are multiplied by"
     )
 
+    @property
+    def variance(self) -> dict[str, str]:
+        """The keys that the weights' variance hangs on, besides init."""
+        return {"mode": self.mode, "nonlinearity": self.nonlinearity}
+
     def mistakes(self, setting: Setting) -> Iterator[str]:
         yield from super().mistakes(setting)
         if getattr(self, "scale_fan", False) and not scales_fan(self.init):

@@ -160,28 +160,19 @@ class Hc(Search):
         if not own.penalize_struck_out:
             made.set_flags({layer.scores: layer.flags for layer in layers.values()})
         if own.regularizer not in (None, *regularizers.FUSED):
-            made.register_step_pre_hook(lambda *_: self._add_regularizer(layers))
+            made.register_step_pre_hook(lambda *_: regularizers.add_gradient(*self._regularized(layers)))
         return made
 
     def rounded(self, model: nn.Module) -> dict[str, Any]:
         """The layers that are searched, by name; none while fine-tuning."""
         return {name: layer for name, layer in hidden_layers(model).items() if layer.scores is not None}
 
-    def _powers(self) -> dict[str, float]:
-        return {"alpha": self.section.alpha, "alpha_prime": self.section.alpha_prime}
-
-    def _weights(self, layers: dict[str, Any]) -> list[Tensor] | None:
-        return [layer.source_weight() for layer in layers.values()] if self.section.regularizer == "var_red_2" else None
-
-    def _add_regularizer(self, layers: dict[str, Any]) -> None:
-        own = self.section
-        regularizers.add_gradient(
-            own.regularizer,
-            own.regularizer_weight,
-            [layer.scores for layer in layers.values()],
-            self._weights(layers),
-            **self._powers(),
-        )
+    def _regularized(self, layers: dict[str, Any]) -> tuple[Any, ...]:
+        """The arguments of regularizers.penalty."""
+        own, scores, weights = self.section, [layer.scores for layer in layers.values()], None
+        if own.regularizer == "var_red_2":
+            weights = [layer.source_weight() for layer in layers.values()]
+        return own.regularizer, own.regularizer_weight, scores, weights, own.alpha, own.alpha_prime
 
     def not_captured(self, model: nn.Module) -> str | None:
         noisy = self.section.noise and self.rounded(model)
@@ -225,13 +216,8 @@ class Hc(Search):
         flagged = dict(zip(layers, left, strict=True))
         total = sum(sizes[name] for name in self.counted)
         found = {"flag_density": sum(flagged[name] for name in self.counted) / total}
-        own = self.section
-        if own.regularizer is not None:
-            scores = [layer.scores for layer in layers.values()]
-            value = regularizers.penalty(
-                own.regularizer, own.regularizer_weight, scores, self._weights(layers), **self._powers()
-            )
-            found["regularizer"] = float(value)
+        if self.section.regularizer is not None:
+            found["regularizer"] = float(regularizers.penalty(*self._regularized(layers)))
         found |= {f"flag_density/{name}": flagged[name] / sizes[name] for name in layers}
         return found | {f"density/{name}": layer.density for name, layer in layers.items()}
 

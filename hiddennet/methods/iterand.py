@@ -87,27 +87,15 @@ class IteRand(Search):
 
         def source(name: str, module: nn.Module) -> Redrawn:
             init = section.linear_init if isinstance(module, nn.Linear) and section.linear_init else section.init
-            return Redrawn(
-                init,
-                self.seed,
-                layer=number[name],
-                mode=section.mode,
-                nonlinearity=section.nonlinearity,
-                gain=section.gain,
-                decayed=section.decay is not None,
-            )
+            how = {"layer": number[name], "gain": section.gain, "decayed": section.decay is not None}
+            return Redrawn(init, self.seed, **how, **section.variance)
 
         def rule(name: str, _: nn.Module) -> KthValue:
             other = section.last_density is not None and name == last
             return KthValue(section.last_density if other else section.density)
 
-        hide(
-            model,
-            source=source,
-            rule=rule,
-            exclude=dense,
-            score_init=score_filler(section.score_init, section.score_gain),
-        )
+        fill = score_filler(section.score_init, section.score_gain)
+        hide(model, source=source, rule=rule, exclude=dense, score_init=fill)
         learn(model, batch_norm=section.train_batch_norm, dense=False)
         return model
 

@@ -71,14 +71,7 @@ def numbers(model: nn.Module) -> dict[str, int]:
 
 def generated(section: DrawnSection, seed: int, layer: int, scale_fan: bool = False) -> Generated:
     """The frozen source of layer number `layer`."""
-    return Generated(
-        section.init,
-        seed,
-        layer=layer,
-        mode=section.mode,
-        nonlinearity=section.nonlinearity,
-        scale_fan=scale_fan,
-    )
+    return Generated(section.init, seed, layer=layer, scale_fan=scale_fan, **section.variance)
 
 
 @torch.no_grad()
@@ -98,17 +91,8 @@ def draw_weights(
     layers = plain_layers(model)
     for name in layers if names is None else names:
         weight = layers[name].weight
-        drawn = ops.generate_weight(
-            tuple(weight.shape),
-            section.init,
-            seed=seed,
-            layer=number[name],
-            mode=section.mode,
-            nonlinearity=section.nonlinearity,
-            density=density,
-            device=weight.device,
-        )
-        weight.copy_(drawn)
+        how = {"seed": seed, "layer": number[name], "density": density, "device": weight.device, **section.variance}
+        weight.copy_(ops.generate_weight(tuple(weight.shape), section.init, **how))
 
 
 def is_batch_norm(module: nn.Module) -> bool:

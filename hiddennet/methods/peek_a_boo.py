@@ -188,12 +188,6 @@ class PeekABoo(PruneAtInit):
 
 def _is_drawn(weight: Tensor, drawn: Generated, mask: Tensor) -> bool:
     """Whether the revealed weights are those that the source gives, but for their signs."""
-    own = ops.generate_weight(
-        tuple(weight.shape),
-        drawn.init,
-        seed=drawn.seed,
-        layer=drawn.layer,
-        mode=drawn.mode,
-        nonlinearity=drawn.nonlinearity,
-    )
+    how = {name: getattr(drawn, name) for name in ("seed", "layer", "mode", "nonlinearity")}
+    own = ops.generate_weight(tuple(weight.shape), drawn.init, **how)
     return torch.equal(own.abs()[mask], weight.detach().abs()[mask])

@@ -24,7 +24,6 @@ def penalty(
     weight: float,
     scores: Sequence[Tensor],
     weights: Sequence[Tensor] | None = None,
-    *,
     alpha: float = 1.0,
     alpha_prime: float = 1.0,
 ) -> Tensor:
@@ -60,12 +59,12 @@ def penalty(
 
 
 def add_gradient(
-    name: str, weight: float, scores: Sequence[Tensor], weights: Sequence[Tensor] | None, **powers
+    name: str, weight: float, scores: Sequence[Tensor], weights: Sequence[Tensor] | None, *powers: float
 ) -> None:
     """Add the regulariser's gradient to the scores' gradients, in place, without a graph of it."""
     inner = [p.detach().requires_grad_() for p in scores]
     with torch.enable_grad():
-        gradients = torch.autograd.grad(penalty(name, weight, inner, weights, **powers), inner)
+        gradients = torch.autograd.grad(penalty(name, weight, inner, weights, *powers), inner)
     for p, gradient in zip(scores, gradients, strict=True):
         if p.grad is not None:
             p.grad.add_(gradient)

@@ -221,11 +221,7 @@ def _export(session: Session, accuracy: float) -> dict[str, Any]:
     model, path = session.model, session.folder.artifact
     artifact.export(model, path, metadata=metadata(session.config, model, accuracy, session.data.contents))
     sizes = artifact.sizes(path)
-    return {
-        "artifact": str(path),
-        "artifact_bytes": sizes["artifact_bytes"],
-        "dense_bytes": sizes["dense_bytes"],
-    }
+    return {"artifact": str(path), **{key: sizes[key] for key in ("artifact_bytes", "dense_bytes")}}
 
 
 _COLUMNS = (
