@@ -116,12 +116,10 @@ def _small(entry: SmallSet, request: Request) -> Data:
     images, test_images = images.to(device), test_images.to(device)
     labels, test_labels = labels.to(device), test_labels.to(device)
 
-    def rows(indices: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.searchsorted(kept, indices))
-
     def loader(indices: np.ndarray, shuffle: bool, augmentation: Augmentation) -> Loader:
         order = request.order(len(indices), shuffle)
-        return common(images, labels, rows(indices), order, augmentation=augmentation)
+        rows = torch.from_numpy(np.searchsorted(kept, indices))
+        return common(images, labels, rows, order, augmentation=augmentation)
 
     return Data(
         name=request.name,
@@ -130,12 +128,7 @@ def _small(entry: SmallSet, request: Request) -> Data:
         image_size=size,
         train=loader(chosen, True, augmentation),
         validation=loader(held, False, Augmentation()) if len(held) else None,
-        test=common(
-            test_images,
-            test_labels,
-            torch.arange(len(tested)),
-            request.order(len(tested), False),
-        ),
+        test=common(test_images, test_labels, torch.arange(len(tested)), request.order(len(tested), False)),
         augmentation=augmentation,
         mean=mean,
         std=std,
@@ -156,14 +149,10 @@ def _listed(request: Request) -> Data:
     own = listed.validation if request.validation else None
     validation = request.validation if own is None else 0
     chosen, held, tested = parts(request, listed.train.labels, listed.test.labels, validation)
-    if own is None:
-        held_images = listed.train.subset(held)
-    elif request.limit is not None and request.limit < len(listed.train):
+    held_images = listed.train.subset(held) if own is None else own
+    if own is not None and request.limit is not None and request.limit < len(listed.train):
         fewer = -(-len(own) * request.limit // len(listed.train))
-        part = stratified(own.labels, fewer, seed=request.seed, purpose="limit validation")
-        held_images = own.subset(part)
-    else:
-        held_images = own
+        held_images = own.subset(stratified(own.labels, fewer, seed=request.seed, purpose="limit validation"))
     watched = {"validation": held_images.labels, "test": listed.test.labels[tested]}
     size = request.image_size or LISTED_SIZE
     mean, std = given_moments(request, 3) or IMAGENET

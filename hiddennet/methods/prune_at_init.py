@@ -189,18 +189,15 @@ class PruneAtInit(Method):
     def choose(self, model: nn.Module, density: float) -> dict[str, Tensor]:
         """The pruner's masks by name of the weight, bool."""
         section, seen = self.section, self.data
-        usual = 100 if section.pruner == "synflow" else 1
-        batches = None
-        if section.pruner not in _DATA_FREE:
-            batches = sample(seen, section.prune_images, section.prune_batch_size)
+        free = section.pruner in _DATA_FREE
         return pruning.prune(
             model,
             section.pruner,
             density,
-            iterations=section.iterations or usual,
+            iterations=section.iterations or (100 if section.pruner == "synflow" else 1),
             schedule=section.prune_schedule,
             scope=section.scope,
-            batches=batches,
+            batches=None if free else sample(seen, section.prune_images, section.prune_batch_size),
             input_shape=self._input_shape,
             exclude=[name for name in prunable(model) if name not in hidden_layers(model) or name in self.unpruned],
             classifier_density=section.classifier_density,

@@ -19,7 +19,7 @@ from hiddennet.methods.layers import (
     numbers,
     plain_layers,
 )
-from hiddennet.nn import Fixed, Stored, hide
+from hiddennet.nn import Fixed, Source, Stored, hide
 from hiddennet.registry import register
 from hiddennet.settings.section import Density
 
@@ -54,18 +54,15 @@ class RandomMask(Method):
         hidden = [name for name in plain_layers(model) if name not in dense]
         kept = self.counts(model, hidden)
         trains = getattr(section, "train_weights", True)
+        draw_weights(model, section, self.seed, names=dense)
         if trains:
             density = section.density if section.scale_fan else None
-            draw_weights(model, section, self.seed, names=dense)
             draw_weights(model, section, self.seed, names=hidden, density=density)
 
-            def source(name: str, _: nn.Module) -> Stored:
+        def source(name: str, _: nn.Module) -> Source:
+            if trains:
                 return Stored(trainable=True, layer=number[name])
-        else:
-            draw_weights(model, section, self.seed, names=dense)
-
-            def source(name: str, _: nn.Module):
-                return generated(section, self.seed, number[name], section.scale_fan)
+            return generated(section, self.seed, number[name], section.scale_fan)
 
         def rule(name: str, module: nn.Module) -> Fixed:
             return Fixed(self.mask(tuple(module.weight.shape), number[name], kept[name], module.weight.device))

@@ -40,6 +40,12 @@ def as_int32(bits: int) -> int:
     return bits - (1 << 32) if bits >= 1 << 31 else bits
 
 
+def _check_row(op: str, selection: Tensor) -> None:
+    check_tensor(op, "selection", selection, dtypes=(torch.int32,))
+    if selection.shape != (4,):
+        raise ValueError(f"{op}: expected one row of shape (4,), got {tuple(selection.shape)}")
+
+
 @dataclass(frozen=True)
 class Mask:
     """Built by the class methods below; `selection` is int32[4] on the device of the scores, also where unread.
@@ -64,9 +70,7 @@ class Mask:
     def selected(cls, selection: Tensor, by: str) -> Mask:
         """The scores a row of topk_select keeps, ranked by "magnitude" or "value"."""
         check_choice("Mask.selected", "by", by, ORDERS)
-        check_tensor("Mask.selected", "selection", selection, dtypes=(torch.int32,))
-        if selection.shape != (4,):
-            raise ValueError(f"Mask.selected: expected one row of shape (4,), got {tuple(selection.shape)}")
+        _check_row("Mask.selected", selection)
         return cls(by, selection)
 
     @classmethod
@@ -116,9 +120,7 @@ class Mask:
     def rounded_at(cls, selection: Tensor, flags: Tensor) -> Mask:
         """Flagged scores that a row of topk_select(by="value") keeps; flags as in `rounded`."""
         op = "Mask.rounded_at"
-        check_tensor(op, "selection", selection, dtypes=(torch.int32,))
-        if selection.shape != (4,):
-            raise ValueError(f"{op}: expected one row of shape (4,), got {tuple(selection.shape)}")
+        _check_row(op, selection)
         check_tensor(op, "flags", flags, dtypes=(torch.uint8,))
         check_same_device(op, "flags", flags, "the selection", selection)
         return cls("rounded", selection, bits=flags)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,31 +15,31 @@ from hiddennet.models.dnw.stage import GraphStage
 from hiddennet.nn.wiring import Wiring
 
 
+def _holding(made: nn.Module, **tensors: Tensor) -> Any:
+    """The layer with copies of these tensors for its parameters."""
+    for name, tensor in tensors.items():
+        setattr(made, name, nn.Parameter(tensor.clone()))
+    return made
+
+
 def _sum(weight: Tensor) -> nn.Conv2d:
     """The sums over edges of weight [destinations, sources], as a convolution."""
     made = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=False, device="meta")
-    made.weight = nn.Parameter(weight[:, :, None, None].clone())
-    return made
+    return _holding(made, weight=weight[:, :, None, None])
 
 
 def _filters(weight: Tensor, stride: int = 1) -> nn.Conv2d:
     """The 3x3 convolutions of nodes, [nodes, 1, 3, 3]."""
     n = len(weight)
-    made = nn.Conv2d(n, n, 3, stride, padding=1, groups=n, bias=False, device="meta")
-    made.weight = nn.Parameter(weight.clone())
-    return made
+    return _holding(nn.Conv2d(n, n, 3, stride, padding=1, groups=n, bias=False, device="meta"), weight=weight)
 
 
 def _norm(weight: Tensor, bias: Tensor) -> nn.InstanceNorm2d:
-    made = nn.InstanceNorm2d(len(weight), eps=EPS, affine=True, device="meta")
-    made.weight, made.bias = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
-    return made
+    return _holding(nn.InstanceNorm2d(len(weight), eps=EPS, affine=True, device="meta"), weight=weight, bias=bias)
 
 
 def _linear(weight: Tensor) -> nn.Linear:
-    made = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-    made.weight = nn.Parameter(weight.clone())
-    return made
+    return _holding(nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta"), weight=weight)
 
 
 class Wired(nn.Module):
