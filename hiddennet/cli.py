@@ -207,7 +207,6 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
     if rest:  # argparse stops reading key=value arguments at the first option

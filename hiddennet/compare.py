@@ -44,7 +44,6 @@ def side_by_side(records: Sequence[dict[str, Any]]) -> str:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Compare what the arguments name; return the exit status."""
     names = [argument for argument in arguments.configs if "=" not in argument]
     overrides = [argument for argument in arguments.configs if "=" in argument]
     if not names:
@@ -54,13 +53,11 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of a comparison."""
     parser.add_argument("configs", metavar="CONFIG|key=value", nargs="+", help="configs, and overrides of all")
     parser.add_argument("--fresh", action="store_true", help="start again, deleting earlier runs of these configs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
     return main_of("compare", __doc__, add_arguments, execute, argv)
 
 

@@ -126,7 +126,6 @@ def execute() -> int:
 
 
 def main() -> int:
-    """The command line; returns the exit status."""
     return guarded(execute, "hiddennet demo")
 
 

@@ -74,12 +74,10 @@ def plans() -> list[str]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `hiddennet env`."""
     parser.add_argument("--plans", action="store_true", help="how convolutions are computed here, as measured so far")
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Print what was asked for."""
     if arguments.plans:
         print("\n".join(plans()) or "no convolution was measured here yet: training steps on a CPU do so")
         return 0

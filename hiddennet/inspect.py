@@ -9,7 +9,6 @@ from hiddennet import plugins
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of the command."""
     parser.add_argument("network", metavar="FILE|RUN", help="an artifact, a checkpoint in a run's folder, or a run")
     parser.add_argument("--json", action="store_true", help="as JSON")
     plugins.add_argument(parser)

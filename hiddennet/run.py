@@ -11,7 +11,6 @@ HELD = 75  # exit status where another process is at work in the run's folder; "
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of a run."""
     parser.add_argument("config", metavar="CONFIG", help="a file, or a name under configs/; family@variant")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="such as optimizer.lr=0.05 seed=1")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N; short for train.device=...")
@@ -103,7 +102,6 @@ def _worded() -> tuple[type[BaseException], ...]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
     return main_of("run", __doc__, add_arguments, execute, argv)
 
 

@@ -40,7 +40,6 @@ class _Tracker:
         return self._file.read_text(encoding="utf-8").strip() if self._file.is_file() else None
 
     def keep(self, there: str) -> None:
-        """Keep the run's id."""
         write_text(self._file, f"{there}\n")
 
     def before(self, layers: Mapping[str, Any]) -> None:

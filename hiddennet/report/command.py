@@ -17,7 +17,6 @@ MOST_CURVES = 24
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of a report."""
     parser.add_argument("runs", metavar="RUN", nargs="*", help="folders of runs, of a sweep, or of all runs")
     parser.add_argument("-o", "--output", metavar="DIR", help="default: report/ in the folder given, else here")
     parser.add_argument(
@@ -201,5 +200,4 @@ def _connect(arguments: argparse.Namespace):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
     return main_of("report", __doc__, add_arguments, execute, argv)

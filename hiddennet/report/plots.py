@@ -58,7 +58,6 @@ def figure(width: float = 8.4, height: float = 4.8, columns: int = 1) -> Iterato
 
 
 def png(drawn: Any) -> bytes:
-    """The figure as a PNG file."""
     buffer = io.BytesIO()
     drawn.savefig(buffer, format="png", metadata={"Software": "hiddennet"})
     return buffer.getvalue()

@@ -27,7 +27,6 @@ process was killed goes on from its checkpoint.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of a sweep."""
     parser.epilog, parser.formatter_class = EXAMPLE, argparse.RawDescriptionHelpFormatter
     parser.add_argument("sweep", metavar="SWEEP", help="a sweep file, or a name under configs/; family@sweep")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="for all runs; for a key of the grid: values")
@@ -112,5 +111,4 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
     return main_of("sweep", __doc__, add_arguments, execute, argv)
