@@ -18,7 +18,6 @@ from hiddennet.importers.checkpoint import CheckpointError, read_checkpoint
 from hiddennet.nn import KthValue, Stored, hidden_layers, hide
 
 ARCHITECTURES = ("conv4", "conv6", "resnet18", "resnet34", "resnet50", "resnet101")
-_BOTTLENECKS = ("resnet50", "resnet101")
 _KEYS = ("model", "state_dict", "net", "network", "net_state_dict", "model_state_dict")
 _SCRATCH = "twin"  # a tensor of the redraw's, as large as the weight
 

@@ -45,7 +45,6 @@ class PSGLinear(_PSGState, nn.Linear):
 
 
 _PLAIN = {nn.Conv2d: PSGConv2d, nn.Linear: PSGLinear}
-Layer = PSGConv2d | PSGLinear | HiddenMixin
 
 
 @torch.no_grad()

@@ -126,35 +126,6 @@ class MobileNetGraph(nn.Module):
             "macs": macs + linear,
         }
 
-    @torch.no_grad()
-    def profile(self, *, all_alive: bool = False) -> tuple[int, int]:
-        """Parameters and multiply-adds as the original's profiler prints them: of 224 x 224 images whatever the size,
-        with edges at positions that are never run, and with nodes that no edge leads to.
-
-        all_alive: as if every node had an edge.
-        """
-        config = self.config
-        side, first = 112, config.stages[0].inputs
-        parameters = macs = 0
-        for i, (stage, layer) in enumerate(zip(config.stages, self.layers, strict=True)):
-            mask = layer.graph.mask()
-            edges = mask.numel() * (1 - config.stage_rate(i))
-            sending, receiving = mask.any(dim=0), mask.any(dim=1)[-stage.outputs :]
-            if all_alive:
-                sources, features, first_alive = stage.sources, stage.outputs, first
-            else:  # the original's sums of tensors and floats, in float32
-                sources, features = sending.sum().cpu(), int(receiving.sum())
-                first_alive = int(sending[:first].sum())
-            if i == 0:
-                parameters, macs = 27 * first_alive, 27 * first_alive * side * side
-            else:
-                side //= 2
-            parameters += int(9 * sources + edges)
-            macs += int(9 * sources * side * side + edges * side * side)
-        classifier = config.num_classes * config.features
-        linear = int(classifier * (1 - config.classifier_rate)) if config.small else features * config.num_classes
-        return parameters + linear, macs + 49 * features + linear
-
     def check_paths(self) -> None:
         """Raises ValueError when no path of kept edges leads from the input to a logit; it names the wiring."""
         (edges, found), now = self._paths(), self.config.stages[0].inputs
