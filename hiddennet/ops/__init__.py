@@ -1,4 +1,4 @@
-"""The ops: exact selection, generated weights, masked weights and layers, packed masks. One op a file."""
+"""The ops: exact selection, generated weights, masked weights and layers, packed masks. One op or one family a file."""
 
 from hiddennet.ops.bop_step import bop_step_
 from hiddennet.ops.channels_last import channels_last
