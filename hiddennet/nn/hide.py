@@ -48,8 +48,12 @@ Filter = Iterable[str] | str | Callable[[str, nn.Module], bool] | None
 def matches(which: Filter, name: str, module: nn.Module) -> bool:
     if callable(which):
         return bool(which(name, module))
-    patterns = [which] if isinstance(which, str) else list(which)
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    patterns = [which] if isinstance(which, str) else which
+    return any(name == pattern or (_is_glob(pattern) and fnmatch.fnmatchcase(name, pattern)) for pattern in patterns)
+
+
+def _is_glob(pattern: str) -> bool:
+    return not {"*", "?", "["}.isdisjoint(pattern)
 
 
 def chosen_by(include: Filter, exclude: Filter, name: str, module: nn.Module) -> bool:
@@ -63,7 +67,7 @@ def check_patterns(op: str, which: Filter, role: str, names: list[str]) -> None:
     if which is None or callable(which):
         return
     for pattern in [which] if isinstance(which, str) else which:
-        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+        if not any(matches(pattern, name, None) for name in names):
             raise ValueError(
                 f"{op}: expected {role} to name a convolution or linear layer, got {pattern!r}; "
                 f"the layers are {', '.join(names) or 'none'}"
