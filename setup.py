@@ -120,7 +120,7 @@ class Build(BuildExtension):
                 self.distribution.ext_modules.append(runtime_extension(ROOT))
             except ImportError:
                 print("hiddennet: did not build runtime._runtime: pybind11 is missing")
-        if self.build_temp is None:  # pip's own is thrown away; ninja compiles again what another torch or flag asks for
+        if self.build_temp is None:  # pip throws its own away; ninja compiles again what another torch or flag asks for
             self.build_temp = str(ROOT / "build" / "extension")
         super().finalize_options()
 
