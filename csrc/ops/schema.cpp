@@ -16,8 +16,9 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
   m.def("scale(Tensor x, float a) -> Tensor");
   m.def("topk_select(Tensor[] scores, int[] k, bool by_value, bool network_wide, Tensor? hint) -> Tensor");
   m.def(
-      "topk_select_(Tensor[] scores, int[] k, bool by_value, bool network_wide, bool keep_ties, Tensor(a!) rows) -> "
-      "()");
+      "topk_select_(Tensor[] scores, int[] k, bool by_value, bool network_wide, bool keep_ties, Tensor(a!) rows, "
+      "Tensor(b!)? counts=None) -> ()");
+  m.def("topk_counts_bytes(Tensor[] scores, int[] k, bool network_wide) -> int");
   m.def("rule_mask(Tensor? scores, Tensor selection, int[] shape, bool channels_last, " HN_RULE
         ", int layer) -> Tensor");
   m.def("pack_mask(Tensor mask) -> Tensor");
@@ -51,7 +52,8 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
       "score_step_(Tensor(a!)[] scores, Tensor[] grads, Tensor(b!)[] first, Tensor(c!)[] second, Tensor[] flags, "
       "int[] steps, float lr, float weight_decay, float l1, float l2, float low, float high, float momentum, "
       "bool nesterov, float beta1, float beta2, float eps, int[] rules, Tensor[] bits, int[] sources, "
-      "Tensor[] parts, float[] scales, int[] draws, Tensor? rate=None) -> ()");
+      "Tensor[] parts, float[] scales, int[] draws, Tensor? rate=None, Tensor(d!)? counts=None, Tensor? rows=None, "
+      "int[] ranked=[], int[] k=[], bool by_value=False, bool network_wide=False) -> ()");
   m.def(
       "bop_step_(Tensor(a!)[] weights, Tensor[] grads, Tensor(b!)[] averages, Tensor(c!)[] flips, "
       "Tensor(d!)[] total_flips, Tensor[] flags, int[] fresh, float adaptivity_rate, float threshold) -> ()");

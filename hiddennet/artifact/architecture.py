@@ -10,7 +10,7 @@ from hiddennet.artifact.layers import kind
 from hiddennet.container import ArtifactError
 from hiddennet.nn import Wiring, hidden_layers
 from hiddennet.nn.hidden import HiddenMixin
-from hiddennet.nn.layers import hideable
+from hiddennet.nn.other_layers import hideable
 
 
 def check_architecture(model: nn.Module, layers: list[dict[str, Any]], state: dict[str, Tensor]) -> None:

@@ -22,7 +22,7 @@ from hiddennet import ops
 from hiddennet.container import ArtifactError
 from hiddennet.nn import All, Fixed, Generated, Rule, Sampled, Source, Stored
 from hiddennet.nn.hidden import HiddenMixin
-from hiddennet.nn.layers import LAYERS
+from hiddennet.nn.other_layers import LAYERS
 from hiddennet.nn.source import put_values, take_values
 from hiddennet.nn.wiring import Wiring
 from hiddennet.ops.mask_code import decode_bits, encode_mask, is_unheld

@@ -14,7 +14,7 @@ from hiddennet import ops
 from hiddennet.methods.base import DrawnSection, Setting
 from hiddennet.nn import Fixed, Generated, Stored, hidden_layers, hide
 from hiddennet.nn.hidden import HiddenMixin
-from hiddennet.nn.layers import hideable
+from hiddennet.nn.other_layers import hideable
 from hiddennet.nn.rules import kept_count
 
 Patterns = Annotated[

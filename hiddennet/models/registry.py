@@ -10,7 +10,7 @@ from torch import nn
 
 from hiddennet import outside
 from hiddennet.models.mnist import LeNet5, RamanujanNet
-from hiddennet.nn.layers import hideable
+from hiddennet.nn.other_layers import hideable
 from hiddennet.registry import REGISTRIES, register, signature_mistakes
 
 from . import dnw, libraries

@@ -1,5 +1,9 @@
 """HiddenMixin: what hidden layers share: scores, a rule, a source, and the effective weight made of them."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +15,9 @@ from hiddennet.nn.rule import Rule
 from hiddennet.nn.source import Source
 from hiddennet.ops.inits import InitScale
 from hiddennet.ops.masked_weight import MaskedWeight, effective_weight
+
+if TYPE_CHECKING:
+    from hiddennet.nn.ahead import Ahead
 
 
 class HiddenMixin(HiddenState):
@@ -41,7 +48,7 @@ class HiddenMixin(HiddenState):
     input_signed: bool = False
     _sealed: bool = False  # whether source and rule have all they need
     _ours: frozenset[str] = frozenset()  # attributes that hiding gave the layer, besides those above
-    _ahead: MaskedWeight | None = None  # in a pass: with the weight that was made before it, see ahead.py
+    _ahead: Ahead | None = None  # in a pass: the weight that was made before it, see ahead.py
     _asked: torch.dtype | None = None  # of the weight in the last pass that had one ahead
     _forward_dtype: torch.dtype | None = None  # of the weight that the layer's own forward reads; None: others read it
 
@@ -58,6 +65,7 @@ class HiddenMixin(HiddenState):
         self.weight_shape = own.shape
         self.register_buffer("selection", torch.zeros(4, dtype=torch.int32, device=own.device), persistent=False)
         self._selected, self._kept = Memo(), Memo()  # the mask, and the weight of evaluation, see kept.py
+        self._drawn, self._parts = Memo(), Memo()  # what the source said last, and the weight made of that
         self._rule_selected: Rule | None = None
         self._in_pass = False  # within a forward of the whole network, which has selected for all layers
         self.passes: dict[int, Tensor | int] = {}  # the steps that forwards drew by, for their recomputation
@@ -90,9 +98,12 @@ class HiddenMixin(HiddenState):
     # the selection
 
     def forget(self) -> None:
-        """Drop the mask that was selected, and the weight that was kept, so that they are made again."""
+        """Drop what was made of numbers as they were: the mask, the weight of evaluation, a step's counts of them."""
         self._selected.forget()
         self._kept.forget()
+        for ranked in (self.scores, self.stored):
+            if getattr(ranked, "bracket", None) is not None:
+                ranked.bracket.forget()
 
     def train(self, mode: bool = True):
         """As torch's; a switch also forgets."""
@@ -103,7 +114,7 @@ class HiddenMixin(HiddenState):
     def keep_selected(self, mask: ops.Mask) -> None:
         """Take the mask that the rule selected for its numbers as they are now."""
         self._selected.keep(mask, self.rule.ranked(self))
-        self._rule_selected = self.rule
+        self.__dict__["_rule_selected"] = self.rule
 
     def is_selected(self) -> bool:
         """Whether the mask that was selected is that of the rule and its numbers as they are now."""
@@ -150,9 +161,30 @@ class HiddenMixin(HiddenState):
         """The weight of a forward as the ops take it."""
         rule, training = self.rule, self.training
         if self._ahead is not None and self._in_pass:
-            return self._ahead
+            return self._ahead.weight._replace(ahead=self._ahead)
         check_no_transform(self)
-        return MaskedWeight.of(rule.scores(self, training), rule.state(self, training), self.source.state(self))
+        return self.weight_of(rule.scores(self, training), rule.state(self, training))
+
+    def weight_of(self, scores: Tensor | None, mask: ops.Mask) -> MaskedWeight:
+        """The weight of these scores and this mask; the last one where they are the same, in the same layout."""
+        source, last = self.source.state(self), self._parts.value
+        if torch.compiler.is_compiling():
+            return MaskedWeight.of(scores, mask, source)
+        layout = None if scores is None else scores.stride()
+        if last is not None and last[0] is scores and last[1] is mask and last[2] is source and last[3] == layout:
+            return last[4]
+        weight = MaskedWeight.of(scores, mask, source)
+        self._parts.value = scores, mask, source, layout, weight
+        return weight
+
+    def made_ahead(self, x: Tensor) -> Tensor | None:
+        """The weight for this input as it was made for all layers of the network, where that is all there is to do."""
+        ahead = self._ahead
+        if not self._in_pass or self.plan is not None or self.psg is not None:
+            return None
+        device = x.device.type
+        autocast = torch.is_autocast_enabled(device)
+        return ahead.take(torch.get_autocast_dtype(device) if autocast else x.dtype, graph=True)
 
     def _forward_weight(self, dtype: torch.dtype) -> MaskedWeight | Tensor:
         weight = self.masked_weight()
@@ -171,7 +203,8 @@ class HiddenMixin(HiddenState):
 
     def end_forward(self) -> None:
         """Tell the rule that a forward is over, in training."""
-        self._read = False
+        if self._read:
+            self._read = False
         if self.training:
             self.rule.after_forward(self)
 

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.parameter import UninitializedParameter
-from torch.nn.utils import parametrize
 
 from hiddennet.nn.hidden import HiddenMixin, ScoreInit
 from hiddennet.nn.kept import kept_weight
@@ -53,6 +51,13 @@ class HiddenConv2d(HiddenMixin, nn.Conv2d):
         if self.padding_mode != "zeros":
             x = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
             padding = (0, 0)
+        made = None
+        if self._ahead is not None and (self.kernel_size != (1, 1) or max(x.shape[2:]) > 1):  # else a matrix product
+            made = self.made_ahead(x)
+        if made is not None:
+            y = F.conv2d(x, made, self.bias, self.stride, padding, self.dilation, self.groups)
+            self.end_forward()
+            return y
         weight, numbers = self.masked_weight(), (self.stride, padding, self.dilation, self.groups)
         if not self.training:
             weight = kept_weight(self, weight, compute_dtype(None, x))
@@ -83,6 +88,11 @@ class HiddenLinear(HiddenMixin, nn.Linear):
         self._reset_bias()
 
     def forward(self, x: Tensor) -> Tensor:
+        made = None if self._ahead is None else self.made_ahead(x)
+        if made is not None:
+            y = F.linear(x, made, self.bias)
+            self.end_forward()
+            return y
         weight = self.masked_weight()
         if not self.training:
             weight = kept_weight(self, weight, compute_dtype(None, x))
@@ -94,57 +104,4 @@ class HiddenLinear(HiddenMixin, nn.Linear):
         return y
 
 
-class HiddenOther(HiddenMixin):
-    """A layer of torch, or a subclass of one, whose own forward runs with the effective weight in place of its own:
-    convolutions of other dimensions, transposed ones, those that pad or standardise (timm's). See hidden_class."""
-
-    def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
-        self._forward_dtype = compute_dtype(type(self).__name__, x)
-        try:
-            y = super().forward(x, *args, **kwargs)
-        finally:
-            self._forward_dtype = None
-        self.end_forward()
-        return y
-
-    def __reduce_ex__(self, _):
-        return _rebuilt, (self.plain,), self.__getstate__()
-
-
-def _rebuilt(plain: type[nn.Module]) -> HiddenOther:
-    made = hidden_class(plain)
-    return made.__new__(made)
-
-
 HiddenConv2d.plain, HiddenLinear.plain = nn.Conv2d, nn.Linear
-_CLASSES: dict[type[nn.Module], type[HiddenMixin]] = {nn.Conv2d: HiddenConv2d, nn.Linear: HiddenLinear}
-LAYERS = (
-    nn.Linear,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
-
-
-def hidden_class(plain: type[nn.Module]) -> type[HiddenMixin]:
-    """The hidden form of a layer's class: of LAYERS, or a subclass of one."""
-    if plain not in _CLASSES:
-        _CLASSES[plain] = type(f"Hidden{plain.__name__}", (HiddenOther, plain), {"plain": plain})
-    return _CLASSES[plain]
-
-
-def hideable(module: nn.Module) -> bool:
-    """Whether hide() can turn the module into a hidden layer: a plain one of LAYERS with a weight of its own.
-
-    Not: hidden layers, layers that PSG trains, those that are still lazy, whose weight is made of other tensors
-    (parametrized, weight-normed, pruned by torch) or is no tensor of real numbers (quantised), and those that say
-    `never_hidden`.
-    """
-    if not isinstance(module, LAYERS) or isinstance(module, HiddenMixin) or hasattr(module, "psg"):
-        return False
-    weight = module._parameters.get("weight")
-    own = weight is not None and not isinstance(weight, UninitializedParameter) and weight.is_floating_point()
-    return own and not getattr(module, "never_hidden", False) and not parametrize.is_parametrized(module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,17 +21,22 @@ def _count(*_: object) -> None:
 register_optimizer_step_post_hook(_count)
 
 
-def _key(tensors: tuple[Tensor, ...]) -> tuple | None:
-    """What tells these tensors' values from earlier ones; None where nothing does: compiled code, a captured graph,
-    tensors of inference mode."""
-    if torch.compiler.is_compiling() or (tensors[0].is_cuda and torch.cuda.is_current_stream_capturing()):
-        return None
-    key: list[Any] = [_steps, torch.is_inference_mode_enabled()]
-    for t in tensors:
-        if t.is_inference():
-            return None
-        key += (id(t), t.data_ptr(), t._version, t.device, t.dtype)
-    return tuple(key)
+def _keys(groups: Sequence[Sequence[Tensor]]) -> list[tuple | None]:
+    """For each group of tensors what tells their values from earlier ones; None where nothing does: compiled code, a
+    captured graph, tensors of inference mode."""
+    first = groups[0][0]
+    if torch.compiler.is_compiling() or (first.is_cuda and torch.cuda.is_current_stream_capturing()):
+        return [None] * len(groups)
+    keys, now = [], [_steps, torch.is_inference_mode_enabled()]
+    for tensors in groups:
+        key: list[Any] | None = now.copy()
+        for t in tensors:
+            if t.is_inference():
+                key = None
+                break
+            key += (id(t), t.data_ptr(), t._version, t.device, t.dtype)
+        keys.append(None if key is None else tuple(key))
+    return keys
 
 
 def check_no_transform(module: nn.Module, selecting: bool = False) -> None:
@@ -43,6 +49,13 @@ def check_no_transform(module: nn.Module, selecting: bool = False) -> None:
                 f"hiddennet: expected no transform of torch.func over a {type(module).__name__} that learns, got one; "
                 "differentiate by backward(), or call model.requires_grad_(False).eval() on a batch first"
             )
+
+
+def keep_all(memos: Sequence[Memo], values: Sequence[Any], groups: Sequence[Sequence[Tensor]]) -> None:
+    """Memo.keep for each, at once."""
+    for memo, value, key, tensors in zip(memos, values, _keys(groups), groups, strict=True):
+        # the tensors are held, so that their ids are nobody else's
+        memo.value, memo.made, memo._of = value, key, tensors
 
 
 class Memo:
@@ -64,13 +77,12 @@ class Memo:
 
     def keep(self, value: Any, *tensors: Tensor) -> Any:
         """Take `value`, made from the tensors as they are now, and return it."""
-        # the tensors are held, so that their ids are nobody else's
-        self.value, self.made, self._of = value, _key(tensors), tensors
+        keep_all([self], [value], [tensors])
         return value
 
     def current(self, *tensors: Tensor) -> bool:
         """Whether the value is there, and of these tensors as they are now."""
-        return self.made is not None and self.made == _key(tensors)
+        return self.made is not None and self.made == _keys([tensors])[0]
 
     def __deepcopy__(self, _: dict) -> Memo:
         return Memo()

@@ -1,10 +1,10 @@
-"""TopK and KthValue: the highest scores of a layer or of a network."""
+"""TopK: the highest scores of a layer or of a network."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -17,6 +17,7 @@ from hiddennet.registry import register
 
 SCOPES = ("layer", "global")
 topk_select_ = torch.ops.hiddennet.topk_select_.default
+topk_counts_bytes = torch.ops.hiddennet.topk_counts_bytes.default
 ROUNDINGS = ("floor", "ceil", "decimal")
 
 
@@ -36,22 +37,103 @@ def kept_count(n: int, density: float, rounding: str = "floor") -> int:
     return n - (min(n, math.ceil(pruned)) if rounding == "ceil" else int(pruned))
 
 
-def select_rows(ranked: Sequence[Tensor], rules: Sequence[TopK], rows: Tensor) -> Tensor:
+class Bracket:
+    """What an optimiser's step counts of the scores it writes, around their thresholds of now: the next selection is
+    made of that, without a pass over the scores, where they are still what the step left. Else it reads them.
+
+    Tensors that an optimiser of hiddennet.optim steps have one, `bracket`: that of the group they are ranked in.
+    """
+
+    def __init__(self, ranked: Sequence[Tensor], kind: tuple, rows: Tensor, counts: Tensor) -> None:
+        self.ids, self.kind, self.rows, self.counts = [id(t) for t in ranked], kind, rows, counts
+        self.forget()
+        self.clean = True  # whether the counts are zeros
+        self.counted = False  # whether a step has counted since the last selection, or is to in a graph's replay
+
+    @staticmethod
+    def of(ranked: Sequence[Tensor], kind: tuple, rows: Tensor, learns: bool) -> Bracket | None:
+        """That of these tensors, which is made where an optimiser may step them. kind: (k, by value, together)."""
+        found = getattr(ranked[0], "bracket", None)
+        if found is not None and found.fits(ranked, kind, rows):
+            return found
+        if not learns or not hasattr(ranked[0], "bracket") or torch._C._len_torch_dispatch_stack():
+            return None
+        if not all(hasattr(t, "bracket") and dense(t) is t for t in ranked):
+            return None
+        if rows.is_cuda and torch.cuda.is_current_stream_capturing():
+            return None
+        size = topk_counts_bytes([t.detach() for t in ranked], kind[0], kind[2])
+        if size == 0:
+            return None
+        found = Bracket(ranked, kind, rows, torch.zeros(size, dtype=torch.uint8, device=rows.device))
+        for t in ranked:
+            t.bracket = found
+        return found
+
+    def fits(self, ranked: Sequence[Tensor], kind: tuple, rows: Tensor) -> bool:
+        """Whether it is of these tensors in this order, and of this selection."""
+        same = self.rows is rows and self.kind == kind and self.ids == [id(t) for t in ranked]
+        return same and all(getattr(t, "bracket", None) is self for t in ranked)
+
+    def forget(self) -> None:
+        """Drop what was counted: the scores may have been written to."""
+        self.made, self.clean = None, False
+
+    def take(self, ranked: Sequence[Tensor]) -> Tensor | None:
+        """The counts, once, for a selection of these tensors; None: there are none of them as they are now."""
+        made, self.made = self.made, None
+        if self.rows.is_cuda and torch.cuda.is_current_stream_capturing():  # `check` says before each replay
+            valid, self.counted = self.counted, False
+        else:
+            valid = made is not None and made == _state(ranked)
+        self.clean = self.clean or valid  # the selection leaves zeros
+        return self.counts if valid else None
+
+    def check(self, ranked: Sequence[Tensor]) -> None:
+        """Before a graph's replay: let its selection read the scores, unless they are what the last step counted."""
+        if self.made is None or self.made != _state(ranked):
+            self.counts.zero_()
+            self.clean = True
+
+    def arguments(self, params: Sequence[Tensor]) -> tuple | None:
+        """What score_step_ counts by, where it steps all that are ranked together: (counts, rows, places, *kind)."""
+        at = {id(p): i for i, p in enumerate(params)}
+        places = [at.get(one, -1) for one in self.ids]
+        if min(places) < 0:
+            return None
+        if not self.clean:
+            self.counts.zero_()
+        return self.counts, self.rows, places, *self.kind
+
+    def keep(self, ranked: Sequence[Tensor]) -> None:
+        """The tensors as they are now have been counted."""
+        self.made, self.clean, self.counted = _state(ranked), False, True
+
+
+def _state(tensors: Sequence[Tensor]) -> list[tuple[int, int]]:
+    return [(t.data_ptr(), t._version) for t in tensors]
+
+
+def select_rows(ranked: Sequence[Tensor], rules: Sequence[TopK], rows: Tensor, learns: bool = False) -> Tensor:
     """Selection rows, int32 [layers, 4], of tensors ranked by TopK rules of one group, in one call.
 
     rules: one a tensor, or a single one that ranks all tensors together. rows: of the last call, which become those of
-    this one in place; zeros at first.
+    this one in place; zeros at first. learns: a step may follow, which then counts for the next call.
     """
     first, sizes = rules[0], [t.numel() for t in ranked]
     together = len(rules) == 1 and len(ranked) > 1
     k = [first.count(sum(sizes))] if together else [rule.count(n) for rule, n in zip(rules, sizes, strict=True)]
-    topk_select_([dense(t.detach()) for t in ranked], k, first.by == "value", together, first.keeps_ties, rows)
+    by_value = first.by == "value"
+    bracket = Bracket.of(ranked, (k, by_value, together), rows, learns)
+    counts = None if bracket is None else bracket.take(ranked)
+    with torch.no_grad():
+        topk_select_([dense(t) for t in ranked], k, by_value, together, first.keeps_ties, rows, counts)
     return rows
 
 
 def rows_of(layers: Sequence[nn.Module]) -> Tensor:
     """The layers' selections as one tensor, int32 [layers, 4], of which each is a row from now on."""
-    own = [layer.selection for layer in layers]
+    own = [layer._buffers["selection"] for layer in layers]
     rows = own[0]._base
     if rows is not None and rows.shape == (len(own), 4):
         at = rows.data_ptr()
@@ -62,6 +144,14 @@ def rows_of(layers: Sequence[nn.Module]) -> Tensor:
         for layer, row in zip(layers, rows.unbind(0), strict=True):
             layer.selection = row
     return rows
+
+
+def _mask_of(layer: nn.Module) -> ops.Mask:
+    """Of the layer's row; in training that of the last step, whose row it is as well."""
+    last, row, by = layer._selected.value, layer._buffers["selection"], layer.rule.by
+    if layer.training and last is not None and last.selection is row and last.kind == by:
+        return last
+    return ops.Mask(by, row)
 
 
 @register("rule", "topk")
@@ -107,11 +197,13 @@ class TopK(Selecting):
         return self.scope == "layer"
 
     def ranked(self, layer: nn.Module) -> Tensor:
-        return layer.stored if layer.scores is None else layer.scores
+        scores = layer._parameters["scores"]
+        return layer.stored if scores is None else scores
 
     def scores(self, layer: nn.Module, training: bool) -> Tensor:
-        if layer.scores is not None:
-            return layer.scores
+        scores = layer._parameters["scores"]
+        if scores is not None:
+            return scores
         return layer.stored.detach() if torch.is_grad_enabled() else layer.stored
 
     def group(self, layer: nn.Module) -> Hashable:
@@ -121,11 +213,11 @@ class TopK(Selecting):
         rules = [layer.rule for layer in layers] if self.alone else [self]
         traced = torch.compiler.is_compiling()  # which knows no views of buffers
         rows = torch.stack([layer.selection for layer in layers]) if traced else rows_of(layers)
-        select_rows([layer.rule.ranked(layer) for layer in layers], rules, rows)
+        select_rows([layer.rule.ranked(layer) for layer in layers], rules, rows, layers[0].training and not traced)
         if traced:
             for layer, row in zip(layers, rows.unbind(0), strict=True):
                 layer.selection.copy_(row)
-        return [ops.Mask(self.by, layer.selection) for layer in layers]
+        return [ops.Mask(self.by, layer.selection) if traced else _mask_of(layer) for layer in layers]
 
     def k(self, layer: nn.Module) -> int | None:
         exact = self.alone and not self.keeps_ties
@@ -138,35 +230,3 @@ class TopK(Selecting):
         found = super().spec()
         found["removed"] = found.pop("rounding")  # its name in files that are there
         return found
-
-
-@register("rule", "kth_value")
-@dataclass(frozen=True)
-class KthValue(TopK):
-    """Scores at or above a layer's kth smallest: IteRand's mask (Chijiwa et al. 2021, section 3).
-
-    With p = 1 - density and n scores, kth = 1 + round(p (n - 1)), half to even. Scores equal to the kth are all kept,
-    so that more than n - kth + 1 may be; at least the largest always is.
-
-    Args:
-        density: kept fraction in [0, 1].
-    """
-
-    keeps_ties: ClassVar[bool] = True
-    by: str = field(default="value", init=False)
-    scope: str = field(default="layer", init=False)
-    of: str = field(default="scores", init=False)
-    rounding: str = field(default="floor", init=False)
-
-    def count(self, n: int) -> int:
-        """How many of n scores are kept, when no two are equal."""
-        return n - pruned_below_kth(n, self.density)
-
-    def spec(self) -> dict:
-        return {"kind": self.kind, "density": self.density}
-
-
-def pruned_below_kth(n: int, density: float) -> int:
-    """kth - 1 = round(p (n - 1)) of IteRand, p = 1 - density taken as the decimal that was written."""
-    p = round(1 - density, 12)
-    return round(0.01 * (p * 100) * (n - 1))

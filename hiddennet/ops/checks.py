@@ -107,7 +107,8 @@ def check_plane(op: str, name: str, value: object, like: Tensor, *, other: str =
 
 def dense(t: Tensor) -> Tensor:
     """`t` itself when its memory is contiguous or channels_last, else a contiguous copy of equal values."""
-    return t if t.is_contiguous() or is_channels_last(t) else t.contiguous()
+    last = torch.channels_last
+    return t if t.is_contiguous() or (t.dim() == 4 and t.is_contiguous(memory_format=last)) else t.contiguous()
 
 
 def in_layout(t: Tensor, channels_last: bool) -> Tensor:

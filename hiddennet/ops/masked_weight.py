@@ -111,7 +111,8 @@ class MaskedWeight(NamedTuple):
     ) -> tuple[Tensor | None, Tensor | None]:
         """(dL/dscores, dL/dstored), each where it is wanted, from that of the effective weight.
 
-        ctx: of the backward that returns them: scores that take dL/dweight in place of theirs (hiddennet.optim) do.
+        ctx: of the backward that returns them, or what has those of its `next_functions` among which the scores' is:
+        scores that take dL/dweight in place of theirs (hiddennet.optim) do.
         """
         masked = want_stored and not self.through
         grad = in_layout(grad, self.channels_last)
@@ -180,13 +181,17 @@ class _MaskedWeight(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
         _, weight = MaskedWeight.saved(ctx)
-        return None, *part_gradients(*weight.gradients(grad, ctx.needs_input_grad[1], ctx.needs_input_grad[10], ctx))
+        want_scores, want_stored = ctx.needs_input_grad[1], ctx.needs_input_grad[10]
+        return None, *part_gradients(*weight.gradients(grad, want_scores, want_stored, ctx))
 
 
 def effective_weight(weight: MaskedWeight | Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """masked_weight without the checks: for layers, whose parts agree by construction. A weight that is made stays."""
     if isinstance(weight, Tensor):
         return weight
+    made = None if weight.ahead is None else weight.ahead.take(dtype, graph=True)
+    if made is not None:
+        return made
     scores, stored = weight.scores, weight.stored
     learns = (scores is not None and scores.requires_grad) or (stored is not None and stored.requires_grad)
     return _MaskedWeight.apply(dtype, *weight) if learns and torch.is_grad_enabled() else weight.write(dtype)

@@ -34,7 +34,7 @@ def _(scores, k, by_value, network_wide, hint) -> Tensor:
 
 
 @register_fake("topk_select_")
-def _(scores, k, by_value, network_wide, keep_ties, rows) -> None:
+def _(scores, k, by_value, network_wide, keep_ties, rows, counts=None) -> None:
     return None
 
 

@@ -2,7 +2,8 @@
 
 from hiddennet.optim.bop import Bop
 from hiddennet.optim.deferred import whole_gradients
-from hiddennet.optim.score import ScoreAdam, ScoreSGD
+from hiddennet.optim.score import ScoreSGD
+from hiddennet.optim.score_adam import ScoreAdam
 from hiddennet.optim.several import Several
 
 __all__ = ["Bop", "ScoreAdam", "ScoreSGD", "Several", "whole_gradients"]

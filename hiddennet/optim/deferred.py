@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from hiddennet.ops.masked_weight import MaskedWeight
 
 _GRAD = torch.Tensor.grad
+_distributed = torch.distributed.is_available()
 _whole = 0  # blocks of whole_gradients() that are open
 
 
@@ -36,7 +38,7 @@ class Owed(NamedTuple):
 
     grad: Tensor
     weight: MaskedWeight  # without the scores
-    made_of: tuple[tuple[int, int], ...]
+    made_of: list[int]
 
     def is_current(self, scores: Tensor) -> bool:
         """Whether scores and weights are what they were in the backward."""
@@ -49,9 +51,12 @@ MOVED = (
 )
 
 
-def _state(scores: Tensor, weight: MaskedWeight) -> tuple[tuple[int, int], ...]:
-    parts = scores, weight.bits, weight.stored, weight.plane
-    return tuple((t.data_ptr(), t._version) for t in parts if t is not None)
+def _state(scores: Tensor, weight: MaskedWeight) -> list[int]:
+    state = [scores.data_ptr(), scores._version]
+    for part in (weight.bits, weight.stored, weight.plane):
+        if part is not None:
+            state += (part.data_ptr(), part._version)
+    return state
 
 
 def _accumulates(ctx: Any, param: Tensor) -> bool:
@@ -74,6 +79,7 @@ class Deferred(nn.Parameter):
     """
 
     owed: Owed | None = None
+    bracket: Any = None  # what a step counts of it for the next selection, see hiddennet.nn.rules
 
     def owe(self, weight: MaskedWeight, grad: Tensor, ctx: Any) -> bool:
         """Keep dL/dweight in place of the scores' gradient; whether that is right, or the gradient wanted now."""
@@ -84,9 +90,9 @@ class Deferred(nn.Parameter):
             return False
         if type(grad) is not Tensor or torch._C._len_torch_dispatch_stack():  # traced or counted
             return False
-        if (torch.distributed.is_available() and torch.distributed.is_initialized()) or not _accumulates(ctx, self):
+        if (_distributed and torch.distributed.is_initialized()) or not _accumulates(ctx, self):
             return False
-        self.owed = Owed(grad, weight._replace(scores=None), _state(self, weight))
+        self.__dict__["owed"] = Owed(grad, weight._replace(scores=None), _state(self, weight))
         return True
 
     @torch.no_grad()
@@ -102,8 +108,8 @@ class Deferred(nn.Parameter):
         _GRAD.__set__(self, made if before is None else before + made)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what is owed: pickles have no gradients."""
-        return {name: value for name, value in self.__dict__.items() if name != "owed"}
+        """Without what is owed, since pickles have no gradients, and what was counted."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("owed", "bracket")}
 
     def take(self) -> Tensor | None:
         """dL/dweight, where that is all there is of a gradient; RuntimeError where the step may not take it."""
@@ -128,6 +134,27 @@ class Deferred(nn.Parameter):
     @grad.deleter
     def grad(self) -> None:
         self.grad = None
+
+
+def drop(p: Tensor) -> None:
+    """Let it have no gradient."""
+    if type(p) is Deferred:
+        if p.owed is not None:
+            del p.owed
+        _GRAD.__set__(p, None)
+    else:
+        p.grad = None
+
+
+def _forget(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    for group in optimizer.param_groups:
+        if group.get("fused"):  # which on a CPU does not raise the versions of what it writes
+            for p in group["params"]:
+                if isinstance(p, Deferred) and p.bracket is not None:
+                    p.bracket.forget()
+
+
+register_optimizer_step_post_hook(_forget)
 
 
 def defer(params: Iterable[Tensor]) -> None:

@@ -10,9 +10,13 @@ from torch import Tensor
 
 from hiddennet.ops.checks import check_plane, check_tensor, in_layout, is_channels_last
 
+GRAD = Tensor.grad
+
 
 class FlaggedOptimizer(torch.optim.Optimizer):
     """Flags, and the way from a group to one call of an op: `_step_group` of a device's parameters with gradients."""
+
+    tells = True  # whether its step raises the versions of what it writes
 
     _flags: dict[Tensor, Tensor]
 
@@ -98,7 +102,7 @@ def _by_device(params: list[Tensor]) -> list[list[Tensor]]:
     """Parameters with gradients, a list for each device: a launch serves one."""
     found: dict[torch.device, list[Tensor]] = {}
     for p in params:
-        if getattr(p, "owed", None) is not None or p.grad is not None:
+        if getattr(p, "owed", None) is not None or GRAD.__get__(p) is not None:
             found.setdefault(p.device, []).append(p)
     return list(found.values())
 
@@ -114,8 +118,10 @@ def step(optimizer: torch.optim.Optimizer, clip_norm: float | None = None) -> No
     if clip_norm is not None:
         torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip_norm)
     optimizer.step()
-    for group in optimizer.param_groups:
-        torch.autograd.graph.increment_version(group["params"])
+    for one in getattr(optimizer, "optimizers", (optimizer,)):
+        if not getattr(one, "tells", False):
+            for group in one.param_groups:
+                torch.autograd.graph.increment_version(group["params"])
 
 
 def _gradient(name: str, p: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from torch import nn
 
 from hiddennet.nn import hidden_layers
 from hiddennet.optim.flagged import step
-from hiddennet.optim.score import ScoreAdam, ScoreSGD
+from hiddennet.optim.score import ScoreSGD
+from hiddennet.optim.score_adam import ScoreAdam
 
 __all__ = ["build", "groups", "step"]
 _FUSED_ON = ("cuda", "cpu")

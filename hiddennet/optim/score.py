@@ -1,4 +1,4 @@
-"""ScoreSGD and ScoreAdam: gradient, regulariser, step and clamp of all scores in one pass over memory, in one call.
+"""ScoreSGD, and what ScoreAdam shares: gradient, regulariser, step and clamp of all scores in one pass, in one call.
 
 For Gem-Miner (Rare Gems, arXiv 2202.12002), and for every method whose scores learn by SGD or Adam.
 """
@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from hiddennet.ops.score_step import check_clamp, check_hyper
-from hiddennet.optim.deferred import Deferred, defer
+from hiddennet.optim.deferred import Deferred, defer, drop
 from hiddennet.optim.flagged import FlaggedOptimizer
 
 Clamp = tuple[float, float] | None
 _score_step = torch.ops.hiddennet.score_step_.default
 
 
-class _ScoreOptimizer(FlaggedOptimizer):
+class ScoreOptimizer(FlaggedOptimizer):
     """What both have in common: the checks, and the call of score_step_."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -39,12 +39,12 @@ class _ScoreOptimizer(FlaggedOptimizer):
         if set_to_none:
             for group in self.param_groups:
                 for p in group["params"]:
-                    p.grad = None
+                    drop(p)
         else:
             super().zero_grad(set_to_none=False)
 
     def _gradients(self, params: list[Tensor]) -> list[Tensor]:
-        owed = [p.take() if isinstance(p, Deferred) else None for p in params]
+        owed = [None if getattr(p, "owed", None) is None else p.take() for p in params]
         others = iter(super()._gradients([p for p, grad in zip(params, owed, strict=True) if grad is None]))
         return [next(others) if grad is None else grad for grad in owed]
 
@@ -69,31 +69,37 @@ class _ScoreOptimizer(FlaggedOptimizer):
         decay, clamp = (group["weight_decay"], group["l1"], group["l2"]), group["clamp"] or (-math.inf, math.inf)
         rate = group["lr"]  # a tensor while a graph is captured
         lr, rate = (0.0, rate) if isinstance(rate, Tensor) else (rate, None)
-        _score_step(params, grads, first, second, flags, steps, lr, *decay, *clamp, *rule, *made_of, rate)
+        bracket = next((p.bracket for p in params if isinstance(p, Deferred) and p.bracket is not None), None)
+        counting = None if bracket is None else bracket.arguments(params)
+        numbers = (lr, *decay, *clamp, *rule, *made_of, rate)
+        _score_step(params, grads, first, second, flags, steps, *numbers, *(counting or ()))
         for p in params:
             p.__dict__.pop("owed", None)
         torch.autograd.graph.increment_version(params)  # behind autograd's back: selections and saved values must know
+        if counting is not None:
+            bracket.keep([params[i] for i in counting[2]])
 
 
 def _made_of(params: list[Tensor], none: Tensor) -> tuple[list, ...]:
     """The op's arguments from `rules` on: what the gradient of each parameter is made of, where it is owed."""
-    owed = [getattr(p, "owed", None) for p in params]
-    if not any(owed):
-        return [], [], [], [], [], []
     rules, bits, sources, parts, scales, draws = [], [], [], [], [], []
-    for one in owed:
-        weight = None if one is None else one.weight
-        part = None if weight is None else weight.plane if weight.stored is None else weight.stored
-        rules.append(-1 if weight is None else weight.mask if weight.order is None else weight.order)
-        bits.append(none if weight is None or weight.bits is None else weight.bits)
-        sources.append(0 if weight is None else weight.source)
+    for p in params:
+        owed = getattr(p, "owed", None)
+        if owed is None:
+            rules.append(-1)
+            continue
+        weight = owed.weight
+        part = weight.plane if weight.stored is None else weight.stored
+        rules.append(weight.mask if weight.order is None else weight.order)
+        bits.append(none if weight.bits is None else weight.bits)
+        sources.append(weight.source)
         parts.append(none if part is None else part)
-        scales.append(0.0 if weight is None else weight.scale)
-        draws += (0, 0, 0) if weight is None else (weight.seed, weight.layer, weight.redraw)
+        scales.append(weight.scale)
+        draws += (weight.seed, weight.layer, weight.redraw)
     return rules, bits, sources, parts, scales, draws
 
 
-class ScoreSGD(_ScoreOptimizer):
+class ScoreSGD(ScoreOptimizer):
     """torch.optim.SGD with the gradient of l1 |p| + l2 p^2 added and the scores clamped, in one pass.
 
     A hidden layer's scores take dL/dweight as its backward leaves it: their own gradient is made in the same pass, and
@@ -128,39 +134,3 @@ class ScoreSGD(_ScoreOptimizer):
         momentum = group["momentum"]
         first = self._state_of(params, "momentum_buffer") if momentum != 0.0 else []
         self._take(group, params, first, [], [], momentum, group["nesterov"], 0.0, 0.0, 0.0)
-
-
-class ScoreAdam(_ScoreOptimizer):
-    """torch.optim.Adam with the gradient of l1 |p| + l2 p^2 added and the scores clamped, in one pass, as in ScoreSGD.
-
-    Args:
-        params: float32 parameters or groups of them, contiguous or channels_last.
-        lr, betas, eps, weight_decay: as in torch.optim.Adam; lr is a float.
-        clamp, l1, l2: as in ScoreSGD.
-
-    Raises:
-        ValueError: a negative number, a beta outside [0, 1), low >= high.
-    """
-
-    def __init__(
-        self,
-        params: Iterable,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        *,
-        clamp: Clamp = (0.0, 1.0),
-        l1: float = 0.0,
-        l2: float = 0.0,
-    ) -> None:
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, {**defaults, "clamp": clamp, "l1": l1, "l2": l2})
-
-    def _step_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        first, second = (self._state_of(params, name) for name in ("exp_avg", "exp_avg_sq"))
-        steps = []
-        for p in params:
-            self.state[p]["step"] = int(self.state[p].get("step", 0)) + 1
-            steps.append(self.state[p]["step"])
-        self._take(group, params, first, second, steps, 0.0, False, *group["betas"], group["eps"])

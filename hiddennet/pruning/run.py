@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet import nn as hidden
-from hiddennet.nn.layers import hideable
+from hiddennet.nn.other_layers import hideable
 from hiddennet.pruning.loop import Loop, Settings
 from hiddennet.pruning.scores import Loss
 from hiddennet.pruning.selection import densities

@@ -17,7 +17,8 @@ from hiddennet.train import machine
 from hiddennet.train.graph import GraphStep
 from hiddennet.train.mixup import Mixed, Mixup
 from hiddennet.train.ranks import Ranks
-from hiddennet.train.scores import Meter, Scores, TextScores
+from hiddennet.train.scores import Meter, Scores
+from hiddennet.train.text_scores import TextScores
 
 
 def batches(loader: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -17,7 +17,8 @@ from hiddennet.train import machine
 from hiddennet.train.build import data_options
 from hiddennet.train.engine import begin_pass
 from hiddennet.train.opened import OpenedRun, open_run
-from hiddennet.train.scores import Meter, Scores, TextScores
+from hiddennet.train.scores import Meter, Scores
+from hiddennet.train.text_scores import TextScores
 
 
 def metadata(config: Config, model: nn.Module, accuracy: float | None, contents: Mapping[str, Any]) -> dict[str, Any]:

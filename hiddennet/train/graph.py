@@ -80,6 +80,9 @@ class GraphStep:
             return False
         groups = engine.optimizer.param_groups
         sizes = images.shape, images.dtype, labels.shape, batch_images
+        counted = _brackets(groups)
+        for bracket, ranked in counted:
+            bracket.check(ranked)
         key = sizes, [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in groups]
         if key != self._key:
             if self._key is not None and sizes != self._key[0]:
@@ -96,6 +99,9 @@ class GraphStep:
             meter.take(loss_sum, hits, count)
         for group in groups:  # which no kernel of a replay does
             torch.autograd.graph.increment_version(group["params"])
+        for bracket, ranked in counted:
+            if bracket.counted:
+                bracket.keep(ranked)
         return True
 
     def _begin(self, images: Tensor, labels: Tensor, batch_images: int) -> None:
@@ -136,6 +142,13 @@ class GraphStep:
             if tensor is not None and rate != self._rates_are[i]:
                 tensor.fill_(rate)
                 self._rates_are[i] = rate
+
+
+def _brackets(groups: list[dict[str, Any]]) -> list[tuple[Any, list[Tensor]]]:
+    """Where steps count for the next selection, with the tensors they count of."""
+    params = {id(p): p for group in groups for p in group["params"]}
+    found = {id(b): b for b in (getattr(p, "bracket", None) for p in params.values()) if b is not None}
+    return [(b, [params[one] for one in b.ids]) for b in found.values() if params.keys() >= set(b.ids)]
 
 
 def _rates(groups: list[dict[str, Any]]) -> list[Any]:

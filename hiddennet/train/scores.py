@@ -28,24 +28,6 @@ class Scores:
         return {f"{split}_{name}": found[name] for name in ("loss", "top1", "top5")}
 
 
-@dataclass(frozen=True)
-class TextScores(Scores):
-    """Means over `images` words of a text."""
-
-    @classmethod
-    def of(cls, scores: Scores) -> TextScores:
-        """The same means."""
-        return cls(**asdict(scores))
-
-    @property
-    def perplexity(self) -> float:
-        """exp(loss): among how many equally likely words the network is in doubt."""
-        return math.exp(self.loss) if self.loss < 700 else math.inf
-
-    def columns(self, split: str) -> dict[str, float]:
-        return super().columns(split) | {f"{split}_perplexity": self.perplexity}
-
-
 def rank_of_label(logits: Tensor, labels: Tensor) -> Tensor:
     """How many classes come before the label's: int64 [n].
 

@@ -23,6 +23,7 @@ from hiddennet.train.folder import RunError, RunFolder
 from hiddennet.train.precision import Precision, decide, of_checkpoint
 from hiddennet.train.ranks import Ranks
 from hiddennet.train.scores import Meter, Scores
+from hiddennet.train.searches import Searches
 from hiddennet.train.signals import Stopped, StopWish
 from hiddennet.train.stages import StagePlan, alive_report
 
@@ -71,7 +72,7 @@ class Session:
         self.meter = Meter(device)
         self.density = method.density(model)
         self.split = config.train.selection
-        self.telling = Telling()
+        self.telling, self.searches = Telling(), Searches()
         self._resumed_random: dict[str, Any] | None = None
         self._evaluation_seconds = 0.0
 
@@ -303,6 +304,9 @@ class Session:
                 f"training: expected finite {what}, got nan or inf by step {progress.step} "
                 f"(epoch {progress.epoch + 1}, batch {progress.batch}); lower optimizer.lr ({lr})"
             )
+        said = self.searches.look(self.model, progress.step)
+        if said is not None:
+            self.console.say(said)
         self.telling.step(scores, progress.step, self.engine.rate)
         rate = scores.images / max(progress.seconds, 1e-9)
         epoch_seconds = progress.seconds * total / progress.batch

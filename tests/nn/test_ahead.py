@@ -52,13 +52,13 @@ def counted(monkeypatch) -> list[int]:
     return calls
 
 
-def step(model: nn.Module, dtype, device) -> list[torch.Tensor | None]:
+def step(model: nn.Module, dtype, device, read: bool = True) -> list[torch.Tensor | None]:
     x = torch.linspace(-1, 1, 3 * 4 * 64, device=device).view(3, 4, 8, 8)
     model.zero_grad()
     with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
         loss = F.cross_entropy(model(x).float(), torch.arange(3, device=device))
     loss.backward()
-    return [loss.detach(), *(p.grad for p in model.parameters())]
+    return [loss.detach(), *(p.grad for p in model.parameters() if read)]
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -139,3 +139,43 @@ def test_evaluation_and_single_layers_have_none(device, monkeypatch):
         model(torch.ones(1, 4, 8, 8, device=device))
     hn.hide(nn.Sequential(nn.Linear(3, 4)).to(device))(torch.ones(2, 3, device=device))
     assert not calls
+
+
+def test_one_node_for_all_that_scores_learn_of(device):
+    model = network(RULES["magnitude"], SOURCES["signs"]).to(device)
+    loss = F.cross_entropy(model(torch.ones(2, 4, 8, 8, device=device)), torch.arange(2, device=device))
+    found, waiting = set(), [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        found.add(node)
+        waiting += [after for after, _ in node.next_functions if after is not None and after not in found]
+    assert [node.name() for node in found].count("_WeightsBackward") == 1
+    assert not any("MaskedWeight" in node.name() for node in found)
+
+
+def test_what_is_owed_is_each_layers_own(device):
+    model = network(RULES["magnitude"], SOURCES["signs"]).to(device)
+    scores = [layer.scores for layer in hn.hidden_layers(model).values()]
+    want = step(model, None, device)[1:]
+    hn.optim.ScoreSGD(scores, 0.1)
+    step(model, None, device, read=False)
+    assert all(p.owed is not None for p in scores)
+    for got, expected in zip((p.grad for p in model.parameters()), want, strict=True):
+        assert_equal(got, expected)
+
+
+def test_scores_written_to_before_the_backward_are_refused(device):
+    model = network(RULES["magnitude"], SOURCES["signs"]).to(device)
+    loss = model(torch.ones(2, 4, 8, 8, device=device)).sum()
+    with torch.no_grad():
+        model[0].scores.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_a_frozen_layer_and_one_that_is_not_called(device):
+    model = network(RULES["magnitude"], SOURCES["signs"]).to(device)
+    model[2].scores.requires_grad_(False)
+    model.forward = lambda x: nn.Sequential.forward(model[:4], x)
+    model(torch.ones(2, 4, 8, 8, device=device)).sum().backward()
+    assert [layer.scores.grad is None for layer in hn.hidden_layers(model).values()] == [False, True, False, True]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import hiddennet as hn
-from hiddennet.nn.rules import pruned_below_kth
+from hiddennet.nn.kth_value import pruned_below_kth
 
 
 def expected(scores: torch.Tensor, p: float) -> torch.Tensor:

@@ -81,6 +81,14 @@ MISTAKES = (
         "test_topk_select",
     ),
     Mistake(
+        "a dropped __syncthreads: warps of a step list scores from a place that is not yet known",
+        "ops/score_step/score_step.cuh",
+        "  __syncthreads();\n  uint32_t slot = *scratch",
+        "  uint32_t slot = *scratch",
+        "test_counted_select",
+        "small_step",
+    ),
+    Mistake(
         "no wait for asynchronous copies",
         "base/memory.cuh",
         '  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");\n',

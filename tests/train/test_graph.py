@@ -8,6 +8,7 @@ from torch import nn
 
 from hiddennet import config as configs
 from hiddennet.config.load import merge, overrides_document
+from hiddennet.nn import rules
 from hiddennet.settings import yaml
 from hiddennet.train.build import build_data, build_model
 from hiddennet.train.engine import Engine
@@ -87,6 +88,13 @@ def test_replayed_steps_have_the_bits_of_steps(make, kind):
     for p, q in zip(engine.learning_parameters(), eager.learning_parameters(), strict=True):
         for key, value in eager.optimizer.state[q].items():
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(engine.optimizer.state[p][key])), key
+
+
+def test_replays_select_by_what_the_step_before_counted(make, monkeypatch):
+    counted, own = [], rules.topk_select_
+    monkeypatch.setattr(rules, "topk_select_", lambda *given: counted.append(given[-1] is not None) or own(*given))
+    train(make, (), True)
+    assert counted == [False] + [True] * (STEPS - 1)
 
 
 def test_an_evaluation_sees_what_replays_changed(make):

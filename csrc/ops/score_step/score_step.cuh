@@ -2,6 +2,7 @@
 #pragma once
 #include "../../base/segments.cuh"
 #include "../masked_weight/weight_unit.cuh"
+#include "../topk_select/select_scan.cuh"
 #include "score_step.h"
 
 namespace hn {
@@ -9,7 +10,15 @@ namespace cuda {
 
 constexpr int kScoreBlock = kUnitThreads * kUnit;
 
-// A segment in the fewest bytes: 256 of them fit a kernel's parameters.
+constexpr int kMaxScoreEntries = 216;  // of one launch: the table must fit the kernel parameters
+
+// Where a segment's keys go: its group's list, which has room for so many, and the place of its first score.
+struct CountEntry {
+  uint32_t list, room, place;
+  int32_t row, group;  // group -1: it is not counted
+};
+
+// A segment in the fewest bytes.
 struct ScoreEntry {
   float* scores;
   const void* grad;
@@ -23,6 +32,7 @@ struct ScoreEntry {
   int32_t first_block;  // blocks of the entries before it
   uint8_t rule, source, grad_dtype, walk;
   bool of_weight;
+  CountEntry count;
 };
 
 inline ScoreEntry entry_of(const ScoreSegment& s, int32_t first_block) {
@@ -49,13 +59,17 @@ inline ScoreEntry entry_of(const ScoreSegment& s, int32_t first_block) {
   const bool named = s.flags != nullptr || (s.of_weight && (has_flags(s.rule.kind) || w.kind > Source::kConstant));
   if (!named) e.layout = flat_layout(s.layout.n);
   e.walk = uint8_t(walk_of(e.layout, s.of_weight && draws_words(w)));
+  e.count = {0, 0, 0, 0, -1};
   return e;
 }
 
 struct ScoreTable {
   ScoreHyper hyper;
+  const Selection* rows;  // around which is counted
+  Order order;
+  CountTable counts;
   int32_t count;
-  ScoreEntry entry[kMaxEntries];
+  ScoreEntry entry[kMaxScoreEntries];
 };
 
 // dL/dscore of a unit.
@@ -72,14 +86,16 @@ __device__ __forceinline__ void load_gradient(const ScoreEntry& s, const Unit<kW
   unit_score_gradient(rule, u, weights, p, g);
 }
 
+// Leaves the scores after the step in `p`; where none of them takes part, only if they are `counted`.
 template <ScoreRule kRule, Walk kWalk>
-__device__ __forceinline__ void step_unit(const ScoreHyper& h, const ScoreEntry& s, int32_t first) {
-  const Unit<kWalk> u = make_unit<kWalk>(s.layout, first);
+__device__ __forceinline__ void step_unit(const ScoreHyper& h, const ScoreEntry& s, const Unit<kWalk>& u, bool counted,
+                                          float (&p)[kUnit]) {
   const uint32_t bits = s.flags == nullptr ? 0xffu : load_bits(s.flags, u);
-  if ((bits & ((1u << u.count) - 1u)) == 0) return;
+  const bool learns = (bits & ((1u << u.count) - 1u)) != 0;
+  if (learns || counted) load_floats(s.scores, u, p);
+  if (!learns) return;
   const float rate = h.rate == nullptr ? s.rate : *h.rate;
-  float p[kUnit], g[kUnit], m[kUnit] = {}, v[kUnit] = {};
-  load_floats(s.scores, u, p);
+  float g[kUnit], m[kUnit] = {}, v[kUnit] = {};
   load_gradient(s, u, p, g);
   if (kRule != ScoreRule::kPlain) load_floats(s.first, u, m);
   if (kRule == ScoreRule::kAdam) load_floats(s.second, u, v);
@@ -98,17 +114,65 @@ __device__ __forceinline__ void step_unit(const ScoreHyper& h, const ScoreEntry&
   if (kRule == ScoreRule::kAdam) store_floats(s.second, Dtype::kFloat32, u, v);
 }
 
+// The whole block: what its scores add to their group's bracket, as scan_bracket adds a chunk's.
+template <Walk kWalk>
+__device__ __forceinline__ void count_unit(const ScoreTable& t, const CountEntry& s, const Unit<kWalk>& u,
+                                           const float (&p)[kUnit], uint32_t* scratch) {
+  const Bracket bracket = bracket_around(t.rows[s.row]);
+  GroupCount& group = t.counts.group[s.group];
+  uint32_t below = 0, inside = 0;
+#pragma unroll
+  for (int e = 0; e < kUnit; ++e) {
+    const uint32_t key = key_of(t.order, p[e]);
+    below += e < u.count && key < bracket.low;
+    inside |= uint32_t(e < u.count && bracket.holds(key)) << e;
+  }
+  static_assert(kScoreBlock < 1 << 16, "two counts of a block fit a word");
+  const Scan<uint32_t> scan = block_scan<kUnitThreads>(below << 16 | uint32_t(__popc(inside)), scratch);
+  if (scan.total == 0) return;
+  if (threadIdx.x == 0) {
+    if (scan.total >> 16 != 0) atomicAdd(&group.below, scan.total >> 16);
+    *scratch = (scan.total & 0xffffu) == 0 ? 0 : atomicAdd(&group.candidates, scan.total & 0xffffu);
+  }
+  __syncthreads();
+  uint32_t slot = *scratch + (scan.before & 0xffffu);
+#pragma unroll
+  for (int e = 0; e < kUnit; ++e) {  // no index that is not known to the compiler: it would put `p` into memory
+    if ((inside >> e & 1u) == 0 || slot >= s.room) continue;
+    const uint32_t key = key_of(t.order, p[e]);
+    t.counts.candidate[s.list + slot] = key;
+    t.counts.place[s.list + slot] = s.place + uint32_t(u.position(e));
+    atomicAdd(&group.bins[bracket.sub_bin(key)], 1u);
+    ++slot;
+  }
+}
+
+template <ScoreRule kRule, Walk kWalk, bool kCounts>
+__device__ __forceinline__ void step_and_count(const ScoreTable& t, const ScoreEntry& s, int64_t first,
+                                               uint32_t* scratch) {
+  const bool counted = kCounts && s.count.group >= 0, exists = first < s.layout.n;
+  if (!counted && !exists) return;
+  const Unit<kWalk> u = make_unit<kWalk>(s.layout, exists ? int32_t(first) : 0);
+  float p[kUnit];
+  if (exists) step_unit<kRule>(t.hyper, s, u, counted, p);
+  if (!counted) return;
+  Unit<kWalk> mine = u;
+  if (!exists) mine.count = 0;
+  count_unit(t, s.count, mine, p, scratch);
+}
+
 // A thread owns eight neighbours in memory: each byte of scores, gradient and state is read once and written once, 16
-// bytes at a time. Units without a flag are skipped after one byte.
-template <ScoreRule kRule>
+// bytes at a time. Units without a flag are skipped after one byte, unless they are counted.
+template <ScoreRule kRule, bool kCounts>
 __global__ void __launch_bounds__(kUnitThreads) score_step_kernel(const __grid_constant__ ScoreTable t) {
+  HN_SHARED(uint32_t, scratch, kBlockScratch<kUnitThreads>);
   const ScoreEntry& entry = t.entry[entry_of_block(t)];
   const int64_t first = int64_t(int32_t(blockIdx.x) - entry.first_block) * kScoreBlock + int64_t(threadIdx.x) * kUnit;
-  if (first >= entry.layout.n) return;
+  if (kCounts && blockIdx.x == 0 && threadIdx.x == 0) *t.counts.counted = 1;
   switch (Walk(entry.walk)) {
-    case Walk::kFlat: return step_unit<kRule, Walk::kFlat>(t.hyper, entry, int32_t(first));
-    case Walk::kPhysical: return step_unit<kRule, Walk::kPhysical>(t.hyper, entry, int32_t(first));
-    case Walk::kLogical: return step_unit<kRule, Walk::kLogical>(t.hyper, entry, int32_t(first));
+    case Walk::kFlat: return step_and_count<kRule, Walk::kFlat, kCounts>(t, entry, first, scratch);
+    case Walk::kPhysical: return step_and_count<kRule, Walk::kPhysical, kCounts>(t, entry, first, scratch);
+    case Walk::kLogical: return step_and_count<kRule, Walk::kLogical, kCounts>(t, entry, first, scratch);
   }
 }
 

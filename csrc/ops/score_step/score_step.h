@@ -8,6 +8,9 @@
 //         rate = lr / (1 - beta1^step), root = sqrt(1 - beta2^step)
 //   p = clamp(p, low, high)                                   NaN stays NaN
 // An element whose flag bit is 0 keeps p, m and v. Every operation is rounded once, so all backends agree to the bit.
+//
+// The scores are ranked when they next are used. The step may look for the threshold of then while it holds them: it
+// counts them around the last one into `next->counts`, of which topk_select makes the next one.
 #pragma once
 #include <cstdint>
 
@@ -17,6 +20,7 @@
 #include "../../base/macros.h"
 #include "../../base/rule.cuh"
 #include "../../base/source.cuh"
+#include "../topk_select/topk_select.h"
 
 namespace hn {
 
@@ -35,6 +39,7 @@ struct ScoreSegment {
   Dtype grad_dtype = Dtype::kFloat32;
   Rule rule{};  // by whose surrogate the scores learn; kind and bits alone count
   WeightSource source{};
+  int32_t ranked = -1;  // which segment of `next` these scores are; -1: none
 };
 
 struct ScoreHyper {
@@ -51,6 +56,7 @@ struct ScoreStepParams {
   int32_t num_segments;
   ScoreRule rule;
   ScoreHyper hyper;
+  const TopkSelectParams* next = nullptr;  // the selection to count for, all of whose segments are among these, or null
 };
 
 HN_HD float regularised(const ScoreHyper& h, float p, float g) {

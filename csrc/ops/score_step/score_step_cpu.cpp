@@ -4,6 +4,7 @@
 #include "../../base/blocks.h"
 #include "../../base/segments.h"
 #include "../masked_weight/score_gradient_cpu.h"
+#include "../topk_select/counts.h"
 #include "score_step.h"
 
 namespace hn {
@@ -71,11 +72,17 @@ Layout walked(const ScoreSegment& s) {
 
 void score_step(const ScoreStepParams& p) {
   const SegmentBlocks blocks(p.num_segments, [&](int32_t s) { return BlockReader(walked(p.segments[s])).blocks(); });
+  const TopkSelectParams& next = p.next == nullptr ? TopkSelectParams{} : *p.next;
+  const Counts counts(next);
   parallel_for(0, blocks.total(), kParallelGrain / 2 / kBlock, [&](int64_t begin, int64_t end) {
     blocks.visit(begin, end, [&](int32_t at, int64_t b, int64_t stop) {
       const ScoreSegment& s = p.segments[at];
       BlockReader reader(walked(s));
       std::vector<float> made(s.of_weight ? size_t(reader.block()) : 0);  // stays in the cache
+      const int32_t group = s.ranked < 0 ? -1 : next.segments[s.ranked].group;
+      const bool counted = group >= 0 && !is_settled(next.groups[group]);
+      const Bracket bracket = counted ? bracket_around(next.hint[s.ranked]) : Bracket{};
+      std::vector<uint32_t> keys(counted ? size_t(reader.block() + kScanRoom) : 0);
       for (; b < stop; ++b) {
         const int32_t p0 = reader.begin(b), n = reader.size(b);
         const float* grad = made.data();
@@ -86,6 +93,7 @@ void score_step(const ScoreStepParams& p) {
         }
         const uint32_t* keep = s.flags == nullptr ? nullptr : reader.plane(s.flags, p0, n);
         step_block(p.rule, &p.hyper, s, grad, keep, p0, n);
+        if (counted) counts.add(group, next.order, bracket, s.scores + p0, n, keys.data());
       }
     });
   });

@@ -1,8 +1,10 @@
 // score_step_op.cpp: score_step_ for torch: one call changes the scores and the optimiser's state of all layers.
+#include <algorithm>
 #include <cmath>
 
 #include "../../base/backend.h"
 #include "../../base/weight_args.h"
+#include "../topk_select/select_args.h"
 #include "score_step.h"
 
 namespace hn {
@@ -11,9 +13,8 @@ namespace {
 
 constexpr const char* kOp = "score_step_";
 
-// Of the layers whose gradient is that of the effective weight: what it is made of, a list element a layer.
+// What the effective weights are made of, a list element each layer whose gradient is that of its weight.
 struct WeightArgs {
-  const Sizes& rules;               // -1: the gradient is the scores' own, and the layer's other arguments are ignored
   const std::vector<Tensor>& bits;  // of rules with flags; else empty
   const Sizes& sources;
   const std::vector<Tensor>& parts;  // stored weights or the plane of signs; else empty
@@ -21,10 +22,10 @@ struct WeightArgs {
   const Sizes& draws;  // three a layer: seed, layer, redraw
 };
 
-void add_weight(const WeightArgs& a, size_t i, const Tensor& grad, const Tensor& like, ScoreSegment* s) {
-  HN_CHECK(a.rules[i] <= int64_t(RuleKind::kScored), kOp, ": expected a rule code -1..7, got ", a.rules[i]);
+void add_weight(const WeightArgs& a, size_t i, int64_t rule, const Tensor& grad, const Tensor& like, ScoreSegment* s) {
+  HN_CHECK(rule <= int64_t(RuleKind::kScored), kOp, ": expected a rule code -1..7, got ", rule);
   s->of_weight = true;
-  s->rule.kind = RuleKind(a.rules[i]);
+  s->rule.kind = RuleKind(rule);
   if (has_flags(s->rule.kind)) {
     s->rule.bits = flags_beside(kOp, a.bits, i, s->layout, like);
     HN_CHECK(s->rule.bits != nullptr, kOp, ": expected bits for this rule, got none");
@@ -43,32 +44,38 @@ void add_weight(const WeightArgs& a, size_t i, const Tensor& grad, const Tensor&
 
 }  // namespace
 
-// second: kAdam. flags: none, or one a layer, empty where all elements take part.
+// second: kAdam. flags: none, or one a layer, empty where all elements take part. rules: none, or one a layer; -1 where
+// the gradient is the scores' own. counts: what topk_select_ will be
+// given for the scores of these numbers, `ranked`, in that order, with these rows and k; or none.
 void score_step_op(const std::vector<Tensor>& scores, const std::vector<Tensor>& grads,
                    const std::vector<Tensor>& first, const std::vector<Tensor>& second,
                    const std::vector<Tensor>& flags, const Sizes& steps, double lr, double weight_decay, double l1,
                    double l2, double low, double high, double momentum, bool nesterov, double beta1, double beta2,
                    double eps, const Sizes& rules, const std::vector<Tensor>& bits, const Sizes& sources,
                    const std::vector<Tensor>& parts, const std::vector<double>& scales, const Sizes& draws,
-                   const OptionalTensor& rate) {
+                   const OptionalTensor& rate, const OptionalTensor& counts, const OptionalTensor& rows,
+                   const Sizes& ranked, const Sizes& k, bool by_value, bool network_wide) {
   HN_RANGE("score_step_");
-  const size_t rows = scores.size();
+  const size_t count = scores.size();
   const bool adam = !second.empty();
-  HN_CHECK(rows > 0 && grads.size() == rows, kOp, ": expected one gradient for each of ", rows, " tensors of scores");
-  HN_CHECK((first.empty() && !adam) || first.size() == rows, kOp, ": expected one `first` for each tensor, or none");
-  HN_CHECK(!adam || (second.size() == rows && steps.size() == rows), kOp,
+  HN_CHECK(count > 0 && grads.size() == count, kOp, ": expected one gradient for each of ", count,
+           " tensors of scores");
+  HN_CHECK((first.empty() && !adam) || first.size() == count, kOp, ": expected one `first` for each tensor, or none");
+  HN_CHECK(!adam || (second.size() == count && steps.size() == count), kOp,
            ": expected one `second` and one step for each tensor");
-  HN_CHECK(flags.empty() || flags.size() == rows, kOp, ": expected one plane of flags for each tensor, or none");
-  const bool of_weights = !rules.empty();
-  HN_CHECK(!of_weights || (rules.size() == rows && bits.size() == rows && sources.size() == rows &&
-                           parts.size() == rows && scales.size() == rows && draws.size() == 3 * rows),
-           kOp, ": expected what weights are made of for each tensor, or for none");
+  HN_CHECK(flags.empty() || flags.size() == count, kOp, ": expected one plane of flags for each tensor, or none");
+  const size_t weights = size_t(std::count_if(rules.begin(), rules.end(), [](int64_t rule) { return rule >= 0; }));
+  size_t weight = 0;  // among those
+  HN_CHECK(rules.empty() || (rules.size() == count && bits.size() == weights && sources.size() == weights &&
+                             parts.size() == weights && scales.size() == weights && draws.size() == 3 * weights),
+           kOp, ": expected a rule or -1 for each tensor, and what its weight is made of for each of ", weights,
+           " rules");
   if (rate.has_value() && rate->defined()) {
     HN_CHECK(!adam, kOp, ": expected no tensor of the rate with Adam, whose rate depends on the step");
     check_part(kOp, "rate", rate, ScalarType::Float, 1, scores[0]);
   }
   std::vector<ScoreSegment> segments;
-  for (size_t i = 0; i < rows; ++i) {
+  for (size_t i = 0; i < count; ++i) {
     const Tensor& t = scores[i];
     check_type(kOp, "scores", t, ScalarType::Float);
     check_same_device(kOp, "scores", t, scores[0]);
@@ -77,8 +84,8 @@ void score_step_op(const std::vector<Tensor>& scores, const std::vector<Tensor>&
     ScoreSegment s{};
     s.scores = static_cast<float*>(t.data_ptr());
     s.layout = layout_of(kOp, sizes_of(t), channels_last);
-    if (of_weights && rules[i] >= 0) {
-      add_weight({rules, bits, sources, parts, scales, draws}, i, grads[i], t, &s);
+    if (!rules.empty() && rules[i] >= 0) {
+      add_weight({bits, sources, parts, scales, draws}, weight++, rules[i], grads[i], t, &s);
     } else {
       s.grad = floats_beside(kOp, "grads", grads[i], s.layout, t);
     }
@@ -106,7 +113,23 @@ void score_step_op(const std::vector<Tensor>& scores, const std::vector<Tensor>&
   const ScoreRule rule =
       adam ? ScoreRule::kAdam
            : (first.empty() ? ScoreRule::kPlain : (nesterov ? ScoreRule::kNesterov : ScoreRule::kMomentum));
-  Guard(scores[0]).run(kOp, &score_step, ScoreStepParams{segments.data(), int32_t(rows), rule, hyper});
+  ScoreStepParams p{segments.data(), int32_t(count), rule, hyper};
+  std::optional<Ranking> next;
+  if (counts.has_value() && counts->defined()) {
+    std::vector<Tensor> of;
+    for (size_t i = 0; i < ranked.size(); ++i) {
+      HN_CHECK(ranked[i] >= 0 && size_t(ranked[i]) < count && segments[size_t(ranked[i])].ranked < 0, kOp,
+               ": expected ranked to name some of ", count, " tensors, each once, got ", ranked[i]);
+      segments[size_t(ranked[i])].ranked = int32_t(i);
+      of.push_back(scores[size_t(ranked[i])]);
+    }
+    HN_CHECK(rows.has_value() && rows->defined(), kOp, ": expected rows to count around, got none");
+    next.emplace(kOp, of, k, by_value, network_wide, false);
+    next->params().hint = selection_rows(kOp, "rows", *rows, of.size(), scores[0]);
+    next->set_counts(kOp, counts, scores[0]);
+    p.next = &next->params();
+  }
+  Guard(scores[0]).run(kOp, &score_step, p);
 }
 
 }  // namespace HN_BACKEND

@@ -123,6 +123,35 @@ __device__ __forceinline__ Verdict settle_listed(const SelectTable& t, const Gro
   return {kDone, in.low + prefix, int32_t(scratch[0]), int32_t(scratch[1])};
 }
 
+// What a warm group's bracket holds.
+struct Found {
+  uint32_t below, candidates;
+  bool overflowed;
+  uint32_t* bins;
+  const uint32_t *candidate, *place;  // the group's
+};
+
+template <int kChunk>
+__device__ __forceinline__ Found found_in(const SelectTable& t, const Item& item) {
+  const GroupEntry& group = t.group[item.group];
+  const int64_t list = int64_t(group.first_chunk) * kCapacity<kChunk>;
+  if (item.work == Work::kCounted) {
+    GroupCount& c = t.counts.group[item.group];
+    const bool overflowed = c.candidates > uint32_t(group.chunks) * kCapacity<kChunk>;
+    return {c.below, c.candidates, overflowed, c.bins, t.counts.candidate + list, t.counts.place + list};
+  }
+  GroupState* state = t.state + item.group;
+  return {state->below, state->candidates, state->overflowed != 0, state->bins, t.candidate + list, t.place + list};
+}
+
+// The whole block: clears what a step counted of a group, for the next one.
+template <int kThreads>
+__device__ __forceinline__ void clear_counted(const SelectTable& t, int32_t group) {
+  GroupCount& c = t.counts.group[group];
+  for (int i = int(threadIdx.x); i < kSubBins; i += kThreads) c.bins[i] = 0;
+  if (threadIdx.x == 0) c.below = c.candidates = 0;
+}
+
 // Ends the first look of a warm group: narrows the candidates, by sub-bin and then by digit, until
 // each thread can have one. Usually the sub-bin is enough, and the list is read once.
 template <int kThreads, int kChunk>
@@ -131,20 +160,24 @@ __device__ __forceinline__ Verdict settle_bracket(const SelectTable& t, const It
   const GroupEntry& group = t.group[item.group];
   GroupState* state = t.state + item.group;
   const Bracket bracket = item.bracket;
-  const uint32_t candidates = state->candidates, overflowed = state->overflowed;
+  const Found found = found_in<kChunk>(t, item);
+  const uint32_t candidates = found.candidates;
   // Rank among the candidates in question. Below the bracket it wraps to more than there are.
-  uint32_t rank = group.rank - state->below;
-  if (overflowed != 0 || rank >= candidates) {
-    for (int i = int(threadIdx.x); i < kSubBins; i += kThreads) state->bins[i] = 0;
+  uint32_t rank = group.rank - found.below;
+  if (found.overflowed || rank >= candidates) {
+    for (int i = int(threadIdx.x); i < kSubBins; i += kThreads) found.bins[i] = 0;
     if (threadIdx.x == 0) {
-      state->outcome = overflowed != 0 ? Outcome::kOverflowed : Outcome::kMissed;
+      state->outcome = found.overflowed ? Outcome::kOverflowed : Outcome::kMissed;
       state->rank = group.rank;
     }
     return go_on(kDigit0);
   }
-  if (threadIdx.x == 0) state->outcome = Outcome::kFound;
-  Selected bin = block_select<kThreads>(state->bins, kSubBins, rank, scratch);
-  uint32_t left = state->bins[bin.bin];
+  Selected bin = block_select<kThreads>(found.bins, kSubBins, rank, scratch);
+  if (threadIdx.x == 0) {
+    state->outcome = Outcome::kFound;
+    state->candidates = candidates;
+  }
+  uint32_t left = found.bins[bin.bin];
   Narrowed in{bracket.low, uint32_t(bin.bin) << bracket.shift, bracket.shift};
   rank -= bin.before;
   while (left <= kThreads || in.open_bits > 0) {
@@ -153,12 +186,11 @@ __device__ __forceinline__ Verdict settle_bracket(const SelectTable& t, const It
     for (int i = int(threadIdx.x); i < kBins; i += kThreads) space[i] = 0;
     if (threadIdx.x == 0) scratch[0] = 0;
     __syncthreads();
-    const int64_t list = int64_t(group.first_chunk) * kCapacity<kChunk>;
-    for_each_match<kThreads>(t.candidate + list, candidates, in, [&](uint32_t key, uint32_t i) {
+    for_each_match<kThreads>(found.candidate, candidates, in, [&](uint32_t key, uint32_t i) {
       if (short_enough) {
         const uint32_t slot = kBins + atomicAdd(scratch, 1u);
         space[slot] = key;
-        space[slot + kThreads] = t.place[list + i];
+        space[slot + kThreads] = found.place[i];
       } else {
         atomicAdd(&space[(key ^ in.prefix) >> shift], 1u);
       }

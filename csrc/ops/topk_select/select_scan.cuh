@@ -18,7 +18,7 @@ struct Bracket {
 };
 
 // What to do with a chunk, and then, once, with its group.
-enum class Work : int32_t { kNone, kBracket, kDigit, kTies };
+enum class Work : int32_t { kNone, kCounted, kBracket, kDigit, kTies };
 
 // One chunk's worth of work, in shared memory.
 struct Item {
@@ -26,7 +26,7 @@ struct Item {
   Work work;
   int32_t group, segment;
   int32_t chunk;    // in the table
-  Bracket bracket;  // kBracket only
+  Bracket bracket;  // kBracket and kCounted only
 };
 
 __device__ __forceinline__ Bracket bracket_around(const Selection& hint) {
@@ -34,6 +34,14 @@ __device__ __forceinline__ Bracket bracket_around(const Selection& hint) {
   const uint32_t low = t - (t < w ? t : w), span = t - low + (~t < w ? ~t : w);
   const int bits = 32 - __clz(int(span));
   return {low, span, bits > kSubBits ? bits - kSubBits : 0};
+}
+
+// The first look at a group that a step has counted: nothing is left to scan.
+__device__ __forceinline__ Item counted_item(const SelectTable& t, int32_t group) {
+  const GroupEntry& g = t.group[group];
+  const Work work = g.settled() ? Work::kNone : Work::kCounted;
+  return {kFirstLook,      work,          group,
+          g.first_segment, g.first_chunk, bracket_around(t.hint[t.segment[g.first_segment].row])};
 }
 
 __device__ __forceinline__ Item make_item(const SelectTable& t, Stage stage, int32_t segment, int32_t chunk) {

@@ -11,8 +11,9 @@
 namespace hn {
 namespace cuda {
 
-constexpr int kMaxSegments = 256;  // of one launch: the table must fit the kernel parameters
-constexpr int kDigitBits = 11;     // a key is searched 11, 11 and 10 bits at a time
+constexpr int kSelectChunk = 8192;  // scores: 32 KB, 8 loads of 16 bytes a thread
+constexpr int kMaxSegments = 256;   // of one launch: the table must fit the kernel parameters
+constexpr int kDigitBits = 11;      // a key is searched 11, 11 and 10 bits at a time
 constexpr int kBins = 1 << kDigitBits;
 constexpr int kSubBits = 9;  // the scan of a bracket counts by the top 9 bits of its width
 constexpr int kSubBins = 1 << kSubBits;
@@ -61,6 +62,19 @@ struct GroupState {
   uint32_t bins[kBins];
 };
 
+// What a step counted of a group's bracket; zero before and after.
+struct GroupCount {
+  uint32_t below, candidates;  // as in GroupState; candidates past the list's room are counted alone
+  uint32_t bins[kSubBins];
+};
+
+// Where a step puts what it counts for all groups, and which keys are where as in SelectTable.
+struct CountTable {
+  uint32_t* counted;  // one word: a step did count; null: nothing is counted
+  GroupCount* group;
+  uint32_t *candidate, *place;
+};
+
 // Zero at the start of a launch.
 struct Control {
   uint32_t ticket;         // next work item
@@ -83,6 +97,7 @@ struct SelectTable {
   uint32_t* ties;       // [chunks]: keys equal to the threshold
   uint32_t* candidate;  // [chunks * kCapacity], a group's keys from first_chunk * kCapacity on
   uint32_t* place;      // of each candidate: (chunk - first_chunk) * kChunk + place in its chunk
+  CountTable counts;
   SegmentEntry segment[kMaxSegments];
   GroupEntry group[kMaxSegments];  // largest first: long finishes overlap the rest of the scan
 };
@@ -120,6 +135,18 @@ WorkspaceLayout workspace_layout(int64_t groups, int64_t chunks) {
   return w;
 }
 
+// The places within TopkSelectParams::counts.
+template <int kChunk>
+CountTable count_table(void* counts, int64_t groups, int64_t chunks, size_t* bytes = nullptr) {
+  const size_t group = 256, candidate = group + aligned_up(size_t(groups) * sizeof(GroupCount));
+  const size_t keys = aligned_up(size_t(chunks) * kCapacity<kChunk> * sizeof(uint32_t));
+  if (bytes != nullptr) *bytes = candidate + 2 * keys;
+  if (counts == nullptr) return {};
+  auto* at = static_cast<unsigned char*>(counts);
+  return {reinterpret_cast<uint32_t*>(at), reinterpret_cast<GroupCount*>(at + group),
+          reinterpret_cast<uint32_t*>(at + candidate), reinterpret_cast<uint32_t*>(at + candidate + keys)};
+}
+
 // A run of groups that one launch serves.
 struct Batch {
   int32_t first_group, end_group;
@@ -135,21 +162,37 @@ inline Batch next_batch(const TopkSelectParams& p, int32_t first_group) {
   return b;
 }
 
+// The most chunks that a batch may have.
+template <int kChunk>
+int64_t most_chunks(const TopkSelectParams& p, Batch b) {
+  int64_t chunks = 0;
+  for (int32_t g = b.first_group; g < b.end_group; ++g) {
+    const SelectGroup& group = p.groups[g];
+    for (int32_t s = 0; s < group.segments; ++s) {
+      chunks += chunks_of(p.segments[group.first_segment + s].layout.n, 3, kChunk);
+    }
+  }
+  return chunks;
+}
+
 template <int kChunk>
 size_t select_workspace(const TopkSelectParams& p) {
   size_t most = 0;
   for (int32_t g = 0; g < p.num_groups;) {
     const Batch b = next_batch(p, g);
-    int64_t chunks = 0;
-    for (; g < b.end_group; ++g) {
-      const SelectGroup& group = p.groups[g];
-      for (int32_t s = 0; s < group.segments; ++s) {
-        chunks += chunks_of(p.segments[group.first_segment + s].layout.n, 3, kChunk);
-      }
-    }
-    most = std::max(most, workspace_layout<kChunk>(b.end_group - b.first_group, chunks).end);
+    most = std::max(most, workspace_layout<kChunk>(b.end_group - b.first_group, most_chunks<kChunk>(p, b)).end);
+    g = b.end_group;
   }
   return most;
+}
+
+template <int kChunk>
+size_t select_counts(const TopkSelectParams& p) {
+  const Batch b = next_batch(p, 0);
+  if (b.end_group != p.num_groups || p.groups[0].segments > kMaxSegments) return 0;
+  size_t bytes = 0;
+  count_table<kChunk>(nullptr, p.num_groups, most_chunks<kChunk>(p, b), &bytes);
+  return bytes;
 }
 
 // Fills the table for a batch. Refuses a group of more than kMaxSegments segments or 2^32 scores.
@@ -187,6 +230,7 @@ int make_table(const TopkSelectParams& p, Batch batch, SelectTable* t) {
   t->ties = reinterpret_cast<uint32_t*>(bytes + w.ties);
   t->candidate = reinterpret_cast<uint32_t*>(bytes + w.candidate);
   t->place = reinterpret_cast<uint32_t*>(bytes + w.place);
+  t->counts = count_table<kChunk>(p.counts, t->num_groups, t->chunks);
   return 0;
 }
 

@@ -7,7 +7,7 @@
 // and the earliest unfinished one waits for nobody: so there is progress whatever number of blocks
 // runs at a time, without a cooperative launch, and a graph can capture the launch.
 //
-// A warm network costs one pass: 4 bytes read a score, 8 written and 4 read again a candidate.
+// A warm network costs one pass: 4 bytes read a score, 8 written and 4 read again a candidate; none where a step counted.
 #pragma once
 #include "select_publish.cuh"
 
@@ -15,21 +15,22 @@ namespace hn {
 namespace cuda {
 
 constexpr int kSelectThreads = 256;
-constexpr int kSelectChunk = 8192;  // scores: 32 KB, 8 loads of 16 bytes a thread
-constexpr int kSelectBlocks = 4;    // a multiprocessor: 64 KB of loads are in flight on each
+constexpr int kSelectBlocks = 4;  // a multiprocessor: 64 KB of loads are in flight on each
 
 // One thread: the item of a ticket, or of a later one where its group needs no such stage, waiting
 // until it may be worked on. Stage kDone: there is nothing more to do.
-__device__ __forceinline__ Item next_item(const SelectTable& t, uint32_t ticket) {
+__device__ __forceinline__ Item next_item(const SelectTable& t, uint32_t ticket, bool counted) {
   Control* c = t.control;
+  const uint32_t looks = uint32_t(counted ? t.num_groups : t.chunks);
   for (;; ticket = atomicAdd(&c->ticket, 1u)) {
     uint32_t number = ticket;
-    if (number < uint32_t(t.chunks)) {
+    if (number < looks) {
+      if (counted) return counted_item(t, int32_t(number));
       return make_item(t, kFirstLook, segment_of(t, int32_t(number)), int32_t(number));
     }
     while (load_acquire(&c->ready) == 0) __nanosleep(100);
     const uint32_t missed = c->missed_chunks, active = c->active_chunks;
-    number -= uint32_t(t.chunks);
+    number -= looks;
     uint32_t stage = kDigit0;
     if (number >= missed) {
       number -= missed;
@@ -67,14 +68,16 @@ __global__ void __launch_bounds__(kThreads, kSelectBlocks) topk_select_kernel(co
   HN_SHARED(Verdict, verdict, 1);
   uint32_t* const space = reinterpret_cast<uint32_t*>(aligned_space);
 
+  const bool counted = t.counts.counted != nullptr && *t.counts.counted != 0;
   if (threadIdx.x == 0) *ticket = atomicAdd(&t.control->ticket, 1u);
   for (;;) {
-    if (threadIdx.x == 0) *shared_item = next_item(t, *ticket);
+    if (threadIdx.x == 0) *shared_item = next_item(t, *ticket, counted);
     __syncthreads();
     const Item& item = *shared_item;
     if (item.stage == kDone) return;
     switch (item.work) {
-      case Work::kNone: break;
+      case Work::kNone:
+      case Work::kCounted: break;
       case Work::kBracket: scan_bracket<kOrder, kThreads, kChunk>(t, item, space, scratch); break;
       case Work::kDigit: count_digit<kOrder, kThreads, kChunk>(t, item, space); break;
       case Work::kTies: count_ties<kOrder, kThreads, kChunk>(t, item, scratch); break;
@@ -83,7 +86,7 @@ __global__ void __launch_bounds__(kThreads, kSelectBlocks) topk_select_kernel(co
     if (threadIdx.x == 0) {
       const uint32_t next = atomicAdd(&t.control->ticket, 1u);  // on its way during the other
       const uint32_t finished = atomic_add_acq_rel(&t.state[item.group].finished, 1u) + 1;
-      scratch[0] = finished == uint32_t(t.group[item.group].chunks);
+      scratch[0] = finished == (item.work == Work::kCounted ? 1u : uint32_t(t.group[item.group].chunks));
       *ticket = next;
     }
     __syncthreads();
@@ -95,11 +98,13 @@ __global__ void __launch_bounds__(kThreads, kSelectBlocks) topk_select_kernel(co
     };
     switch (item.work) {
       case Work::kNone: say(settle_trivial(t.group[item.group])); break;
+      case Work::kCounted:
       case Work::kBracket: say(settle_bracket<kThreads, kChunk>(t, item, space, scratch)); break;
       case Work::kDigit: say(settle_digit<kThreads>(t, item, scratch)); break;
       case Work::kTies: say(settle_ties<kOrder, kThreads, kChunk>(t, item, scratch)); break;
     }
     __syncthreads();
+    if (item.work == Work::kCounted) clear_counted<kThreads>(t, item.group);
     if (verdict->next == kDone) write_rows<kThreads>(t, item, *verdict);
     publish<kThreads>(t, item, verdict->next, scratch);
     __syncthreads();

@@ -8,7 +8,11 @@
 // Warm start: a hint row's threshold and width bracket the new threshold; one pass counts below the bracket and
 // collects what is inside. When the answer is not inside, or too much is, the group falls back to the radix search in
 // the same call. The threshold and the cut are the same either way; only `width` and `cold` tell.
+//
+// Who writes the scores may look into the bracket on the way (score_step): what it counts is kept in `counts`, of which
+// the group is settled without a pass over the scores.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 
 #include "../../base/layout.cuh"
@@ -37,7 +41,13 @@ struct TopkSelectParams {
   Selection* out;   // [num_segments] on the device, written in full; may be `hint`
   bool keep_ties;   // all scores equal to the threshold are kept: every cut is 0
   void* workspace;  // cuda: topk_select_workspace bytes on the device, contents ignored
+  // topk_counts_bytes beside the scores, or null. Zero, or what a step counted of these scores as they are now, around
+  // these hints, with these groups and k; the groups' counters are zero again afterwards.
+  void* counts = nullptr;
 };
+
+// All or none of the group are kept: there is nothing to search for, and nothing to count.
+inline bool is_settled(const SelectGroup& g) { return g.k == 0 || g.k == g.n; }
 
 // Next half-width of the bracket: shrink when too many candidates came, grow after a miss. Part of the result, so it is
 // one function for all backends. `candidates` < 0 means the bracket missed (or overflowed when `overflow`).
@@ -54,10 +64,12 @@ HN_HD uint32_t next_width(uint32_t width, bool miss, bool overflow, int64_t cand
 constexpr HN_HD int64_t candidate_capacity(int64_t n) { return n / 8 + 64; }
 
 namespace cpu {
+size_t topk_counts_bytes(const TopkSelectParams& p);  // depends on sizes only
 void topk_select(const TopkSelectParams& p);
-}
+}  // namespace cpu
 
 namespace cuda {
+size_t topk_counts_bytes(const TopkSelectParams& p);       // 0: more layers than are counted
 size_t topk_select_workspace(const TopkSelectParams& p);   // bytes; depends on sizes only
 int topk_select(const TopkSelectParams& p, void* stream);  // 0, a cudaError_t or kRefused: no CUDA in this header
 }  // namespace cuda

@@ -1,11 +1,11 @@
-// topk_select_cpu.cpp: exact thresholds on a CPU: one bracketed pass when warm, three histogram passes when not.
+// topk_select_cpu.cpp: exact thresholds on a CPU: no pass where a step counted, one bracketed pass when warm, three
+// histogram passes when not.
 #include <algorithm>
 #include <atomic>
 #include <vector>
 
 #include "../../base/parallel.h"
-#include "bracket.h"
-#include "topk_select.h"
+#include "counts.h"
 
 namespace hn {
 namespace cpu {
@@ -43,7 +43,7 @@ struct Chunk {
 };
 
 struct GroupState {
-  bool warm, settled;
+  bool warm, counted, settled;
   bool overflow;
   Bracket bracket;
   int64_t rank;        // 0-based rank of the smallest kept key
@@ -59,7 +59,7 @@ struct GroupState {
 template <Order kOrder>
 class Selector {
  public:
-  explicit Selector(const TopkSelectParams& p) : p_(p), groups_(size_t(p.num_groups)) {
+  explicit Selector(const TopkSelectParams& p) : p_(p), counts_(p), groups_(size_t(p.num_groups)) {
     for (int32_t g = 0; g < p.num_groups; ++g) plan(g);
   }
 
@@ -67,13 +67,18 @@ class Selector {
     static thread_local std::vector<uint32_t> workspace;  // grows to the largest network seen: no allocation in a step
     if (workspace.size() < size_t(slices_)) workspace.resize(size_t(slices_));
     candidates_ = workspace.data();
-    each_chunk([](const GroupState& g) { return g.warm; },
+    each_chunk([](const GroupState& g) { return g.warm && !g.counted; },
                [&](Chunk& c, const GroupState& g) {
                  c.result = scan_bracket<kOrder>(p_.segments[c.segment].scores + c.begin, c.n, g.bracket,
                                                  candidate_capacity(c.n), candidates_ + c.slice);
                });
-    for (GroupState& g : groups_) {
-      if (g.warm && !g.settled) settle_warm(g);
+    for (int32_t g = 0; g < p_.num_groups; ++g) {
+      GroupState& group = groups_[size_t(g)];
+      if (group.counted) {
+        settle_counted(group, g);
+      } else if (group.warm && !group.settled) {
+        settle_warm(group);
+      }
     }
     for (int digit = 0; digit < 3; ++digit) cold_pass(digit);
     for (int32_t g = 0; g < p_.num_groups; ++g) write(g);
@@ -85,14 +90,12 @@ class Selector {
     GroupState& g = groups_[size_t(index)];
     g = GroupState{};
     g.rank = group.n - group.k;
-    g.settled = group.k == group.n || group.k == 0;
+    g.settled = is_settled(group);
     g.candidates = -1;
     const Selection* hint = p_.hint == nullptr ? nullptr : p_.hint + group.first_segment;
     g.warm = !g.settled && hint != nullptr && hint->width != 0;
-    if (g.warm) {
-      const uint32_t t = hint->threshold, w = hint->width;
-      g.bracket = {t - std::min(t, w), t + std::min(w, ~t)};
-    }
+    g.counted = g.warm && p_.counts != nullptr;
+    if (g.warm) g.bracket = bracket_around(*hint);
     g.first_chunk = int32_t(chunks_.size());
     if (g.settled) return;
     for (int32_t s = group.first_segment; s < group.first_segment + group.segments; ++s) {
@@ -100,7 +103,7 @@ class Selector {
       for (int64_t begin = 0; begin < n; begin += kChunk) {
         const int64_t size = std::min(kChunk, n - begin);
         chunks_.push_back({s, begin, size, slices_, {0, 0}});
-        if (g.warm) slices_ += candidate_capacity(size) + kScanRoom;
+        if (g.warm && !g.counted) slices_ += candidate_capacity(size) + kScanRoom;
         total_ += size;
       }
     }
@@ -135,6 +138,18 @@ class Selector {
       below += chunk.result.below;
       count += chunk.result.candidates;
     }
+    settle_among(g, packed, below, count);
+  }
+
+  void settle_counted(GroupState& g, int32_t index) {
+    GroupCount& counted = counts_.group(index);
+    const int64_t below = counted.below, found = counted.found;
+    g.overflow = found > counts_.room(index);
+    if (!g.overflow) settle_among(g, counts_.list(index), below, found);
+    counted.below = counted.found = 0;
+  }
+
+  void settle_among(GroupState& g, uint32_t* packed, int64_t below, int64_t count) {
     const int64_t r = g.rank - below;
     if (r < 0 || r >= count) return;
     std::nth_element(packed, packed + r, packed + count);
@@ -230,6 +245,7 @@ class Selector {
   }
 
   const TopkSelectParams& p_;
+  const Counts counts_;
   std::vector<GroupState> groups_;
   std::vector<Chunk> chunks_;
   int64_t slices_ = 0, total_ = 0;
@@ -237,6 +253,8 @@ class Selector {
 };
 
 }  // namespace
+
+size_t topk_counts_bytes(const TopkSelectParams& p) { return Counts(p).bytes(); }
 
 void topk_select(const TopkSelectParams& p) {
   if (p.order == Order::kMagnitude) {
