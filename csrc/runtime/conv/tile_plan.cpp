@@ -202,11 +202,18 @@ class TilePlan : public ConvPlan {
     }
   }
 
-  // Of a block of two row tiles (or one): its runs along k. Returns their number.
-  int32_t find_runs(const Work& w, int64_t tile, const uint16_t* b, std::vector<TileRun>* runs,
-                    TileSteps* steps) const {
+  // Of a block of two row tiles (or one): its runs along k. Returns their number. Written field by field: a copy of
+  // a whole run would wait until the outputs before it are in the cache.
+  int32_t find_runs(const Work& w, int64_t tile, const uint16_t* b, TileRun* runs, TileSteps* steps) const {
     const bool two = tile + 1 < w.row_tiles;
-    runs->clear();
+    int32_t n = 0;
+    const auto put = [&](const uint16_t* first, const uint16_t* second, const uint16_t* from, int32_t count) {
+      TileRun& run = runs[n++];
+      run.first = first;
+      run.second = second;
+      run.b = from;
+      run.count = count;
+    };
     if (feed_ == Feed::images) {
       *steps = {64, groups_ * kTile};
       for (int32_t t = 0; t < depth_.segments; ++t) {
@@ -215,13 +222,13 @@ class TilePlan : public ConvPlan {
         if (first == nullptr && second == nullptr) continue;
         const uint16_t* const from = b + int64_t(t) * depth_.tiles * 2 * kTile;
         if (first != nullptr && (second != nullptr || !two)) {
-          runs->push_back({first, two ? second : first, from, depth_.tiles});
+          put(first, two ? second : first, from, depth_.tiles);
           continue;
         }
         for (int32_t k = 0; k < depth_.tiles; ++k) {  // zeros do not move on
           const int64_t on = k * steps->a_step;
-          runs->push_back({first == nullptr ? w.zeros : first + on, second == nullptr ? w.zeros : second + on,
-                           from + int64_t(k) * 2 * kTile, 1});
+          put(first == nullptr ? w.zeros : first + on, second == nullptr ? w.zeros : second + on,
+              from + int64_t(k) * 2 * kTile, 1);
         }
       }
     } else if (feed_ == Feed::rows) {
@@ -230,7 +237,7 @@ class TilePlan : public ConvPlan {
       for (int32_t t = 0; t < depth_.segments; ++t) {
         const int64_t tap = t / s_.kernel_w * s_.dilation_h * band_width_ + t % s_.kernel_w * s_.dilation_w;
         const int64_t at = tap * s_.in_channels;
-        runs->push_back({first + at, second + at, b + int64_t(t) * depth_.tiles * 2 * kTile, depth_.tiles});
+        put(first + at, second + at, b + int64_t(t) * depth_.tiles * 2 * kTile, depth_.tiles);
       }
     } else {
       const int64_t first = w.part * part_rows_ + tile * 16,
@@ -238,14 +245,14 @@ class TilePlan : public ConvPlan {
       if (feed_ == Feed::direct && first + kRows <= last) {
         *steps = {s_.in_channels * 2, 32};
         const uint16_t* const from = w.x + first * s_.in_channels;
-        runs->push_back({from, from + 16 * s_.in_channels, b, depth_.all()});
+        put(from, from + 16 * s_.in_channels, b, depth_.all());
       } else {
         *steps = {64, 2 * kTile};
         const int64_t panel = feed_ == Feed::direct ? 0 : tile / 2 * depth_.all() * 2 * kTile;
-        runs->push_back({w.fed + panel, w.fed + panel + kTile, b, depth_.all()});
+        put(w.fed + panel, w.fed + panel + kTile, b, depth_.all());
       }
     }
-    return int32_t(runs->size());
+    return n;
   }
 
   const uint16_t* image_tile(const Work& w, int64_t tile, int32_t tap) const {
@@ -285,7 +292,9 @@ class TilePlan : public ConvPlan {
   }
 
   void run_strip(const Work& w, int64_t strip) const {
-    static thread_local std::vector<TileRun> runs;
+    static thread_local std::vector<TileRun> memory;
+    if (memory.size() < size_t(depth_.all())) memory.resize(size_t(depth_.all()));
+    TileRun* const runs = memory.data();
     const int32_t column = int32_t(strip) * kStrip,
                   columns = int32_t(std::min<int64_t>(kStrip, s_.out_channels - column));
     const bool once = weights_.is_signed() && w.row_tiles <= 2 && (feed_ == Feed::direct || feed_ == Feed::panel);
@@ -298,12 +307,12 @@ class TilePlan : public ConvPlan {
     for (int64_t tile = 0; tile < w.row_tiles; tile += 2) {
       const bool two = tile + 1 < w.row_tiles;
       TileSteps steps;
-      const int32_t n = find_runs(w, tile, b, &runs, &steps);
+      const int32_t n = find_runs(w, tile, b, runs, &steps);
       clear(w.sums);
       if (once) {
         multiply_once(runs[0], steps, weights_.bits(strip), two, w);
       } else {
-        multiply(runs.data(), n, steps, two, w.sums);
+        multiply(runs, n, steps, two, w.sums);
       }
       store(w.sums, two);
       finish(w.sums, rows_of(w, tile, column), finish_, column, columns);
