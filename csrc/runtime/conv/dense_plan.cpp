@@ -224,7 +224,7 @@ std::optional<ConvIdea> dense_idea(const ConvOutline& outline) {
   const ConvShape& s = outline.shape;
   const bool by_depth = is_by_depth(s);
   // Measured of one core with AVX-512: products, fewer where there are few channels or vectors are not full.
-  constexpr double kProductsASecondALane = 4.2e9, kFewChannels = 0.35, kByDepth = 0.15, kBytesASecond = 8e9;
+  constexpr double kProductsASecondALane = 4.2e9, kFewChannels = 0.5, kByDepth = 0.15, kBytesASecond = 8e9;
   const int64_t outs = s.out_channels / s.groups, full = (outs + loops.strip - 1) / loops.strip * loops.strip;
   const double rate = kProductsASecondALane * loops.lanes *
                       (by_depth                       ? kByDepth

@@ -263,8 +263,8 @@ std::optional<ConvIdea> sparse_pixels_idea(const ConvOutline& outline) {
   const double blocks = double(s.batch * across);
   const SparseCosts costs(outline, block.vectors(), blocks, channels);
   // A copied vector: of neighbours, or gathered.
-  const double copied =
-      (sources_together(s, block) ? 8e-10 : 5e-10 * loops.lanes) * double(s.in_channels * block.slots);
+  const double each = sources_together(s, block) ? 8e-10 : loops.lanes > 8 ? 1.6e-8 : 4e-9;
+  const double copied = each * double(s.in_channels * block.slots);
   constexpr double kBytesASecond = 1.5e10;
   return ConvIdea{sparse_name("pixels", outline.is_signed, loops), Layout::nchw_f32, Layout::nchw_f32,
                   costs.entries + costs.sums + blocks * copied + 4.0 * outline.numbers() / kBytesASecond};
