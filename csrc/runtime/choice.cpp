@@ -152,7 +152,8 @@ double seconds_of(const Graph& graph, const Node& node, int64_t batch, Layout la
   int64_t numbers = node.shape.size();
   for (const int i : node.inputs) numbers += graph.nodes()[size_t(i)].shape.size();
   const bool pools = node.op == Op::max_pool || node.op == Op::average_pool;
-  const double each = pools && layout == Layout::nchw_f32 ? 4.0 : 1.0;  // its vectors are single numbers
+  // Its vectors are single numbers; adaptive ones read each number once.
+  const double each = pools && layout == Layout::nchw_f32 ? 4.0 * double(node.kernel[0] * node.kernel[1]) : 1.0;
   return each * double(batch * numbers) * double(element_bytes(layout)) / kBytesASecond / double(threads);
 }
 

@@ -60,10 +60,37 @@ class ConvPlan {
   virtual void run(const void* x, const void* residual, void* y, void* workspace, int64_t task) const = 0;
 };
 
+// A plan that could be made, by what decides how long it takes. seconds: of one core, as machines that were measured would
+// take them, so that a network's first call need not measure.
+struct ConvIdea {
+  std::string name;
+  Layout input, output;
+  double seconds;
+};
+
+// What is known of a convolution before its weights are made.
+struct ConvOutline {
+  ConvShape shape;
+  int64_t kept;    // weights
+  bool is_signed;  // magnitudes of output channels, as ConvWeights has them
+  bool residual;
+
+  double additions() const {  // of single numbers
+    return double(shape.batch * shape.out_height() * shape.out_width()) * double(kept);
+  }
+  double numbers() const {  // read and written
+    const double out = double(shape.batch * shape.out_channels * shape.out_height() * shape.out_width());
+    return double(shape.batch * shape.in_channels * shape.height * shape.width) + (residual ? 2.0 : 1.0) * out;
+  }
+};
+
 // Every plan that this machine, held to HIDDENNET_ISA, can run for this convolution, a plain one always among them.
 // bf16: also plans that round activations and weights to bfloat16 (float32 accumulation). only: the name of the one that
 // is wanted, as measured before; the others need not be made.
 std::vector<std::unique_ptr<ConvPlan>> conv_plans(const ConvShape& shape, const ConvWeights& weights,
                                                   const Epilogue& epilogue, bool bf16, const std::string& only = {});
+
+// The same, not made.
+std::vector<ConvIdea> conv_ideas(const ConvOutline& outline, bool bf16);
 
 }  // namespace hiddennet::runtime

@@ -11,4 +11,13 @@ std::vector<std::unique_ptr<ConvPlan>> conv_plans(const ConvShape& shape, const 
   return found;
 }
 
+std::vector<ConvIdea> conv_ideas(const ConvOutline& outline, bool bf16) {
+  std::vector<ConvIdea> found = fast_conv_ideas(outline, bf16);
+  constexpr double kProductsASecond = 4e9;
+  const double products = double(outline.shape.weights()) *
+                          double(outline.shape.batch * outline.shape.out_height() * outline.shape.out_width());
+  found.push_back({"plain", Layout::nhwc_f32, Layout::nhwc_f32, products / kProductsASecond});
+  return found;
+}
+
 }  // namespace hiddennet::runtime

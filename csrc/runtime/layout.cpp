@@ -2,6 +2,28 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
+
+#include "../base/float_lanes.h"
+
+namespace hiddennet::runtime {
+namespace {
+
+// y[j][i] = x[i][j]: neighbours along j in x, along i in y.
+struct TurnArgs {
+  const float* x;
+  int64_t x_row;
+  float* y;
+  int64_t y_row;
+  int64_t rows, columns;  // of x
+};
+using TurnRows = void (*)(const TurnArgs&);
+
+}  // namespace
+}  // namespace hiddennet::runtime
+
+#define HN_LOOPS "../runtime/layout_loops.h"
+#include "../base/each_lanes.h"
 
 namespace hiddennet::runtime {
 namespace {
@@ -25,6 +47,10 @@ constexpr int64_t kTile = 16;
 // y[i][j] = x[i][j] by their strides, in tiles, so that both sides' lines are used whole.
 template <class From, class To>
 void turn(const From* x, int64_t xi, int64_t xj, To* y, int64_t yi, int64_t yj, int64_t rows, int64_t columns) {
+  if constexpr (std::is_same_v<From, float> && std::is_same_v<To, float>) {
+    if (xj == 1 && yi == 1) return HN_LOOPS_IN_USE(kTurnRows)({x, xi, y, yj, rows, columns});
+    if (xi == 1 && yj == 1) return HN_LOOPS_IN_USE(kTurnRows)({x, xj, y, yi, columns, rows});
+  }
   for (int64_t i0 = 0; i0 < rows; i0 += kTile) {
     const int64_t i1 = std::min(rows, i0 + kTile);
     for (int64_t j0 = 0; j0 < columns; j0 += kTile) {

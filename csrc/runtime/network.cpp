@@ -13,11 +13,12 @@ constexpr size_t kVariants = 3;
 constexpr int64_t kMostBatch = int64_t(1) << 24;
 constexpr int kMostThreads = 1024;
 
-bool measures() {
+Plans wished_plans() {
   const char* wish = std::getenv("HIDDENNET_PLANS");
-  if (wish == nullptr || *wish == '\0' || std::strcmp(wish, "auto") == 0) return true;
-  if (std::strcmp(wish, "fixed") != 0) fail("expected HIDDENNET_PLANS to be auto or fixed, got ", wish);
-  return false;
+  if (wish == nullptr || *wish == '\0' || std::strcmp(wish, "auto") == 0) return Plans::automatic;
+  if (std::strcmp(wish, "measure") == 0) return Plans::measured;
+  if (std::strcmp(wish, "fixed") != 0) fail("expected HIDDENNET_PLANS to be auto, measure or fixed, got ", wish);
+  return Plans::fixed;
 }
 
 int checked_threads(int threads) {
@@ -31,7 +32,7 @@ Network::Network(File file, int threads, Bf16 bf16)
     : file_(std::move(file)),
       weights_(file_),
       graph_(file_, weights_),
-      options_{bf16 == Bf16::on || (bf16 == Bf16::automatic && hn::matrix_tiles()), measures()},
+      options_{bf16 == Bf16::on || (bf16 == Bf16::automatic && hn::matrix_tiles()), wished_plans()},
       pool_(checked_threads(threads)) {}
 
 Variant& Network::variant(int64_t batch, Layout layout) {

@@ -14,9 +14,13 @@
 
 namespace hiddennet::runtime {
 
+// Where the plans' seconds come from: what was measured before on this machine where that is all, else estimates; what is
+// measured now where it was not; estimates.
+enum class Plans { automatic, measured, fixed };
+
 struct Options {
   bool bf16 = false;
-  bool measures = true;  // false: the first plan of each list
+  Plans plans = Plans::automatic;
 };
 
 class Variant {

@@ -5,9 +5,10 @@
     net = rt.load("net.hidden")  # of hiddennet.export(model, "net.hidden", runtime=True)
     logits = net(images)  # float32 [batch, channels, height, width]; batch of any size
 
-Weights are made from seed and mask bits when they are needed. The first call with a batch size measures which plan is
-the fastest for each convolution on this machine, and keeps what it found in the user's cache;
-HIDDENNET_PLANS=fixed takes the first of each list instead, HIDDENNET_ISA=avx2 or scalar holds back instructions.
+Weights are made from seed and mask bits when they are needed. Which plan is the fastest for each convolution is
+estimated, so that the first call does not wait. HIDDENNET_PLANS=measure measures it at the first call with a batch size
+and keeps what it found in the user's cache, which later processes go by; HIDDENNET_PLANS=fixed goes by estimates even
+then: the same plans on every run. HIDDENNET_ISA=avx2 or scalar holds back instructions.
 """
 
 import os

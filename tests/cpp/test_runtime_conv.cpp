@@ -1,5 +1,6 @@
 // test_runtime_conv.cpp: every fast plan of the runtime, in every instruction set, against sums in double; what is not
 // to be read is NaN, what is not to be written is looked at afterwards.
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
@@ -223,8 +224,14 @@ int check(const Problem& p, uint32_t seed) {
   const rt::Epilogue epilogue = {p.bias ? v.bias.data() : nullptr, p.residual, p.activation, low, high};
   const rt::ConvWeights weights = {v.weight.data(), p.is_signed ? v.magnitude.data() : nullptr};
   const auto plans = rt::fast_conv_plans(p.shape, weights, epilogue, true, "");
+  const int64_t hidden = std::count(v.weight.begin(), v.weight.end(), 0.0f);
+  const auto ideas = rt::fast_conv_ideas({p.shape, p.shape.weights() - hidden, p.is_signed, p.residual}, true);
+  CHECK_EQ(ideas.size(), plans.size());  // each is of a plan that is made
   for (const auto& plan : plans) {
     const Context named(plan->name());
+    const auto found = std::find_if(ideas.begin(), ideas.end(), [&](const auto& i) { return i.name == plan->name(); });
+    CHECK(found != ideas.end() && found->input == plan->input() && found->output == plan->output());
+    CHECK(found->seconds > 0.0 && found->seconds < 1e6);
     check_plan(*plan, p, v, low, high);
     const auto alone = rt::fast_conv_plans(p.shape, weights, epilogue, true, plan->name());
     CHECK_EQ(alone.size(), size_t(1));

@@ -212,7 +212,7 @@ def test_a_process_in_which_torch_cannot_be_imported(conv):
 def test_what_is_measured_is_kept_for_later_processes(conv, tmp_path, monkeypatch):
     code = "import sys, numpy as np, hiddennet.runtime as rt; n = rt.load(sys.argv[1], bf16=False)\n"
     code += "n(np.ones((2, 3, 6, 6), np.float32)); print(n.layers[0].plan)"
-    environment = {**os.environ, "HIDDENNET_PLANS": "", "XDG_CACHE_HOME": str(tmp_path)}
+    environment = {**os.environ, "HIDDENNET_PLANS": "measure", "XDG_CACHE_HOME": str(tmp_path)}
     said, kept = [], tmp_path / "hiddennet" / "runtime-plans.tsv"
     for _ in range(2):
         command = [sys.executable, "-c", code, conv]

@@ -18,6 +18,11 @@ std::string isa_name(const DenseLoops& loops) {
   return loops.lanes == 16 ? "avx512" : loops.lanes == 8 ? "avx2" : "plain";
 }
 
+std::string dense_name(const DenseLoops& loops) { return "dense " + isa_name(loops); }
+std::string by_depth_name(const DenseLoops& loops) { return "dense by depth " + isa_name(loops); }
+
+bool is_by_depth(const ConvShape& s) { return s.groups > 1 && s.groups == s.in_channels && s.groups == s.out_channels; }
+
 class DensePlan : public ConvPlan {
  public:
   DensePlan(const ConvShape& s, const ConvWeights& w, const Epilogue& epilogue, const DenseLoops& loops)
@@ -50,7 +55,7 @@ class DensePlan : public ConvPlan {
     }
   }
 
-  std::string name() const override { return "dense " + isa_name(loops_); }
+  std::string name() const override { return dense_name(loops_); }
   Layout input() const override { return Layout::nhwc_f32; }
   Layout output() const override { return Layout::nhwc_f32; }
   size_t weight_bytes() const override { return weight_.size() * sizeof(float) + finish_.bytes(); }
@@ -140,7 +145,7 @@ class DepthwisePlan : public ConvPlan {
     for (int64_t i = 0; i < s.weights(); ++i) weight_[size_t(i % taps * s.out_channels + i / taps)] = w.values[i];
   }
 
-  std::string name() const override { return "dense by depth " + isa_name(loops_); }
+  std::string name() const override { return by_depth_name(loops_); }
   Layout input() const override { return Layout::nhwc_f32; }
   Layout output() const override { return Layout::nhwc_f32; }
   size_t weight_bytes() const override { return weight_.size() * sizeof(float) + finish_.bytes(); }
@@ -208,10 +213,26 @@ class DepthwisePlan : public ConvPlan {
 }  // namespace
 
 std::unique_ptr<ConvPlan> dense_plan(const ConvShape& s, const ConvWeights& weights, const Epilogue& epilogue) {
-  if (s.groups > 1 && s.groups == s.in_channels && s.groups == s.out_channels) {
+  if (is_by_depth(s)) {
     return std::make_unique<DepthwisePlan>(s, weights, epilogue, dense_loops());
   }
   return std::make_unique<DensePlan>(s, weights, epilogue, dense_loops());
+}
+
+std::optional<ConvIdea> dense_idea(const ConvOutline& outline) {
+  const DenseLoops& loops = dense_loops();
+  const ConvShape& s = outline.shape;
+  const bool by_depth = is_by_depth(s);
+  // Measured of one core with AVX-512: products, fewer where there are few channels or vectors are not full.
+  constexpr double kProductsASecondALane = 4.2e9, kFewChannels = 0.5, kByDepth = 0.15, kBytesASecond = 8e9;
+  const int64_t outs = s.out_channels / s.groups, full = (outs + loops.strip - 1) / loops.strip * loops.strip;
+  const double rate = kProductsASecondALane * loops.lanes *
+                      (by_depth                       ? kByDepth
+                       : s.in_channels / s.groups < 8 ? kFewChannels
+                                                      : double(outs) / double(full));
+  const double products = double(s.weights()) * double(s.batch * s.out_height() * s.out_width());
+  return ConvIdea{by_depth ? by_depth_name(loops) : dense_name(loops), Layout::nhwc_f32, Layout::nhwc_f32,
+                  products / rate + 4.0 * (outline.numbers() + double(s.weights())) / kBytesASecond};
 }
 
 }  // namespace hiddennet::runtime

@@ -2,6 +2,7 @@
 #include "plans.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "dense_plan.h"
 #include "sparse_plan.h"
@@ -27,6 +28,18 @@ std::vector<std::unique_ptr<ConvPlan>> fast_conv_plans(const ConvShape& shape, c
   add("sparse pixels", sparse_pixels_plan);
   if (sparse_first) add("dense", dense_plan);
   return plans;
+}
+
+std::vector<ConvIdea> fast_conv_ideas(const ConvOutline& outline, bool bf16) {
+  std::vector<ConvIdea> ideas;
+  const auto add = [&](std::optional<ConvIdea> idea) {
+    if (idea) ideas.push_back(std::move(*idea));
+  };
+  if (bf16) add(tile_idea(outline));
+  add(sparse_images_idea(outline));
+  add(sparse_pixels_idea(outline));
+  add(dense_idea(outline));
+  return ideas;
 }
 
 }  // namespace hiddennet::runtime

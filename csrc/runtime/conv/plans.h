@@ -12,4 +12,6 @@ namespace hiddennet::runtime {
 std::vector<std::unique_ptr<ConvPlan>> fast_conv_plans(const ConvShape& shape, const ConvWeights& weights,
                                                        const Epilogue& epilogue, bool bf16, const std::string& only);
 
+std::vector<ConvIdea> fast_conv_ideas(const ConvOutline& outline, bool bf16);
+
 }  // namespace hiddennet::runtime

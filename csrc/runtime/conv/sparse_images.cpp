@@ -50,7 +50,7 @@ class SparseImagesPlan : public ConvPlan {
     bands_ = block_rows_ - (s_.out_height() % block.rows != 0 ? 1 : 0);
   }
 
-  std::string name() const override { return sparse_name("images", lists_, loops_); }
+  std::string name() const override { return sparse_name("images", lists_.values() == nullptr, loops_); }
   Layout input() const override { return Layout::lanes_f32; }
   Layout output() const override { return Layout::lanes_f32; }
   size_t weight_bytes() const override { return lists_.bytes() + finish_.bytes(); }
@@ -58,14 +58,12 @@ class SparseImagesPlan : public ConvPlan {
     return size_t(channels_ * slots() + s_.out_channels / s_.groups * block_.rows * block_.columns) * lane_bytes() +
            size_t(slots()) * 4 * sizeof(int32_t) + 64;
   }
-  int64_t tasks() const override { return s_.batch / kImages * parts_ * bands_; }
+  int64_t tasks() const override { return s_.batch / kImages * bands_; }
 
   void run(const void* x, const void* residual, void* y, void* workspace, int64_t task) const override {
-    const int64_t band = task % bands_, part = task / bands_ % parts_, group = task / bands_ / parts_;
-    const int64_t in = group * s_.in_channels * s_.height * s_.width * kImages + part * loops_.lanes;
-    const int64_t out = group * s_.out_channels * s_.out_height() * s_.out_width() * kImages + part * loops_.lanes;
-    const float* const from = static_cast<const float*>(x) + in;
-    const float* const added = residual == nullptr ? nullptr : static_cast<const float*>(residual) + out;
+    const int64_t band = task % bands_, group = task / bands_;
+    const int64_t in = group * s_.in_channels * s_.height * s_.width * kImages;
+    const int64_t out = group * s_.out_channels * s_.out_height() * s_.out_width() * kImages;
     const int64_t end = band + 1 == bands_ ? block_rows_ : band + 1;
     const int64_t columns = (s_.out_width() + block_.columns - 1) / block_.columns, first = band * columns;
     Sources here = sources(workspace, 0), next = sources(workspace, 1);
@@ -73,7 +71,17 @@ class SparseImagesPlan : public ConvPlan {
     for (int64_t i = first; i < end * columns; ++i) {
       const bool more = i + 1 < end * columns;
       if (more) find_sources(i + 1, &next);
-      run_block(from, added, static_cast<float*>(y) + out, here, more ? &next : nullptr, workspace);
+      // All parts of a block: they share lines of cache.
+      for (int32_t part = 0; part < parts_; ++part) {
+        const int64_t lane = int64_t(part) * loops_.lanes;
+        run_block(static_cast<const float*>(x) + in + lane,
+                  residual == nullptr ? nullptr : static_cast<const float*>(residual) + out + lane,
+                  static_cast<float*>(y) + out + lane, here,
+                  part + 1 < parts_ ? nullptr
+                  : more            ? &next
+                                    : nullptr,
+                  workspace);
+      }
       std::swap(here, next);
     }
   }
@@ -188,15 +196,42 @@ class SparseImagesPlan : public ConvPlan {
 
 }  // namespace
 
-std::unique_ptr<ConvPlan> sparse_images_plan(const ConvShape& s, const ConvWeights& weights, const Epilogue& epilogue) {
-  if (s.batch % kImages != 0 || s.height * s.width * kImages >= (int64_t(1) << 31)) return nullptr;
-  const SparseLoops& loops = sparse_loops();
+namespace {
+
+struct Made {
+  Block block;
+  int32_t channels = 0;  // of a chunk; 0: there is no such plan
+};
+
+Made choose(const ConvShape& s, const SparseLoops& loops) {
+  if (s.batch % kImages != 0 || s.height * s.width * kImages >= (int64_t(1) << 31)) return {};
   const Block block = choose_block(s, loops.most_sums);
   const int64_t slots = int64_t(GridAxis(block.rows, s.kernel_h, s.stride_h, s.dilation_h).slots()) *
                         GridAxis(block.columns, s.kernel_w, s.stride_w, s.dilation_w).slots();
-  const int32_t channels = chunk_channels(s, loops, slots);
-  if (channels == 0) return nullptr;
-  return std::make_unique<SparseImagesPlan>(s, weights, epilogue, loops, block, channels);
+  return {block, chunk_channels(s, loops, slots)};
+}
+
+}  // namespace
+
+std::unique_ptr<ConvPlan> sparse_images_plan(const ConvShape& s, const ConvWeights& weights, const Epilogue& epilogue) {
+  const SparseLoops& loops = sparse_loops();
+  const Made made = choose(s, loops);
+  if (made.channels == 0) return nullptr;
+  return std::make_unique<SparseImagesPlan>(s, weights, epilogue, loops, made.block, made.channels);
+}
+
+std::optional<ConvIdea> sparse_images_idea(const ConvOutline& outline) {
+  const SparseLoops& loops = sparse_loops();
+  const ConvShape& s = outline.shape;
+  const Made made = choose(s, loops);
+  if (made.channels == 0) return std::nullopt;
+  const double across = double((s.out_height() + made.block.rows - 1) / made.block.rows) *
+                        double((s.out_width() + made.block.columns - 1) / made.block.columns);
+  const SparseCosts costs(outline, made.block.rows * made.block.columns, across * double(s.batch / loops.lanes),
+                          made.channels);
+  constexpr double kBytesASecond = 9e9;  // maps of many images come from the third level of cache
+  return ConvIdea{sparse_name("images", outline.is_signed, loops), Layout::lanes_f32, Layout::lanes_f32,
+                  costs.entries + costs.sums + 4.0 * outline.numbers() / kBytesASecond};
 }
 
 }  // namespace hiddennet::runtime

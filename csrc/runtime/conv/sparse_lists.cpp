@@ -24,8 +24,8 @@ int32_t chunk_channels(const ConvShape& s, const SparseLoops& loops, int64_t slo
   return channels * s.kernel_h * s.kernel_w > 0xffff ? 0 : int32_t(channels);
 }
 
-std::string sparse_name(const char* lanes, const SparseLists& lists, const SparseLoops& loops) {
-  return std::string("sparse ") + lanes + (lists.values() == nullptr ? " signed " : " valued ") +
+std::string sparse_name(const char* lanes, bool is_signed, const SparseLoops& loops) {
+  return std::string("sparse ") + lanes + (is_signed ? " signed " : " valued ") +
          (loops.lanes == 16  ? "avx512"
           : loops.lanes == 8 ? "avx2"
                              : "plain");

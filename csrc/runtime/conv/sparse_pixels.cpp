@@ -46,6 +46,16 @@ PixelBlock choose_block(const ConvShape& s, const SparseLoops& loops) {
   return best;
 }
 
+// Whether a vector's sources are neighbours, too.
+bool sources_together(const ConvShape& s, const PixelBlock& block) {
+  return s.stride_w == 1 && (block.wide || (s.stride_h == 1 && s.out_width() == s.width));
+}
+
+// Channels of a chunk; 0: there is no such plan.
+int32_t chunk_of(const ConvShape& s, const SparseLoops& loops, const PixelBlock& block) {
+  return s.height * s.width >= (int64_t(1) << 31) ? 0 : chunk_channels(s, loops, block.slots);
+}
+
 class SparsePixelsPlan : public ConvPlan {
  public:
   SparsePixelsPlan(const ConvShape& s, const ConvWeights& weights, const Epilogue& epilogue, const SparseLoops& loops,
@@ -59,8 +69,7 @@ class SparsePixelsPlan : public ConvPlan {
         lists_(s, weights, places(), int32_t(block.slots), loops.lanes / 2, channels),
         pixels_(s.out_height() * s.out_width()),
         blocks_(over(pixels_, int64_t(block.vectors()) * loops.lanes)) {
-    // Then a vector's sources are neighbours, too.
-    together_ = s.stride_w == 1 && (block.wide || (s.stride_h == 1 && s.out_width() == s.width));
+    together_ = sources_together(s, block);
     if (together_) {
       from_.resize(size_t(blocks_ * block.slots));
       chosen_.resize(from_.size());
@@ -70,7 +79,7 @@ class SparsePixelsPlan : public ConvPlan {
     shares_ = s.batch * blocks_ >= 2 ? 1 : std::min<int64_t>(2, s.out_channels / s.groups);
   }
 
-  std::string name() const override { return sparse_name("pixels", lists_, loops_); }
+  std::string name() const override { return sparse_name("pixels", lists_.values() == nullptr, loops_); }
   Layout input() const override { return Layout::nchw_f32; }
   Layout output() const override { return Layout::nchw_f32; }
   size_t weight_bytes() const override {
@@ -237,12 +246,28 @@ class SparsePixelsPlan : public ConvPlan {
 }  // namespace
 
 std::unique_ptr<ConvPlan> sparse_pixels_plan(const ConvShape& s, const ConvWeights& weights, const Epilogue& epilogue) {
-  if (s.height * s.width >= (int64_t(1) << 31)) return nullptr;
   const SparseLoops& loops = sparse_loops();
   const PixelBlock block = choose_block(s, loops);
-  const int32_t channels = chunk_channels(s, loops, block.slots);
+  const int32_t channels = chunk_of(s, loops, block);
   if (channels == 0) return nullptr;
   return std::make_unique<SparsePixelsPlan>(s, weights, epilogue, loops, block, channels);
+}
+
+std::optional<ConvIdea> sparse_pixels_idea(const ConvOutline& outline) {
+  const SparseLoops& loops = sparse_loops();
+  const ConvShape& s = outline.shape;
+  const PixelBlock block = choose_block(s, loops);
+  const int32_t channels = chunk_of(s, loops, block);
+  if (channels == 0) return std::nullopt;
+  const int64_t across = over(s.out_height() * s.out_width(), int64_t(block.vectors()) * loops.lanes);
+  const double blocks = double(s.batch * across);
+  const SparseCosts costs(outline, block.vectors(), blocks, channels);
+  // A copied vector: of neighbours, or gathered.
+  const double each = sources_together(s, block) ? 8e-10 : loops.lanes > 8 ? 1.6e-8 : 4e-9;
+  const double copied = each * double(s.in_channels * block.slots);
+  constexpr double kBytesASecond = 1.5e10;
+  return ConvIdea{sparse_name("pixels", outline.is_signed, loops), Layout::nchw_f32, Layout::nchw_f32,
+                  costs.entries + costs.sums + blocks * copied + 4.0 * outline.numbers() / kBytesASecond};
 }
 
 }  // namespace hiddennet::runtime

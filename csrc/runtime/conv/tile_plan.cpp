@@ -33,6 +33,12 @@ Feed choose_feed(const ConvShape& s) {
   return Feed::panel;
 }
 
+std::string tile_name(bool is_signed, bool tiles) {
+  return std::string(is_signed ? "tiles signed " : "tiles bf16 ") + (tiles ? "amx" : "avx512");
+}
+
+bool has_tiles(const ConvShape& s) { return hn::bfloat16_products() && hn::wide() && s.groups == 1; }
+
 class TilePlan : public ConvPlan {
  public:
   TilePlan(const ConvShape& shape, const ConvWeights& weights, const Epilogue& epilogue)
@@ -70,9 +76,7 @@ class TilePlan : public ConvPlan {
     strip_groups_ = parts_ >= 4 ? 1 : std::min<int64_t>(strips_, feed_ == Feed::direct ? 4 : 2);
   }
 
-  std::string name() const override {
-    return std::string(weights_.is_signed() ? "tiles signed " : "tiles bf16 ") + (tiles_ ? "amx" : "avx512");
-  }
+  std::string name() const override { return tile_name(weights_.is_signed(), tiles_); }
   Layout input() const override { return Layout::nhwc_bf16; }
   Layout output() const override { return Layout::nhwc_bf16; }
   size_t weight_bytes() const override { return weights_.bytes() + finish_.bytes(); }
@@ -136,22 +140,32 @@ class TilePlan : public ConvPlan {
 
   // The inputs of `rows` outputs as tiles: [tiles along k][2][16][32].
   void gather(const uint16_t* x, int64_t first, int64_t rows, uint16_t* to) const {
-    const int64_t c = s_.in_channels;
+    const int64_t c = s_.in_channels, taps = depth_.rows ? s_.kernel_w : 1;
+    const int64_t columns = depth_.rows ? 1 : s_.kernel_w;  // segments of a row of taps
+    int64_t n = first / pixels_, oy = first % pixels_ / s_.out_width(), ox = first % s_.out_width();
     for (int64_t r = 0; r < kRows; ++r) {
-      uint16_t* const row = to + r / 16 * kTile + r % 16 * 32;
-      const int64_t m = first + (r < rows ? r : 0), n = m / pixels_;
-      const int64_t top = m % pixels_ / s_.out_width() * s_.stride_h - s_.pad_top;
-      const int64_t left = m % pixels_ % s_.out_width() * s_.stride_w - s_.pad_left;
-      for (int32_t segment = 0; segment < depth_.segments; ++segment) {
-        const int64_t ky = depth_.rows ? segment : segment / s_.kernel_w, y = top + ky * s_.dilation_h;
-        const int64_t left_tap = left + (depth_.rows ? 0 : segment % s_.kernel_w * s_.dilation_w);
-        const int64_t taps = depth_.rows ? s_.kernel_w : 1;
+      uint16_t* row = to + r / 16 * kTile + r % 16 * 32;
+      const int64_t top = oy * s_.stride_h - s_.pad_top, left = ox * s_.stride_w - s_.pad_left;
+      for (int64_t kx = 0; kx < columns; ++kx) {
+        const int64_t left_tap = left + kx * s_.dilation_w;
         const int64_t begin = std::max<int64_t>(0, -left_tap), end = std::min(taps, s_.width - left_tap);
-        const bool there = r < rows && y >= 0 && y < s_.height && begin < end;
-        const uint16_t* const from = x + (there ? ((n * s_.height + y) * s_.width + left_tap) * c : 0);
-        copy_pieces(from, there ? int32_t(begin * c) : 0, there ? int32_t(end * c) : 0, depth_.tiles, 2 * kTile,
-                    row + int64_t(segment) * depth_.tiles * 2 * kTile);
+        const bool inside = r < rows && begin < end;
+        const uint16_t* from = x + ((n * s_.height + top) * s_.width + left_tap) * c;
+        uint16_t* piece = row + kx * depth_.tiles * 2 * kTile;
+        int64_t y = top;
+        for (int64_t ky = 0; ky < s_.kernel_h; ++ky, y += s_.dilation_h) {
+          const bool there = inside && y >= 0 && y < s_.height;
+          copy_pieces(there ? from : x, there ? int32_t(begin * c) : 0, there ? int32_t(end * c) : 0, depth_.tiles,
+                      2 * kTile, piece);
+          from += s_.dilation_h * s_.width * c;
+          piece += columns * depth_.tiles * 2 * kTile;
+        }
       }
+      if (r + 1 >= rows || ++ox < s_.out_width()) continue;  // behind the last: zeros
+      ox = 0;
+      if (++oy < s_.out_height()) continue;
+      oy = 0;
+      ++n;
     }
   }
 
@@ -188,11 +202,18 @@ class TilePlan : public ConvPlan {
     }
   }
 
-  // Of a block of two row tiles (or one): its runs along k. Returns their number.
-  int32_t find_runs(const Work& w, int64_t tile, const uint16_t* b, std::vector<TileRun>* runs,
-                    TileSteps* steps) const {
+  // Of a block of two row tiles (or one): its runs along k. Returns their number. Written field by field: a copy of
+  // a whole run would wait until the outputs before it are in the cache.
+  int32_t find_runs(const Work& w, int64_t tile, const uint16_t* b, TileRun* runs, TileSteps* steps) const {
     const bool two = tile + 1 < w.row_tiles;
-    runs->clear();
+    int32_t n = 0;
+    const auto put = [&](const uint16_t* first, const uint16_t* second, const uint16_t* from, int32_t count) {
+      TileRun& run = runs[n++];
+      run.first = first;
+      run.second = second;
+      run.b = from;
+      run.count = count;
+    };
     if (feed_ == Feed::images) {
       *steps = {64, groups_ * kTile};
       for (int32_t t = 0; t < depth_.segments; ++t) {
@@ -201,13 +222,13 @@ class TilePlan : public ConvPlan {
         if (first == nullptr && second == nullptr) continue;
         const uint16_t* const from = b + int64_t(t) * depth_.tiles * 2 * kTile;
         if (first != nullptr && (second != nullptr || !two)) {
-          runs->push_back({first, two ? second : first, from, depth_.tiles});
+          put(first, two ? second : first, from, depth_.tiles);
           continue;
         }
         for (int32_t k = 0; k < depth_.tiles; ++k) {  // zeros do not move on
           const int64_t on = k * steps->a_step;
-          runs->push_back({first == nullptr ? w.zeros : first + on, second == nullptr ? w.zeros : second + on,
-                           from + int64_t(k) * 2 * kTile, 1});
+          put(first == nullptr ? w.zeros : first + on, second == nullptr ? w.zeros : second + on,
+              from + int64_t(k) * 2 * kTile, 1);
         }
       }
     } else if (feed_ == Feed::rows) {
@@ -216,7 +237,7 @@ class TilePlan : public ConvPlan {
       for (int32_t t = 0; t < depth_.segments; ++t) {
         const int64_t tap = t / s_.kernel_w * s_.dilation_h * band_width_ + t % s_.kernel_w * s_.dilation_w;
         const int64_t at = tap * s_.in_channels;
-        runs->push_back({first + at, second + at, b + int64_t(t) * depth_.tiles * 2 * kTile, depth_.tiles});
+        put(first + at, second + at, b + int64_t(t) * depth_.tiles * 2 * kTile, depth_.tiles);
       }
     } else {
       const int64_t first = w.part * part_rows_ + tile * 16,
@@ -224,14 +245,14 @@ class TilePlan : public ConvPlan {
       if (feed_ == Feed::direct && first + kRows <= last) {
         *steps = {s_.in_channels * 2, 32};
         const uint16_t* const from = w.x + first * s_.in_channels;
-        runs->push_back({from, from + 16 * s_.in_channels, b, depth_.all()});
+        put(from, from + 16 * s_.in_channels, b, depth_.all());
       } else {
         *steps = {64, 2 * kTile};
         const int64_t panel = feed_ == Feed::direct ? 0 : tile / 2 * depth_.all() * 2 * kTile;
-        runs->push_back({w.fed + panel, w.fed + panel + kTile, b, depth_.all()});
+        put(w.fed + panel, w.fed + panel + kTile, b, depth_.all());
       }
     }
-    return int32_t(runs->size());
+    return n;
   }
 
   const uint16_t* image_tile(const Work& w, int64_t tile, int32_t tap) const {
@@ -271,7 +292,9 @@ class TilePlan : public ConvPlan {
   }
 
   void run_strip(const Work& w, int64_t strip) const {
-    static thread_local std::vector<TileRun> runs;
+    static thread_local std::vector<TileRun> memory;
+    if (memory.size() < size_t(depth_.all())) memory.resize(size_t(depth_.all()));
+    TileRun* const runs = memory.data();
     const int32_t column = int32_t(strip) * kStrip,
                   columns = int32_t(std::min<int64_t>(kStrip, s_.out_channels - column));
     const bool once = weights_.is_signed() && w.row_tiles <= 2 && (feed_ == Feed::direct || feed_ == Feed::panel);
@@ -284,12 +307,12 @@ class TilePlan : public ConvPlan {
     for (int64_t tile = 0; tile < w.row_tiles; tile += 2) {
       const bool two = tile + 1 < w.row_tiles;
       TileSteps steps;
-      const int32_t n = find_runs(w, tile, b, &runs, &steps);
+      const int32_t n = find_runs(w, tile, b, runs, &steps);
       clear(w.sums);
       if (once) {
         multiply_once(runs[0], steps, weights_.bits(strip), two, w);
       } else {
-        multiply(runs.data(), n, steps, two, w.sums);
+        multiply(runs, n, steps, two, w.sums);
       }
       store(w.sums, two);
       finish(w.sums, rows_of(w, tile, column), finish_, column, columns);
@@ -336,11 +359,26 @@ class TilePlan : public ConvPlan {
 }  // namespace
 
 std::unique_ptr<ConvPlan> tile_plan(const ConvShape& shape, const ConvWeights& weights, const Epilogue& epilogue) {
-  if (!hn::bfloat16_products() || !hn::wide() || shape.groups != 1) return nullptr;
+  if (!has_tiles(shape)) return nullptr;
   return std::make_unique<TilePlan>(shape, weights, epilogue);
 }
 
+std::optional<ConvIdea> tile_idea(const ConvOutline& outline) {
+  const ConvShape& s = outline.shape;
+  if (!has_tiles(s)) return std::nullopt;
+  // Measured of one core: products of tiles, or of vectors; what is read and written; each tile of weights expanded.
+  const bool tiles = hn::matrix_tiles();
+  const double products = double(TileDepth(s).all() * 32 * over(s.out_channels, kStrip) * kStrip) *
+                          double(s.batch * s.out_height() * s.out_width());
+  const double rate = tiles ? 6e11 : 1.2e11, bytes = 2.0 * outline.numbers();
+  const double expanded = outline.is_signed ? double(s.weights()) / kTile * 2e-8 : 0.0;
+  return ConvIdea{tile_name(outline.is_signed, tiles), Layout::nhwc_bf16, Layout::nhwc_bf16,
+                  products / rate + bytes / 1e10 + expanded};
+}
+
 #else
+
+std::optional<ConvIdea> tile_idea(const ConvOutline&) { return std::nullopt; }
 
 std::unique_ptr<ConvPlan> tile_plan(const ConvShape&, const ConvWeights&, const Epilogue&) { return nullptr; }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../../base/dtype.h"
+#include "kept_bits.h"
 #include "tile_kernels.h"
 
 #if defined(HN_AMX)
@@ -52,9 +53,11 @@ class TileWeights {
       const int64_t place = depth.rows ? t % s.kernel_w * s.in_channels + c : c;
       pairs[size_t(i)] = uint32_t(((segment * depth.tiles + place / 32) * 32 + place % 32 / 2) * 2 + place % 2);
     }
+    KeptBits kept(row);
     for (int64_t o = 0; o < s.out_channels; ++o) {
       const size_t tile = size_t(o / kStrip * depth_ * 2 + o / 16 % 2);
-      put(w.values + o * row, pairs, tile, int32_t(o % 16));
+      kept.read(w.values + o * row, row);
+      put(w.values + o * row, kept, pairs, tile, uint32_t(o % 16));
     }
   }
 
@@ -64,17 +67,18 @@ class TileWeights {
   const uint16_t* values(int64_t strip) const { return values_.get() + strip * depth_ * 2 * kTile; }
 
  private:
-  void put(const float* filter, const std::vector<uint32_t>& pairs, size_t tile, int32_t column) {
-    for (size_t i = 0; i < pairs.size(); ++i) {
-      const uint32_t pair = pairs[i] / 2, at = uint32_t(column) * 2 + pairs[i] % 2;  // pair: 32 for two tiles
+  void put(const float* filter, const KeptBits& kept, const std::vector<uint32_t>& pairs, size_t tile,
+           uint32_t column) {
+    kept.each([&](size_t i, bool negative) {
+      const uint32_t pair = pairs[i] / 2, at = column * 2 + pairs[i] % 2;  // pair: 32 for two tiles
       if (is_signed_) {
         TileBits& bits = bits_[tile + pair / 32 * 2];
-        bits.kept[pair % 32] |= uint32_t(filter[i] != 0.0f) << at;
-        bits.minus[pair % 32] |= uint32_t(filter[i] < 0.0f) << at;
+        bits.kept[pair % 32] |= 1u << at;
+        bits.minus[pair % 32] |= uint32_t(negative) << at;
       } else {
         values_[(tile + pair / 32 * 2) * kTile + pair % 32 * 32 + at] = hn::bfloat16_bits(filter[i]);
       }
-    }
+    });
   }
 
   struct Free {
