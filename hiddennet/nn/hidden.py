@@ -1,8 +1,6 @@
 """HiddenMixin: what hidden layers share: scores, a rule, a source, and the effective weight made of them."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +13,6 @@ from hiddennet.nn.rule import Rule
 from hiddennet.nn.source import Source
 from hiddennet.ops.inits import InitScale
 from hiddennet.ops.masked_weight import MaskedWeight, effective_weight
-
-if TYPE_CHECKING:
-    from hiddennet.nn.ahead import Ahead
 
 
 class HiddenMixin(HiddenState):
@@ -48,7 +43,7 @@ class HiddenMixin(HiddenState):
     input_signed: bool = False
     _sealed: bool = False  # whether source and rule have all they need
     _ours: frozenset[str] = frozenset()  # attributes that hiding gave the layer, besides those above
-    _ahead: Ahead | None = None  # in a pass: the weight that was made before it, see ahead.py
+    _ahead: Any = None  # in a pass an Ahead: the weight that was made before it, see ahead.py
     _asked: torch.dtype | None = None  # of the weight in the last pass that had one ahead
     _forward_dtype: torch.dtype | None = None  # of the weight that the layer's own forward reads; None: others read it
 
