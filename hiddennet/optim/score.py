@@ -103,7 +103,8 @@ class ScoreSGD(ScoreOptimizer):
     """torch.optim.SGD with the gradient of l1 |p| + l2 p^2 added and the scores clamped, in one pass.
 
     A hidden layer's scores take dL/dweight as its backward leaves it: their own gradient is made in the same pass, and
-    `.grad` only for who reads it before the step, after which there is none (see whole_gradients).
+    `.grad` only for who reads it before the step, after which there is none (see whole_gradients). The pass counts for
+    the next selection, too: who writes to scores behind autograd's back (`.data`) between calls hn.refresh(model).
 
     Args:
         params: float32 parameters or groups of them, contiguous or channels_last.
