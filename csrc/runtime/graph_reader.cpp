@@ -32,6 +32,11 @@ void check_size(const Node& node) {
     fail("expected ", node.name, " to make between 1 and 2^28 numbers of a sample, got ", s.channels, " x ", s.height,
          " x ", s.width);
   }
+  if ((s.rank == 2 && s.width != 1) ||
+      (s.rank < 4 && s.height != 1)) {  // what the shape tells callers leaves these out
+    fail("expected ", node.name, " to make a value of ", s.rank == 2 ? "features" : "lines", ", got ", s.channels,
+         " x ", s.height, " x ", s.width, "; export the file again");
+  }
 }
 
 Shape shape_of(const Json& dims) {

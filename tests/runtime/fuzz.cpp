@@ -121,6 +121,21 @@ void swap_words(Bytes& data, Random& random) {
   if (found != text.npos) replace(data, 8 + found, from.size(), to);
 }
 
+// A node of the graph becomes one that reads and makes another number of pixels, whatever comes in.
+void change_window(Bytes& data, Random& random) {
+  static const std::vector<std::string> kNodes = {R"({\"op\":\"adaptive_average_pool\",\"size\":[3,2],)",
+                                                  R"({\"op\":\"adaptive_max_pool\",\"size\":[1,5],)",
+                                                  R"({\"op\":\"max_pool\",\"kernel\":[4,1],\"pads\":[2,0,2,0],)",
+                                                  R"({\"op\":\"average_pool\",\"kernel\":[2,2],\"pads\":[1,1,1,1],)",
+                                                  R"({\"op\":\"pad\",\"pads\":[0,3,1,-1],)",
+                                                  R"({\"op\":\"conv\",\"pads\":[2,0,2,0],)"};
+  static const std::string kBegin = R"({\"op\":\")", kEnd = R"(\",)";
+  const std::string text(data.begin() + 8, data.begin() + long(8 + table_size(data)));
+  const size_t found = text.find(kBegin, below(random, text.size()));
+  const size_t last = found == text.npos ? found : text.find(kEnd, found + kBegin.size());
+  if (last != text.npos) replace(data, 8 + found, last + kEnd.size() - found, kNodes[below(random, kNodes.size())]);
+}
+
 void change_bytes(Bytes& data, Random& random) {
   const size_t begin = below(random, 2) == 0 ? 0 : size_t(8 + table_size(data)), count = 1 + below(random, 8);
   if (begin >= data.size()) return;
@@ -147,12 +162,13 @@ Bytes changed(const Bytes& whole, Random& random) {
   Bytes data = whole;
   const size_t changes = 1 + below(random, 3);
   for (size_t i = 0; i < changes && well_formed(data); ++i) {
-    switch (below(random, 8)) {
+    switch (below(random, 9)) {
       case 0: change_bytes(data, random); break;
       case 1: data.resize(below(random, data.size())); break;
       case 2: change_text(data, random); break;
       case 3:
       case 4: swap_words(data, random); break;
+      case 5: change_window(data, random); break;
       default: change_number(data, random);
     }
   }
@@ -162,13 +178,21 @@ Bytes changed(const Bytes& whole, Random& random) {
 
 enum class End { refused, read, ran };
 
+// The numbers of a value of which callers hear the dimensions alone, as hn_output_shape() gives them.
+size_t told(const Shape& shape) {
+  const int64_t height = shape.rank == 4 ? shape.height : 1, width = shape.rank > 2 ? shape.width : 1;
+  if (shape.channels * height * width != shape.size())
+    throw std::runtime_error("a shape leaves out some of its numbers");
+  return size_t(shape.size());
+}
+
 // Throws what is no sentence of ours.
 End attempt(Bytes data) {
   try {
     Network network(File(std::move(data), "the file"), 1, Bf16::off);
     if (!(network.operations() < kMostOperations)) return End::read;
-    const std::vector<float> x(size_t(2 * network.input_shape().size()), 0.5f);
-    std::vector<float> y(size_t(2 * network.output_shape().size()));
+    const std::vector<float> x(2 * told(network.input_shape()), 0.5f);
+    std::vector<float> y(2 * told(network.output_shape()));
     network.run(x.data(), 2, Layout::nchw_f32, y.data());
     return End::ran;
   } catch (const Error& error) {

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import hiddennet as hn
-from hiddennet import artifact, cli, models
+from hiddennet import artifact, cli, container, models
 from tests.runtime.common import rt, saved
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -176,6 +176,26 @@ def test_files_that_are_none_are_one_sentence(tmp_path, conv):
     hn.export(hn.hide(nn.Sequential(nn.Linear(4, 2))), tmp_path / "plain")
     with pytest.raises(rt.Error, match="without a graph; write it with"):
         rt.load(tmp_path / "plain")
+
+
+WIDENED = {  # nodes that make pixels of features, or rows of lines, which no shape tells
+    "adaptive_pool": ([8], {"op": "adaptive_average_pool", "size": [500, 500]}),
+    "pad": ([8], {"op": "pad", "pads": [0, 0, 3000, 3000]}),
+    "max_pool": ([3, 1000], {"op": "max_pool", "kernel": [2000, 1], "pads": [1000, 0, 1000, 0]}),
+    "conv": ([3, 1000], {"op": "conv", "weight": {"tensor": "state.weight"}, "pads": [1000, 0, 1000, 0]}),
+    "crop": ([3, 1000], {"op": "pad", "pads": [1, 0, 1, 0]}),
+}
+
+
+@pytest.mark.parametrize("name", WIDENED)
+def test_a_file_whose_values_have_more_pixels_than_their_shape_is_refused(tmp_path, conv, name):
+    shape, node = WIDENED[name]
+    header, tensors = container.read(conv)
+    header["graph"].update(input=shape, nodes=[{"in": [0], "name": "wide", **node}], output=1)
+    del header["checksum"]
+    container.write(tmp_path / "net", header, {**tensors, "state.weight": torch.ones(4, 3, 1)})
+    with pytest.raises(rt.Error, match="^hiddennet.runtime: expected wide to make a value of (features|lines), got"):
+        rt.load(tmp_path / "net")
 
 
 def test_layers_and_summary(conv):
