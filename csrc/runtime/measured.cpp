@@ -1,6 +1,7 @@
 #include "measured.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -24,6 +25,8 @@ constexpr size_t kMostLine = 8192;
 
 std::mutex& mutex() {
   static std::mutex one;
+  [[maybe_unused]] static const int waited = pthread_atfork(  // a fork waits, so that no child finds it held for ever
+      [] { one.lock(); }, [] { one.unlock(); }, [] { one.unlock(); });
   return one;
 }
 

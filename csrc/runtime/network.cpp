@@ -1,5 +1,7 @@
 #include "network.h"
 
+#include <unistd.h>
+
 #include <cstdlib>
 #include <cstring>
 
@@ -33,37 +35,61 @@ Network::Network(File file, int threads, Bf16 bf16)
       weights_(file_),
       graph_(file_, weights_),
       options_{bf16 == Bf16::on || (bf16 == Bf16::automatic && hn::matrix_tiles()), wished_plans()},
-      pool_(checked_threads(threads)) {}
+      pool_(checked_threads(threads)),
+      state_(new State{int(getpid())}) {}
 
-Variant& Network::variant(int64_t batch, Layout layout) {
-  for (auto it = held_.begin(); it != held_.end(); ++it) {
+Network::~Network() {
+  State* held = state_;
+  if (!held->mutex.try_lock()) return;  // by a thread that a fork has left behind
+  held->mutex.unlock();
+  delete held;
+}
+
+Network::State& Network::state() {
+  State* found = state_;
+  const int process = int(getpid());
+  if (found->process == process) return *found;
+  std::unique_ptr<State> fresh(new State{process});
+  if (found->mutex.try_lock()) {  // nothing was under way
+    fresh->held.swap(found->held);
+    found->mutex.unlock();
+  }
+  return state_.compare_exchange_strong(found, fresh.get()) ? *fresh.release() : *found;
+}
+
+Variant& Network::variant(State& state, int64_t batch, Layout layout) {
+  auto& held = state.held;
+  for (auto it = held.begin(); it != held.end(); ++it) {
     if (it->batch == batch && it->layout == layout) {
-      held_.splice(held_.begin(), held_, it);
-      return *held_.front().variant;
+      held.splice(held.begin(), held, it);
+      return *held.front().variant;
     }
   }
-  while (held_.size() >= kVariants) held_.pop_back();
-  held_.push_front({batch, layout, std::make_unique<Variant>(graph_, batch, layout, options_, pool_)});
-  return *held_.front().variant;
+  while (held.size() >= kVariants) held.pop_back();
+  held.push_front({batch, layout, std::make_unique<Variant>(graph_, batch, layout, options_, pool_)});
+  return *held.front().variant;
 }
 
 void Network::run(const float* x, int64_t batch, Layout layout, float* y) {
   if (layout != Layout::nchw_f32 && layout != Layout::nhwc_f32) fail("expected the layout nchw or nhwc, got another");
   if (batch < 0 || batch > kMostBatch) fail("expected a batch of 0 to ", kMostBatch, ", got ", batch);
   if (batch == 0) return;
-  const std::lock_guard<std::mutex> lock(mutex_);
-  variant(batch, layout).run(x, y);
+  State& state = this->state();
+  const std::lock_guard<std::mutex> lock(state.mutex);
+  variant(state, batch, layout).run(x, y);
 }
 
 std::vector<LayerReport> Network::layers() {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  State& state = this->state();
+  const std::lock_guard<std::mutex> lock(state.mutex);
+  const auto& held = state.held;
   std::vector<LayerReport> found;
   for (size_t n = 0; n < graph_.nodes().size(); ++n) {
     const Node& node = graph_.nodes()[n];
     if (node.op != Op::conv) continue;
     int64_t weights = 1;
     for (const int64_t size : node.weight) weights *= size;
-    const ConvPlan* plan = held_.empty() ? nullptr : held_.front().variant->plan(n);
+    const ConvPlan* plan = held.empty() ? nullptr : held.front().variant->plan(n);
     found.push_back({node.name, plan == nullptr ? "" : plan->name(), node.weight, graph_.kept(node), weights,
                      plan == nullptr ? 0 : plan->weight_bytes()});
   }

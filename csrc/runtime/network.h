@@ -1,6 +1,7 @@
 // A network that runs: a file's graph and weights, with variants for the batch sizes that came.
 #pragma once
 
+#include <atomic>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -28,6 +29,9 @@ class Network {
  public:
   // threads: 0 for what HIDDENNET_THREADS says, or as many as there are cores.
   Network(File file, int threads, Bf16 bf16);
+  ~Network();
+  Network(const Network&) = delete;
+  Network& operator=(const Network&) = delete;
 
   // x: [batch] samples of input_shape, y: [batch] of output_shape; both in the layout, nchw_f32 or nhwc_f32. One call at a
   // time runs; others wait.
@@ -52,15 +56,22 @@ class Network {
     Layout layout;
     std::unique_ptr<Variant> variant;
   };
-  Variant& variant(int64_t batch, Layout layout);
+  // What calls change, one at a time. After a fork the child has a fresh one: a thread that it does not have may hold the
+  // parent's for ever, and have left it half changed.
+  struct State {
+    int process;
+    std::mutex mutex{};
+    std::list<Held> held{};  // the last used first
+  };
+  State& state();
+  Variant& variant(State& state, int64_t batch, Layout layout);
 
   const File file_;
   const Weights weights_;
   const Graph graph_;
   Options options_;
   Pool pool_;
-  std::mutex mutex_;
-  std::list<Held> held_;  // the last used first
+  std::atomic<State*> state_;
 };
 
 }  // namespace hiddennet::runtime

@@ -155,6 +155,39 @@ def test_a_forked_process_runs_on(conv):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+FORKED_DURING_CALLS = """
+import os, sys, threading, numpy as np, hiddennet.runtime as rt
+net = rt.load(sys.argv[1], threads=2, bf16=False)
+x = np.ones((64, 3, 6, 6), np.float32)
+want, ends = net(x), []
+def call():
+    while not ends:
+        for count in range(1, 8):  # more sizes than are kept: plans are made, and thrown away
+            net(x[:count])
+other = threading.Thread(target=call)
+other.start()
+bad = 0
+for _ in range(30):
+    child = os.fork()
+    if child == 0:
+        import signal
+        signal.alarm(20)
+        os._exit(0 if np.array_equal(net(x), want) and net.layers[0].plan and np.array_equal(net(x), want) else 1)
+    bad += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
+    if bad:
+        break
+ends.append(1)
+other.join()
+sys.exit(bad)
+"""
+
+
+def test_a_process_forked_while_another_thread_is_inside_a_call_runs_on(conv):
+    command = [sys.executable, "-c", FORKED_DURING_CALLS, conv]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     "options", [{"threads": 0}, {"threads": True}, {"threads": 5000}, {"bf16": "yes"}, {"bf16": None}]
 )
