@@ -38,9 +38,16 @@ def write(path: str | os.PathLike, header: dict[str, Any], tensors: dict[str, Te
 
     header: JSON-able; `checksum` is added here, and `format_version`, the newest, where it has none.
     tensors: contiguous, on the CPU.
+
+    Raises ValueError for an infinity or a NaN in the header, TypeError for what is no JSON, and writes nothing then.
     """
     document = {"checksum": _NO_CHECKSUM.decode(), "format_version": FORMAT_VERSION, **header}
-    metadata = {_KEY: json.dumps(document, separators=(",", ":"))}
+    try:
+        metadata = {_KEY: json.dumps(document, separators=(",", ":"), allow_nan=False)}
+    except ValueError as error:
+        raise ValueError(
+            f"artifact: expected finite numbers in the header, got what JSON does not have ({error}); write it as text"
+        ) from None
     data = bytearray(safetensors.save(tensors, metadata))
     at = data.index(_NO_CHECKSUM)
     data[at : at + len(_NO_CHECKSUM)] = hashlib.sha256(data).hexdigest().encode()

@@ -1,6 +1,7 @@
 #include "graph_reader.h"
 
 #include <cmath>
+#include <limits>
 
 #include "error.h"
 
@@ -62,6 +63,14 @@ void read_pads(const Json& entry, Node& node, int64_t least = 0) {
     const auto numbers = found->integers("pads", 4, least, kMostSide);
     for (size_t i = 0; i < 4; ++i) node.pads[i] = numbers[i];
   }
+}
+
+// A number, or the text inf or -inf, which JSON has no number for.
+float pad_value(const Json& value) {
+  if (value.kind() != Json::Kind::text) return float(value.number("value"));
+  const std::string& text = value.text("value");
+  if (text != "inf" && text != "-inf") fail("expected value to be a number, inf or -inf, got ", text);
+  return (text == "inf" ? 1.0f : -1.0f) * std::numeric_limits<float>::infinity();
 }
 
 // One side of a window's output.
@@ -319,7 +328,7 @@ void GraphReader::slice(const Json& entry, Node& node) {
 void GraphReader::pad(const Json& entry, Node& node) {
   node.op = Op::pad;
   read_pads(entry, node, -kMostSide);
-  if (const Json* value = entry.find("value")) node.value = float(value->number("value"));
+  if (const Json* value = entry.find("value")) node.value = pad_value(*value);
   node.shape.height += node.pads[0] + node.pads[2];
   node.shape.width += node.pads[1] + node.pads[3];
 }
