@@ -5,6 +5,7 @@ input, n what node n - 1 makes) and its numbers; csrc/runtime/graph_reader.cpp r
 artifact has them; others are tensors beside it, `graph.0` and so on. What torch's operations become: runtime_ops.py.
 """
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +35,7 @@ def runtime_graph(
         example: an input, batch first; None: of the images that the network says it takes.
 
     Raises:
+        TypeError: an example that is no tensor.
         ValueError: what the runtime cannot compute, by the operation's name; a layer whose weights only a source of
             one's own can read; no example where the network does not say what it takes.
     """
@@ -61,6 +63,11 @@ def _graph(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """layers: names by the id of their weight in `made`. state: tensors of the file, by their names there, which begin
     with the prefix and go on as in `made`."""
+    if not isinstance(example, Tensor):
+        raise TypeError(
+            f"runtime: expected example to be a tensor, batch first, got {type(example).__name__}; give the one tensor "
+            "that the network is called with (torch.from_numpy makes it of an array)"
+        )
     example = example.detach().float().cpu()
     if example.dim() not in (2, 3, 4):
         raise ValueError(
@@ -78,12 +85,28 @@ def _graph(
         if node.op == "call_function":
             values[node] = convert(graph, node, values, batch)
         elif node.op == "output":
-            return _whole(graph, node, values, example, kinds), graph.tensors
+            return _whole(graph, program, node, values, example, kinds), graph.tensors
     raise AssertionError("a program without an output")
 
 
-def _whole(graph: Graph, node: fx.Node, values: dict, example: Tensor, kinds: dict[str, str]) -> dict[str, Any]:
-    outputs = [one for one in torch.utils._pytree.tree_leaves(node.args) if isinstance(one, fx.Node)]
+def _whole(
+    graph: Graph,
+    program: torch.export.ExportedProgram,
+    node: fx.Node,
+    values: dict[fx.Node, Any],
+    example: Tensor,
+    kinds: dict[str, str],
+) -> dict[str, Any]:
+    """node: the program's output, which also has the buffers and the inputs that it changes."""
+    signature = program.graph_signature
+    if signature.buffers_to_mutate:
+        changed = ", ".join(signature.buffers_to_mutate.values())
+        raise ValueError(
+            f"runtime: expected a network whose forward keeps its buffers in evaluation, got one that changes {changed}"
+            "; change them in training alone"
+        )
+    made = [one for one in torch.utils._pytree.tree_leaves(node.args) if isinstance(one, fx.Node)]
+    outputs = [one for one in made if one.name in signature.user_outputs]
     if len(outputs) != 1 or not isinstance(values[outputs[0]], Value):
         raise ValueError(
             f"runtime: expected a network with one output, got {len(outputs)}; export the part that is run"
@@ -115,10 +138,12 @@ def _kinds(model: nn.Module, layers: Sequence[dict[str, Any]]) -> dict[str, str]
 
 def _traced(made: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
     """torch's program of functional operations, of any batch size."""
+    shapes: tuple = ({0: torch.export.Dim("batch")},)
+    first = next(iter(inspect.signature(made.forward).parameters.values()), None)
+    if first is not None and first.kind is first.VAR_POSITIONAL:  # forward(*x), whose one argument is a tuple
+        shapes = (shapes,)
     try:
-        program = torch.export.export(
-            made, (torch.cat([example, example])[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False
-        )
+        program = torch.export.export(made, (torch.cat([example, example])[:2],), dynamic_shapes=shapes, strict=False)
         return program.run_decompositions({})
     except Exception as error:  # torch.export has many
         reason = " ".join(str(error).split())

@@ -70,6 +70,9 @@ class _Call:
         return self.node.name
 
     def add(self, op: str, *inputs: Value, shape: Shape | None = None, name: str = "", **numbers: Any) -> Value:
+        for number in numbers.values():
+            if isinstance(number, float) and not math.isfinite(number):  # which JSON does not have
+                self.refuse(f"of {number}")
         return self.graph.add(op, inputs, self.shape if shape is None else shape, name or self.name, **numbers)
 
     def refuse(self, why: str = "") -> None:
@@ -97,6 +100,8 @@ def convert(graph: Graph, node: fx.Node, values: dict[fx.Node, Any], batch: Any)
         if node.target is aten.sym_size.int or not any(isinstance(one, (Value, _Grouped)) for one in read):
             return node  # a number that depends on the batch
     elif not any(isinstance(one, (Value, _Grouped)) for one in read):
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            call.refuse("that draws random numbers")
         return folded(node.target, call.args, call.kwargs)
     handler = HANDLERS.get(getattr(node.target, "overloadpacket", node.target))
     if handler is None:
@@ -194,7 +199,7 @@ def _activation(kind: str, **bounds: str | float) -> Callable[[_Call], Value]:
 
 
 def _clamp(call: _Call) -> Value:
-    low, high = (call.given.get(name) for name in ("min", "max"))
+    low, high = (call.given.get(name, call.given.get(f"{name}_val")) for name in ("min", "max"))
     most = torch.finfo(torch.float32).max
     bounds = [float(one) if isinstance(one, (int, float)) else one for one in (low, high)]
     if any(one is not None and not isinstance(one, float) for one in bounds):
@@ -245,6 +250,8 @@ def _divide(call: _Call) -> Value:
     a, b = call.given["self"], call.given["other"]
     if isinstance(b, Value) or call.given.get("rounding_mode") is not None:
         call.refuse("by a value" if isinstance(b, Value) else "that rounds")
+    if isinstance(b, (int, float)) and b == 0:
+        call.refuse("by zero")
     return _with_constant(call, a, b, lambda c: (1.0 / c, None), "multiply")
 
 
@@ -362,6 +369,10 @@ def _transpose(call: _Call) -> Value | _Grouped:
     return _Grouped(x.value, x.groups, turned=True)
 
 
+def _shuffle(call: _Call) -> Value:
+    return call.add("shuffle", call.x, groups=call["groups"])
+
+
 def _same(call: _Call) -> Value | _Grouped:
     return call.get("input", "self")
 
@@ -398,7 +409,8 @@ def _pad(call: _Call) -> Value:
     left, right, top, bottom = ([*pads[:pixels], 0, 0, 0, 0])[:4]
     sides = [top, left, bottom, right]
     if any(sides):
-        x = call.add("pad", x, shape=(x.shape[0], *call.shape[1:]), pads=sides, value=value)
+        held = str(value) if math.isinf(value) else value  # the text inf or -inf, which JSON has no number for
+        x = call.add("pad", x, shape=(x.shape[0], *call.shape[1:]), pads=sides, value=held)
     if not before and not after:
         return x
     parts = [_filled(call, (before, *x.shape[1:]), value), x, _filled(call, (after, *x.shape[1:]), value)]
@@ -451,8 +463,7 @@ _BY_HANDLER: dict[Callable[[_Call], Any], tuple[Any, ...]] = {
     _instance_norm: (aten.instance_norm,),
     _activation("relu"): (aten.relu,),
     _activation("clamp", low=0.0, high=6.0): (aten.relu6,),
-    _activation("clamp", low="min_val", high="max_val"): (aten.hardtanh,),
-    _clamp: (aten.clamp, aten.clamp_min, aten.clamp_max),
+    _clamp: (aten.clamp, aten.clamp_min, aten.clamp_max, aten.hardtanh),
     _activation("leaky_relu", low="negative_slope"): (aten.leaky_relu,),
     _activation("silu"): (aten.silu,),
     _activation("hardswish"): (aten.hardswish,),
@@ -478,6 +489,7 @@ _BY_HANDLER: dict[Callable[[_Call], Any], tuple[Any, ...]] = {
     _reduce("adaptive_max_pool"): (aten.amax,),
     _reshape: (aten.flatten, aten.view, aten.reshape, aten._unsafe_view, aten.squeeze, aten.unsqueeze),
     _transpose: (aten.transpose,),
+    _shuffle: (aten.channel_shuffle, aten.native_channel_shuffle),
     _dropout: (aten.dropout, aten.feature_dropout),
     _same: (aten.alias, aten.clone, aten.contiguous, aten.detach, aten.lift_fresh_copy),
     _cast: (aten._to_copy, aten.to),

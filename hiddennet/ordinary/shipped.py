@@ -32,8 +32,9 @@ def export(
 
     Raises:
         TypeError: a single layer instead of a model; a wiring that is not in float32; state that is no
-            tensor, metadata that is no JSON. ArtifactError (a ValueError): method or config_hash that is no text.
-            ValueError: an operation that the runtime does not have, by its name; no example where one is needed.
+            tensor, metadata that is no JSON, an example that is no tensor. ArtifactError (a ValueError): method or
+            config_hash that is no text. ValueError: an operation that the runtime does not have, by its name; no
+            example where one is needed; metadata with an infinity or a NaN.
     """
     artifact.export(model, path, metadata=metadata, graph=partial(_graph, example=example) if runtime else None)
 

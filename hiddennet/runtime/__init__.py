@@ -11,8 +11,10 @@ and keeps what it found in the user's cache, which later processes go by; HIDDEN
 then: the same plans on every run. HIDDENNET_ISA=avx2 or scalar holds back instructions.
 """
 
+import operator
 import os
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import numpy as np
 
@@ -23,6 +25,7 @@ __all__ = ["Error", "Layer", "Network", "load"]
 
 _BF16 = {"auto": -1, True: 1, False: 0}
 _LAYOUTS = ("nchw", "nhwc")
+_MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ class Network:
         return f"Network({self.input_shape} -> {self.output_shape}, {len(self.layers)} layers, {self.threads} threads)"
 
 
-def load(path: str | os.PathLike, threads: int | None = None, bf16: str | bool = "auto") -> Network:
+def load(path: str | os.PathLike, threads: SupportsIndex | None = None, bf16: str | bool = "auto") -> Network:
     """Return the network at `path`.
 
     Args:
@@ -129,6 +132,17 @@ def load(path: str | os.PathLike, threads: int | None = None, bf16: str | bool =
     """
     if not isinstance(bf16, (str, bool)) or bf16 not in _BF16:
         raise ValueError(f"hiddennet.runtime: expected bf16 to be 'auto', True or False, got {bf16!r}")
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise ValueError(f"hiddennet.runtime: expected threads to be a number from 1 on, got {threads!r}")
-    return Network(_runtime.Network(os.path.expanduser(os.fspath(path)), threads or 0, _BF16[bf16]))
+    name = os.fsencode(os.path.expanduser(path))
+    if b"\0" in name:
+        raise Error(f"hiddennet.runtime: expected a file at a path without NUL, got {path!r}")
+    return Network(_runtime.Network(name, 0 if threads is None else _checked_threads(threads), _BF16[bf16]))
+
+
+def _checked_threads(threads: SupportsIndex) -> int:
+    try:
+        count = 0 if isinstance(threads, bool) else operator.index(threads)
+    except TypeError:
+        count = 0
+    if not 1 <= count <= _MOST_THREADS:
+        raise ValueError(f"hiddennet.runtime: expected threads to be 1 to {_MOST_THREADS}, got {threads!r}")
+    return count

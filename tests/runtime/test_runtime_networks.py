@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 import hiddennet as hn
 from hiddennet import models
 from tests.ordinary.test_plain import wired
-from tests.runtime.common import check_outputs, saved, warmed
+from tests.runtime.common import check_outputs, samples, saved, warmed
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 RULE = hn.TopK(0.3)
@@ -116,6 +118,67 @@ class Shared(nn.Module):
 
     def forward(self, x):
         return self.tied(F.relu(self.mix(F.relu(self.again(F.relu(self.mix(self.first(x))))))))
+
+
+class Padded(nn.Module):
+    """Pixels of -inf around what is pooled, as a padding of TensorFlow's kind has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x):
+        x = F.max_pool2d(F.pad(self.conv(x), (0, 1, 0, 1), value=-math.inf), 3, 2)
+        return self.last(F.hardtanh(x, -math.inf, 0.7))
+
+
+def test_padding_with_infinity(tmp_path):
+    check_outputs(hn.hide(Padded(), hn.Generated("kaiming_normal"), RULE).eval(), tmp_path / "net", (3, 8, 8))
+
+
+class OnlyPadding(nn.Module):
+    def __init__(self, value):
+        super().__init__()
+        self.conv, self.value = nn.Conv2d(3, 8, 1), value
+
+    def forward(self, x):
+        return F.max_pool2d(F.pad(self.conv(x), (0, 4, 0, 2), value=self.value), 2)
+
+
+@pytest.mark.parametrize("value", [-math.inf, math.inf])
+def test_a_window_of_padding_alone_is_what_it_is_in_torch(tmp_path, value):
+    model = hn.hide(OnlyPadding(value), hn.Generated("kaiming_normal"), RULE).eval()
+    net, x = saved(model, tmp_path / "net", (3, 4, 4)), samples((3, 4, 4), 16)
+    want = model(x).detach()
+    assert torch.isinf(want).any()
+    torch.testing.assert_close(torch.from_numpy(net(x.numpy())), want)
+
+
+class Open(nn.Module):
+    """Any number of inputs, the first of which is changed in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(4, 8, 1)
+
+    def forward(self, *x):
+        return self.conv(x[0].relu_())
+
+
+def test_a_forward_of_any_arguments_that_changes_its_input(tmp_path):
+    model = hn.hide(Open(), hn.Generated("kaiming_normal"), RULE).eval()
+    net, x = saved(model, tmp_path / "net", (4, 5, 5)), samples((4, 5, 5))
+    before = x.clone()
+    got = net(x.numpy())
+    assert torch.equal(x, before)
+    torch.testing.assert_close(torch.from_numpy(got), model(x).detach())
+
+
+def test_shuffled_channels(tmp_path):
+    layers = nn.Conv2d(4, 12, 1), nn.ChannelShuffle(3), nn.Conv2d(12, 6, 3, groups=2)
+    check_outputs(
+        hn.hide(nn.Sequential(*layers), hn.Generated("kaiming_normal"), RULE).eval(), tmp_path / "net", (4, 6, 6)
+    )
 
 
 @pytest.mark.parametrize("tied", [["first", "tied"], []])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -57,7 +58,41 @@ class Moving(nn.Module):
         return self.fc(x).reshape(-1, 4)
 
 
+class Drawing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.fc(x) + torch.randn(8)
+
+
+class Counting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(8, 8)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return self.fc(x)
+
+
+class Scaled(nn.Module):
+    def __init__(self, by):
+        super().__init__()
+        self.fc, self.by = nn.Linear(8, 8), by
+
+    def forward(self, x):
+        return self.by(self.fc(x))
+
+
 REFUSED = {
+    "random": (Drawing, (8,), "got randn that draws random numbers"),
+    "buffer": (Counting, (8,), "got one that changes calls"),
+    "infinity": (lambda: Scaled(lambda x: x * math.inf), (8,), "got mul.* of inf"),
+    "not a number": (lambda: Scaled(lambda x: x + math.nan), (8,), "got add.* of nan"),
+    "zero": (lambda: Scaled(lambda x: x / 0), (8,), "got div.* by zero"),
     "lstm": (Recurrent, (5, 8), "lstm"),
     "attention": (Attending, (5, 8), "linear on 3 dimensions|transpose|view|scaled_dot_product_attention"),
     "sort": (Sorting, (8,), "got sort"),
@@ -84,6 +119,25 @@ def test_what_the_runtime_does_not_have_is_refused_by_name(tmp_path, name):
 def test_an_example_is_asked_for_where_the_network_does_not_say_its_input(tmp_path):
     with pytest.raises(ValueError, match="expected an example of the input"):
         hn.export(hn.hide(nn.Sequential(nn.Linear(4, 2))), tmp_path / "net", runtime=True)
+
+
+@pytest.mark.parametrize("example", [np.zeros((1, 8), np.float32), (torch.zeros(1, 8),), [0.0]], ids=type)
+def test_an_example_that_is_no_tensor_is_one_sentence(tmp_path, example):
+    with pytest.raises(TypeError, match="expected example to be a tensor, batch first, got (ndarray|tuple|list)"):
+        hn.export(hn.hide(nn.Sequential(nn.Linear(8, 2))), tmp_path / "net", runtime=True, example=example)
+
+
+@pytest.mark.parametrize("runtime", [True, False])
+def test_a_header_with_an_infinity_or_a_nan_is_not_written(tmp_path, runtime):
+    model = hn.hide(nn.Sequential(nn.Linear(8, 2)))
+    with pytest.raises(
+        ValueError, match="artifact: expected finite numbers in the header, got what JSON does not have"
+    ):
+        hn.export(
+            model, tmp_path / "net", metadata={"loss": math.nan}, runtime=runtime,
+            example=torch.zeros(1, 8) if runtime else None,
+        )  # fmt: skip
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -188,8 +242,27 @@ def test_a_process_forked_while_another_thread_is_inside_a_call_runs_on(conv):
     assert done.returncode == 0, done.stderr
 
 
+def test_threads_are_any_integer(conv):
+    assert rt.load(conv, threads=np.int64(2)).threads == 2
+
+
+@pytest.mark.parametrize("name", [b"net\xff", "n\u00e9t \u2603".encode()])
+def test_paths_of_any_bytes(conv, tmp_path, name):
+    path = os.fsencode(tmp_path) + b"/" + name
+    with pytest.raises(rt.Error, match="expected a file at"):
+        rt.load(path)
+    Path(os.fsdecode(path)).write_bytes(conv.read_bytes())
+    assert rt.load(path).input_shape == rt.load(os.fsdecode(path)).input_shape == (3, 6, 6)
+
+
+def test_a_path_with_a_nul_is_refused(conv):
+    with pytest.raises(rt.Error, match="expected a file at a path without NUL, got"):
+        rt.load(f"{conv}\0more")
+
+
 @pytest.mark.parametrize(
-    "options", [{"threads": 0}, {"threads": True}, {"threads": 5000}, {"bf16": "yes"}, {"bf16": None}]
+    "options",
+    [*({"threads": wrong} for wrong in (0, -1, True, 1.5, 5000, 2**40)), {"bf16": "yes"}, {"bf16": None}],
 )
 def test_wrong_options_are_one_sentence(conv, options):
     with pytest.raises(ValueError, match="^hiddennet.runtime: expected"):

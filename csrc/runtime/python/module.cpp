@@ -44,7 +44,17 @@ py::array_t<float> run(Network& network, const py::array_t<float, py::array::c_s
 }  // namespace
 
 PYBIND11_MODULE(_runtime, module) {
-  py::register_exception<Error>(module, "Error", PyExc_ValueError);
+  static const py::exception<Error> error(module, "Error", PyExc_ValueError);
+  py::register_exception_translator([](std::exception_ptr thrown) {
+    try {
+      if (thrown) std::rethrow_exception(thrown);
+    } catch (const Error& e) {  // its text names paths, which need not be UTF-8
+      const std::string text = e.what();
+      const auto said = py::reinterpret_steal<py::object>(
+          PyUnicode_DecodeUTF8(text.data(), py::ssize_t(text.size()), "backslashreplace"));
+      if (said) PyErr_SetObject(error.ptr(), said.ptr());
+    }
+  });
   py::class_<Network>(module, "Network")
       .def(py::init([](const std::string& path, int threads, int bf16) {
              const py::gil_scoped_release release;
