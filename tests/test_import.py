@@ -163,6 +163,11 @@ def test_env_says_what_is_there():
     assert _run("from hiddennet import cli; cli.main(['env'])").stdout.count("\n") == len(found)
 
 
+def test_the_package_runs_as_the_console_script():
+    done = subprocess.run([sys.executable, "-m", "hiddennet", "inspect"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("usage: hiddennet inspect")
+
+
 def test_a_missing_extension_is_one_sentence(tmp_path):
     for name in ("__init__.py", "_load.py"):
         target = tmp_path / "hiddennet" / name
