@@ -33,8 +33,8 @@ void check_size(const Node& node) {
     fail("expected ", node.name, " to make between 1 and 2^28 numbers of a sample, got ", s.channels, " x ", s.height,
          " x ", s.width);
   }
-  if ((s.rank == 2 && s.width != 1) ||
-      (s.rank < 4 && s.height != 1)) {  // what the shape tells callers leaves these out
+  // what callers hear of a shape of these ranks leaves pixels out
+  if ((s.rank == 2 && s.width != 1) || (s.rank < 4 && s.height != 1)) {
     fail("expected ", node.name, " to make a value of ", s.rank == 2 ? "features" : "lines", ", got ", s.channels,
          " x ", s.height, " x ", s.width, "; export the file again");
   }
