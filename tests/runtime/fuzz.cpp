@@ -131,9 +131,12 @@ void change_window(Bytes& data, Random& random) {
                                                   R"({\"op\":\"conv\",\"pads\":[2,0,2,0],)"};
   static const std::string kBegin = R"({\"op\":\")", kEnd = R"(\",)";
   const std::string text(data.begin() + 8, data.begin() + long(8 + table_size(data)));
-  const size_t found = text.find(kBegin, below(random, text.size()));
-  const size_t last = found == text.npos ? found : text.find(kEnd, found + kBegin.size());
-  if (last != text.npos) replace(data, 8 + found, last + kEnd.size() - found, kNodes[below(random, kNodes.size())]);
+  std::vector<size_t> nodes;
+  for (size_t at = text.find(kBegin); at != text.npos; at = text.find(kBegin, at + 1)) nodes.push_back(at);
+  if (nodes.empty()) return;
+  const size_t found = nodes[below(random, nodes.size())], last = text.find(kEnd, found + kBegin.size());
+  if (last == text.npos) return;
+  replace(data, 8 + found, last + kEnd.size() - found, kNodes[below(random, kNodes.size())]);
 }
 
 void change_bytes(Bytes& data, Random& random) {
