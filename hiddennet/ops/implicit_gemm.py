@@ -37,6 +37,7 @@ class _ImplicitGemm(torch.autograd.Function):
     def backward(ctx, dy):
         (x,), weight = MaskedWeight.saved(ctx)
         want_x, want_scores, want_stored = (ctx.needs_input_grad[i] for i in (0, 2, 11))
+        owes = None if dy.requires_grad else ctx
         dy = dy.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
         dx = grad_scores = grad_stored = None
         if want_x:
@@ -47,7 +48,7 @@ class _ImplicitGemm(torch.autograd.Function):
             grad = torch.ops.aten.convolution_backward(
                 dy, x, like, None, stride, padding, dilation, False, [0, 0], 1, [False, True, False]
             )[1]
-            grad_scores, grad_stored = weight.gradients(grad, want_scores, want_stored, ctx)
+            grad_scores, grad_stored = weight.gradients(grad, want_scores, want_stored, owes)
         return dx, None, *part_gradients(grad_scores, grad_stored)
 
 

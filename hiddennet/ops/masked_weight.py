@@ -115,8 +115,9 @@ class MaskedWeight(NamedTuple):
         scores that take dL/dweight in place of theirs (hiddennet.optim) do.
         """
         masked = want_stored and not self.through
+        twice = grad.requires_grad  # create_graph: once_differentiable is to say that there is no second gradient
         grad = in_layout(grad, self.channels_last)
-        if ctx is not None and want_scores and not want_stored:
+        if ctx is not None and want_scores and not (want_stored or twice or torch.compiler.is_compiling()):
             owe = getattr(self.scores, "owe", None)
             if owe is not None and owe(self, grad, ctx):
                 return None, None

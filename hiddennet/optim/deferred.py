@@ -86,7 +86,7 @@ class Deferred(nn.Parameter):
         if _GRAD.__get__(self) is not None or self.owed is not None:
             self._pay()
             return False
-        if self._backward_hooks or self._post_accumulate_grad_hooks or _whole or torch.is_grad_enabled():
+        if self._backward_hooks or self._post_accumulate_grad_hooks or _whole:
             return False
         if type(grad) is not Tensor or torch._C._len_torch_dispatch_stack():  # traced or counted
             return False

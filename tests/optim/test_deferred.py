@@ -293,17 +293,34 @@ def test_the_class_is_only_taken_by_plain_parameters():
     assert plain.grad is None
 
 
-def test_a_compiled_model_trains_the_same():
+@pytest.mark.parametrize("make", [optim.ScoreSGD, optim.ScoreAdam])
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_compiled_model_is_one_graph_and_trains_the_same(backend, make):
     torch.manual_seed(0)
     one = hn.hide(nn.Sequential(nn.Linear(6, 16, bias=False), nn.ReLU(), nn.Linear(16, 5)))
     other, before = copy.deepcopy(one), copy.deepcopy(one)
-    for model, run in ((one, torch.compile(one, backend="aot_eager")), (other, other)):
-        optimizer = optim.ScoreSGD(model.parameters(), **OPTIONS)
+    for model, compiled in ((one, True), (other, False)):
+        optimizer = make(model.parameters(), **OPTIONS)
+        run = torch.compile(model, backend=backend, fullgraph=True) if compiled else model
         F.cross_entropy(run(torch.linspace(-1, 1, 24).view(4, 6)), torch.arange(4)).backward()
         optimizer.step()
     for p, q, was in zip(one.parameters(), other.parameters(), before.parameters(), strict=True):
         torch.testing.assert_close(p, q)
         assert not torch.equal(p, was)
+
+
+@pytest.mark.parametrize("make", [optim.ScoreSGD, torch.optim.SGD])
+def test_a_gradient_of_a_gradient_of_scores_is_refused(make):
+    """Penalties on gradients: the straight-through gradient has none, which is said as for torch's optimisers."""
+    layer = hn.nn.HiddenLinear(8, 4, rule=hn.TopK(0.5))
+    make([layer.scores], 0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, of the cycle that create_graph makes
+        layer(torch.ones(2, 8)).square().sum().backward(create_graph=True)
+    found, layer.scores.grad = layer.scores.grad, None
+    assert found.requires_grad
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        (layer(torch.ones(2, 8)).sum() + found.square().sum()).backward()
 
 
 def test_a_state_of_torchs_sgd_is_taken_over():
