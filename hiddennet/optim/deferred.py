@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from hiddennet.ops.masked_weight import MaskedWeight
 
@@ -74,15 +74,19 @@ class Deferred(nn.Parameter):
     """A parameter whose gradient, where a hidden layer's backward owes it, is made when `.grad` is first read.
 
     So hooks on steps, clipping, gradient scalers and any other optimiser find it; the step of the optimisers here takes
-    what is owed as it is, and leaves no `.grad`. Owed is nothing that a hook waits for, that is added to a gradient, or
-    that another process has a share in.
+    what is owed as it is, and leaves no `.grad`, whether somebody read it or not. Owed is nothing that a hook waits
+    for, that is added to a gradient, or that another process has a share in.
     """
 
     owed: Owed | None = None
+    lent = False  # whether a gradient was owed since the last step or zero_grad
+    spent = False  # whether a step took that gradient, and nothing came since
     bracket: Any = None  # what a step counts of it for the next selection, see hiddennet.nn.rules
 
     def owe(self, weight: MaskedWeight, grad: Tensor, ctx: Any) -> bool:
         """Keep dL/dweight in place of the scores' gradient; whether that is right, or the gradient wanted now."""
+        if self.owed is not None and not self.owed.is_current(self):
+            raise RuntimeError(MOVED.format("the second backward cannot add to the gradient of the first"))
         if _GRAD.__get__(self) is not None or self.owed is not None:
             self._pay()
             return False
@@ -92,7 +96,8 @@ class Deferred(nn.Parameter):
             return False
         if (_distributed and torch.distributed.is_initialized()) or not _accumulates(ctx, self):
             return False
-        self.__dict__["owed"] = Owed(grad, weight._replace(scores=None), _state(self, weight))
+        owed = Owed(grad, weight._replace(scores=None), _state(self, weight))
+        self.__dict__.update(owed=owed, lent=True, spent=False)
         return True
 
     @torch.no_grad()
@@ -109,7 +114,7 @@ class Deferred(nn.Parameter):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is owed, since pickles have no gradients, and what was counted."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("owed", "bracket")}
+        return {name: value for name, value in self.__dict__.items() if name not in (*_MARKS, "bracket")}
 
     def take(self) -> Tensor | None:
         """dL/dweight, where that is all there is of a gradient; RuntimeError where the step may not take it."""
@@ -124,26 +129,61 @@ class Deferred(nn.Parameter):
         """The gradient, made now where it is owed."""
         if self.owed is not None:
             self._pay()
+        elif self.spent:  # who reads now, torch's Module.zero_grad for one, sees that there is none
+            self.spent = False
         return _GRAD.__get__(self)
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
-        self.__dict__.pop("owed", None)
-        _GRAD.__set__(self, value)
+        if value is None:
+            drop(self)
+        else:
+            self.__dict__.pop("owed", None)
+            _GRAD.__set__(self, value)
 
     @grad.deleter
     def grad(self) -> None:
         self.grad = None
 
 
+_MARKS = "owed", "lent", "spent"
+
+
 def drop(p: Tensor) -> None:
     """Let it have no gradient."""
-    if type(p) is Deferred:
-        if p.owed is not None:
-            del p.owed
-        _GRAD.__set__(p, None)
-    else:
-        p.grad = None
+    for name in _MARKS if type(p) is Deferred else ():
+        p.__dict__.pop(name, None)
+    _GRAD.__set__(p, None)
+
+
+def spend(params: Iterable[Tensor]) -> None:
+    """After a step: what was owed is no gradient any more, read or not, as it could not be added to later on."""
+    for p in params:
+        if type(p) is Deferred:
+            lent = p.lent
+            if lent:
+                _GRAD.__set__(p, None)
+            p.__dict__.update(owed=None, lent=False, spent=lent)
+
+
+def _warn(optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict[str, Any]) -> None:
+    if any(args[1:]) or kwargs.get("closure") is not None:  # the gradients are to come
+        return
+    params = (p for group in optimizer.param_groups for p in group["params"] if type(p) is Deferred and p.spent)
+    spent = [p for p in params if p.owed is None and _GRAD.__get__(p) is None]
+    for p in spent:
+        p.spent = False
+    if spent:
+        name = type(optimizer).__name__
+        warnings.warn(
+            f"{name}.step: expected a backward or zero_grad() since an earlier step, which took the gradients, got "
+            f"none for {len(spent)} parameters, which stay as they are; for two steps of one gradient run the backward "
+            "under optim.whole_gradients()",
+            stacklevel=4,
+        )
+
+
+register_optimizer_step_pre_hook(_warn)
 
 
 def _forget(optimizer: torch.optim.Optimizer, *_: object) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hiddennet.ops.score_step import check_clamp, check_hyper
-from hiddennet.optim.deferred import Deferred, defer, drop
+from hiddennet.optim.deferred import Deferred, defer, drop, spend
 from hiddennet.optim.flagged import FlaggedOptimizer
 
 Clamp = tuple[float, float] | None
@@ -42,6 +42,10 @@ class ScoreOptimizer(FlaggedOptimizer):
                     drop(p)
         else:
             super().zero_grad(set_to_none=False)
+            for group in self.param_groups:
+                for p in group["params"]:
+                    if type(p) is Deferred:
+                        p.lent = p.spent = False
 
     def _gradients(self, params: list[Tensor]) -> list[Tensor]:
         owed = [None if getattr(p, "owed", None) is None else p.take() for p in params]
@@ -73,8 +77,7 @@ class ScoreOptimizer(FlaggedOptimizer):
         counting = None if bracket is None else bracket.arguments(params)
         numbers = (lr, *decay, *clamp, *rule, *made_of, rate)
         _score_step(params, grads, first, second, flags, steps, *numbers, *(counting or ()))
-        for p in params:
-            p.__dict__.pop("owed", None)
+        spend(params)
         torch.autograd.graph.increment_version(params)  # behind autograd's back: selections and saved values must know
         if counting is not None:
             bracket.keep([params[i] for i in counting[2]])
@@ -103,8 +106,10 @@ class ScoreSGD(ScoreOptimizer):
     """torch.optim.SGD with the gradient of l1 |p| + l2 p^2 added and the scores clamped, in one pass.
 
     A hidden layer's scores take dL/dweight as its backward leaves it: their own gradient is made in the same pass, and
-    `.grad` only for who reads it before the step, after which there is none (see whole_gradients). The pass counts for
-    the next selection, too: who writes to scores behind autograd's back (`.data`) between calls hn.refresh(model).
+    `.grad` only for who reads it before the step, after which there is none, as after zero_grad (see whole_gradients).
+    Scores and weights are not to be written to in between; through `.data` nobody sees it, and the gradient is made
+    with the new ones. The pass counts for the next selection, too: who writes to scores behind autograd's back
+    (`.data`) between calls hn.refresh(model).
 
     Args:
         params: float32 parameters or groups of them, contiguous or channels_last.

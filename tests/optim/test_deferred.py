@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import pickle
 import warnings
@@ -264,6 +265,73 @@ def test_moving_scores_whose_gradient_is_dropped_says_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         optimizer.zero_grad()
+    backward(model)
+    optimizer.step()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_reading_changes_nothing_without_zero_grad(whole):
+    """Gradients that were owed are gone after the step, read or not; those that were not pile up, as for torch."""
+    one, optimizer, other, beside = twins(momentum=0.9)
+    before = copy.deepcopy(one)
+    torchs = torch.optim.SGD(before.parameters(), 0.05, momentum=0.9, weight_decay=1e-3)
+    for _ in range(3):
+        for model, own in ((one, optimizer), (other, beside), (before, torchs)):
+            with optim.whole_gradients() if whole else contextlib.nullcontext():
+                backward(model)
+            if model is one:
+                torch.nn.utils.get_total_norm([p.grad for p in model.parameters()])
+            own.step()
+            for layer in hn.hidden_layers(model).values():
+                assert (layer.scores.grad is None) == (model is not before and not whole)
+    check_equal(one, optimizer, other, beside)
+    for p, q in zip(one.parameters(), before.parameters(), strict=True):
+        assert torch.allclose(p, q, atol=1e-6) or not whole
+
+
+@pytest.mark.parametrize("second", [None, torch.optim.SGD, optim.ScoreAdam])
+def test_a_step_whose_gradients_an_earlier_one_took_says_so(second):
+    model = network()
+    scores = [layer.scores for layer in hn.hidden_layers(model).values()]
+    optimizer = optim.ScoreSGD(scores, **OPTIONS)
+    again = optimizer if second is None else second(scores, 0.1)
+    backward(model)
+    optimizer.step()
+    kept = [p.detach().clone() for p in scores]
+    with pytest.warns(UserWarning, match=f"^{type(again).__name__}.step: expected a backward .* for 5 parameters"):
+        again.step()
+    for p, was in zip(scores, kept, strict=True):
+        assert_equal(p, was)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again.step()  # said once
+        for clear in (model.zero_grad, optimizer.zero_grad, lambda: optimizer.zero_grad(set_to_none=False)):
+            backward(model)
+            optimizer.step()
+            clear()
+            again.step()
+        with optim.whole_gradients():
+            backward(model)
+        optimizer.step()
+        again.step()
+        optimizer.zero_grad()
+        backward(model)
+        optimizer.step()
+        optimizer.step(lambda: backward(model))
+    assert not any(torch.equal(p, was) for p, was in zip(scores, kept, strict=True))
+
+
+def test_accumulation_over_a_write_is_refused():
+    """The first gradient, which was not made yet, would be lost."""
+    model = network()
+    optimizer = optim.ScoreSGD(model.parameters(), **OPTIONS)
+    scores = next(iter(hn.hidden_layers(model).values())).scores
+    backward(model)
+    with torch.no_grad():
+        scores.clamp_(-0.1, 0.1)
+    with pytest.raises(RuntimeError, match="second backward cannot add to the gradient of the first; read their .grad"):
+        backward(model)
+    optimizer.zero_grad()
     backward(model)
     optimizer.step()
 
