@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -26,7 +27,8 @@ def check_clamp(op: str, clamp: object) -> tuple[float, float]:
     """(low, high) with low < high; None is (-inf, inf): no clamp."""
     if clamp is None:
         return -math.inf, math.inf
-    if not isinstance(clamp, (tuple, list)) or len(clamp) != 2 or not clamp[0] < clamp[1]:
+    two = isinstance(clamp, (tuple, list)) and len(clamp) == 2 and all(isinstance(end, Real) for end in clamp)
+    if not two or not clamp[0] < clamp[1]:
         raise ValueError(f"{op}: expected clamp to be None or (low, high) with low < high, got {clamp!r}")
     return float(clamp[0]), float(clamp[1])
 
@@ -35,12 +37,15 @@ def _check_numbers(op: str, **numbers: float) -> None:
     for name, value in numbers.items():
         if isinstance(value, Tensor):
             raise TypeError(f"{op}: expected {name} to be a float, got a Tensor; reading it would wait for its device")
+        if not isinstance(value, Real):
+            raise TypeError(f"{op}: expected {name} to be a float, got {value!r}")
         if not 0.0 <= value < math.inf:
             raise ValueError(f"{op}: expected {name} >= 0, got {value}")
 
 
 def _check_betas(op: str, betas: tuple[float, float]) -> None:
-    if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
+    two = isinstance(betas, (tuple, list)) and len(betas) == 2 and all(isinstance(beta, Real) for beta in betas)
+    if not two or not all(0.0 <= beta < 1.0 for beta in betas):
         raise ValueError(f"{op}: expected two betas in [0, 1), got {betas!r}")
 
 

@@ -248,3 +248,45 @@ def test_bad_input():
     half = [torch.nn.Parameter(torch.rand(3, dtype=torch.float64))]
     with pytest.raises(TypeError, match="parameters of dtype float32"):
         optim.ScoreSGD(half, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr": "0.1"}, "lr to be a float, got '0.1'"),
+        ({"lr": None}, "lr to be a float, got None"),
+        ({"momentum": "a"}, "momentum to be a float, got 'a'"),
+        ({"clamp": (None, 1)}, r"clamp to be None or \(low, high\) with low < high, got \(None, 1\)"),
+    ],
+)
+def test_what_is_no_number_is_refused(options, message):
+    with pytest.raises((TypeError, ValueError), match="^ScoreSGD: expected " + message):
+        optim.ScoreSGD(parameters(), **options)
+    with pytest.raises(ValueError, match=r"^ScoreAdam: expected two betas in \[0, 1\), got"):
+        optim.ScoreAdam(parameters(), betas=(0.9, None))
+
+
+@pytest.mark.parametrize("change", [lambda t: t.t(), lambda t: t[:, :1].expand(6, 5), lambda t: t[:, ::2]])
+def test_parameters_of_other_layouts_are_refused_when_added(change):
+    optimizer = optim.ScoreSGD(parameters(), 0.1)
+    odd = torch.nn.Parameter(change(torch.rand(6, 5)))
+    with pytest.raises(ValueError, match="^ScoreSGD: expected parameters contiguous or channels_last, got strides"):
+        optimizer.add_param_group({"params": [odd]})
+    assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "options"),
+    [
+        (optim.ScoreSGD, torch.optim.SGD, {"maximize": True}),
+        (optim.ScoreSGD, torch.optim.SGD, {"dampening": 0.5}),
+        (optim.ScoreAdam, torch.optim.Adam, {"amsgrad": True}),
+        (optim.ScoreAdam, torch.optim.Adam, {"decoupled_weight_decay": True}),
+    ],
+)
+def test_states_of_what_is_not_here_are_refused(ours, theirs, options):
+    (name,) = options
+    optimizer = ours(parameters(), 0.3)
+    with pytest.raises(ValueError, match=f"^{ours.__name__}: expected a state without {name}, .* got (True|0.5)"):
+        optimizer.load_state_dict(theirs(parameters(), 0.1, **options).state_dict())
+    assert optimizer.param_groups[0]["lr"] == 0.3
