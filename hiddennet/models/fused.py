@@ -79,8 +79,12 @@ def _is_plain_norm(norm: nn.Module) -> bool:
         and norm.training
         and norm.momentum is not None
         and (norm.running_mean is None) == (norm.running_var is None)
-        and all(part is None or (part.dtype is torch.float32 and part.device.type == "cpu") for part in parts)
+        and all(part is None or _is_plain(part) for part in parts)
     )
+
+
+def _is_plain(part: Tensor) -> bool:
+    return part.dtype is torch.float32 and part.device.type == "cpu" and part.is_contiguous()
 
 
 def _is_plain_pool(module: nn.Module) -> bool:

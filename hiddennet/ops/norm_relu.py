@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hiddennet.ops.channels_last import channels_last
-from hiddennet.ops.checks import check_tensor
+from hiddennet.ops.checks import check_same_device, check_tensor
 from hiddennet.ops.fakes import is_looked_at, register_fake
 
 _forward = torch.ops.hiddennet.norm_relu.default
@@ -91,9 +91,19 @@ def norm_relu(
             f"beside {tuple(x.shape)} of {x.dtype}"
         )
     state = (None, None) if running is None else running
+    if not isinstance(state, (tuple, list)) or len(state) != 2:
+        got = tuple(state.shape) if isinstance(state, Tensor) else state
+        raise TypeError(f"{op}: expected running to be (mean, variance) or None, got {got!r}")
     for name, t in zip(("gamma", "beta", "running mean", "running variance"), (gamma, beta, *state), strict=True):
-        if t is not None and (t.shape != x.shape[1:2] or t.dtype is not torch.float32):
-            raise ValueError(f"{op}: expected {name} of shape ({x.shape[1]},) and float32, got {tuple(t.shape)}")
+        if t is None:
+            continue
+        check_tensor(op, name, t, dtypes=(torch.float32,))
+        check_same_device(op, name, t, "x", x)
+        if t.shape != x.shape[1:2] or not t.is_contiguous():
+            raise ValueError(
+                f"{op}: expected {name} of shape ({x.shape[1]},), contiguous, got {tuple(t.shape)} "
+                f"with strides {t.stride()}"
+            )
     if not is_fused(x) or (residual is not None and not is_fused(residual)):
         return _by_torch(x, residual, gamma, beta, state, momentum, eps)
     y = _NormRelu.apply(x, residual, gamma, beta, state, momentum, eps)

@@ -141,6 +141,15 @@ def test_norms_that_are_set_otherwise(called):
     assert model.layer2[0].bn1.num_batches_tracked == 1
 
 
+def test_norms_whose_numbers_lie_apart_are_called(called):
+    model = made("conv4_bn")
+    first = model.convs[1]
+    first.running_mean = torch.zeros(2 * first.num_features)[::2]
+    first.weight = nn.Parameter(torch.ones(2 * first.num_features)[::2])
+    model(images(model)).sum().backward()
+    assert called.count("norm_relu_op") == 3 and first.weight.grad is not None
+
+
 def test_checkpointing_tracing_and_export(called):
     model = made("cifar_resnet18", width=0.125)
     x = images(model)

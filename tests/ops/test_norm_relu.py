@@ -170,6 +170,15 @@ def test_refusals():
         ops.norm_relu(x, x[:1])
     with pytest.raises(ValueError, match=r"gamma of shape \(6,\)"):
         ops.norm_relu(x, gamma=torch.ones(5))
+    strided = torch.ones(12)[::2]
+    with pytest.raises(ValueError, match=r"gamma of shape \(6,\), contiguous, got \(6,\) with strides \(2,\)"):
+        ops.norm_relu(x, gamma=strided)
+    with pytest.raises(ValueError, match=r"running mean of shape \(6,\), contiguous"):
+        ops.norm_relu(x, running=(strided, torch.ones(6)))
+    with pytest.raises(TypeError, match=r"running to be \(mean, variance\) or None, got \(6,\)"):
+        ops.norm_relu(x, running=torch.ones(6))
+    with pytest.raises(TypeError, match=r"running to be \(mean, variance\) or None"):
+        ops.norm_relu(x, running=(torch.ones(6),))
     with pytest.raises(ValueError, match="at least 2 pixels a side"):
         ops.relu_pool(x[:, :, :1])
     raw = torch.ops.hiddennet
