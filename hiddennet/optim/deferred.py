@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from hiddennet.ops.masked_weight import MaskedWeight
+from hiddennet.optim.refusals import MOVED, SPENT
 
 _GRAD = torch.Tensor.grad
 _distributed = torch.distributed.is_available()
@@ -43,12 +44,6 @@ class Owed(NamedTuple):
     def is_current(self, scores: Tensor) -> bool:
         """Whether scores and weights are what they were in the backward."""
         return self.made_of == _state(scores, self.weight)
-
-
-MOVED = (
-    "hiddennet.optim: expected scores and weights to stay as they are from backward to step, got some written to in "
-    "between, so that {}; read their .grad before, or run the backward under optim.whole_gradients()"
-)
 
 
 def _state(scores: Tensor, weight: MaskedWeight) -> list[int]:
@@ -174,13 +169,7 @@ def _warn(optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict[str, Any])
     for p in spent:
         p.spent = False
     if spent:
-        name = type(optimizer).__name__
-        warnings.warn(
-            f"{name}.step: expected a backward or zero_grad() since an earlier step, which took the gradients, got "
-            f"none for {len(spent)} parameters, which stay as they are; for two steps of one gradient run the backward "
-            "under optim.whole_gradients()",
-            stacklevel=4,
-        )
+        warnings.warn(SPENT.format(type(optimizer).__name__, len(spent)), stacklevel=4)
 
 
 register_optimizer_step_pre_hook(_warn)

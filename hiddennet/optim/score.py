@@ -12,29 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hiddennet.ops.checks import dense
 from hiddennet.ops.score_step import check_clamp, check_hyper
 from hiddennet.optim.deferred import Deferred, defer, drop, spend
 from hiddennet.optim.flagged import FlaggedOptimizer
+from hiddennet.optim.refusals import check_layout, check_state
 
 Clamp = tuple[float, float] | None
 _score_step = torch.ops.hiddennet.score_step_.default
-
-
-_NOT_HERE = "maximize", "dampening", "amsgrad", "decoupled_weight_decay"  # of torch's optimisers
 
 
 class ScoreOptimizer(FlaggedOptimizer):
     """What both have in common: the checks, and the call of score_step_."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for group in state.get("param_groups", ()):
-            for name in _NOT_HERE:
-                if group.get(name):
-                    raise ValueError(
-                        f"{type(self).__name__}: expected a state without {name}, which it does not have, got "
-                        f"{group[name]!r}; go on with torch.optim's"
-                    )
+        check_state(type(self).__name__, state)
         super().__setstate__(state)
         for group in self.param_groups:
             for name in self.defaults.keys() - {"differentiable"}:  # older files are of torch's optimisers
@@ -43,13 +34,7 @@ class ScoreOptimizer(FlaggedOptimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         super().add_param_group(param_group)
-        for p in self.param_groups[-1]["params"]:
-            if dense(p) is not p:
-                del self.param_groups[-1]
-                raise ValueError(
-                    f"{type(self).__name__}: expected parameters contiguous or channels_last, got strides "
-                    f"{p.stride()} of shape {tuple(p.shape)}; make it with .contiguous()"
-                )
+        check_layout(self)
         defer(self.param_groups[-1]["params"])
 
     def zero_grad(self, set_to_none: bool = True) -> None:
