@@ -29,6 +29,7 @@ FLOORS = [
     "compare sweep report",
     "demo",
     "cli",
+    "__main__",
 ]
 # hiddennet/__init__.py imports what users ask for, some of it when they ask (__getattr__); nothing imports it.
 ABOVE_ALL = "hiddennet"
