@@ -46,5 +46,5 @@ if(Python3_FOUND)
   add_test(NAME ptx_mutations
            COMMAND ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/tests/ptx/mutations.py ${CMAKE_BINARY_DIR}/mutations
                    ${HN_NVCC} ${ptx_flags} ${ptx_link} -Xlinker $<TARGET_FILE:hn_cpu_loops> -Xlinker ${ptx_library})
-  set_tests_properties(ptx_mutations PROPERTIES LABELS ptx TIMEOUT 600)
+  set_tests_properties(ptx_mutations PROPERTIES LABELS ptx TIMEOUT 600 COST 600) # the longest: begun first
 endif()
