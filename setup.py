@@ -120,6 +120,8 @@ class Build(BuildExtension):
                 self.distribution.ext_modules.append(runtime_extension(ROOT))
             except ImportError:
                 print("hiddennet: did not build runtime._runtime: pybind11 is missing")
+        if self.inplace and self.build_lib is None:  # the folder of the next wheel is without the runtime
+            self.build_lib = str(ROOT / "build" / "inplace")
         if self.build_temp is None:  # pip throws its own away; ninja compiles again what another torch or flag asks for
             self.build_temp = str(ROOT / "build" / "extension")
         super().finalize_options()
