@@ -2,7 +2,7 @@
 #
 #   make demo     the main job on the embedded digits: dense, random mask and edge-popup side by side, the exported file, a picture
 #   make test     all tests          make cpp-test   the kernels' own tests, without Python or torch
-#   make test-isa what depends on the CPU, as on others: AVX2, no vectors, torch's and oneDNN's own AVX2
+#   make test-isa what depends on the CPU, as on others: AVX2 (ours, torch's and oneDNN's loops), ours without vectors
 #   make bench    the measured tables                make lint       style of Python and C++
 #   make format   apply that style                   make clean      remove what was built
 #   make docs     the documentation site, in build/site
@@ -46,13 +46,14 @@ demo: $(VENV)/.ready
 test: $(VENV)/.ready
 	$(PY) -m pytest -n $(JOBS) --dist loadfile
 
-# CPUs that this one is not
+# CPUs that this one is not: with AVX2 alone, and our loops without vectors
+AVX2 := HIDDENNET_ISA=avx2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 test-isa: $(VENV)/.ready
-	for cpu in ATEN_CPU_CAPABILITY=avx2 HIDDENNET_ISA=avx2 HIDDENNET_ISA=scalar ONEDNN_MAX_CPU_ISA=AVX2; do \
+	for cpu in "$(AVX2)" HIDDENNET_ISA=scalar; do \
 	  echo "$$cpu"; env $$cpu $(PY) -m pytest -q -n $(JOBS) --dist loadfile -m "isa and not cuda" || exit 1; done
 
 test-wheel: $(VENV)/.ready
-	HIDDENNET_TEST_TORCH="$${HIDDENNET_TEST_TORCH:-2.13.0}" $(PY) -m pytest -m wheel
+	HIDDENNET_TEST_TORCH="$${HIDDENNET_TEST_TORCH:-2.13.0}" $(PY) -m pytest -n $(JOBS) --dist loadfile -m wheel
 
 cpp-test: $(VENV)/.ready
 	$(VENV)/bin/cmake -S . -B $(BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV))/bin/ninja

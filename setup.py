@@ -33,6 +33,7 @@ TARGET = "0x020b000000000000"  # the stable ABI of torch 2.11
 OPS = ROOT / "csrc" / "ops"
 CXX_FLAGS = [
     "-O3",
+    "-g0",  # Python's own flags ask for symbols: a tenth of the size, a fifth less time without
     "-std=c++17",
     "-fvisibility=hidden",
     "-fno-math-errno",

@@ -1,9 +1,8 @@
 # Compiles SOURCE for sm_ARCH and fails on an error or a register spill. Prints registers and shared memory per kernel.
-# STAGE is nvcc's -c or -cubin.
 string(REPLACE ";" " " flags "${FLAGS}")
 separate_arguments(flags UNIX_COMMAND "${flags}")
 execute_process(
-  COMMAND ${NVCC} ${flags} -gencode=arch=compute_${ARCH},code=sm_${ARCH} -Xptxas=-v ${STAGE} ${SOURCE} -o ${OUT}
+  COMMAND ${NVCC} ${flags} -gencode=arch=compute_${ARCH},code=sm_${ARCH} -Xptxas=-v -cubin ${SOURCE} -o ${OUT}
   RESULT_VARIABLE failed OUTPUT_VARIABLE log ERROR_VARIABLE log)
 file(REMOVE ${OUT})
 message("${log}")

@@ -10,9 +10,8 @@ endif()
 set(nvcc_flags -std=c++17 -O3 -I${CMAKE_SOURCE_DIR}/csrc -I${CMAKE_SOURCE_DIR}/tests/cpp
     -DHN_NO_TORCH -Xcompiler=-ffp-contract=off,-fno-strict-aliasing)
 
-# --- Compile checks: one CTest per file and architecture; `check_cu` runs them all. The first architecture compiles the
-# host side too; the others only the kernels.
-list(GET HN_CHECK_ARCHS 0 first_arch)
+# --- Compile checks of the kernels: one CTest per file and architecture; `check_cu` runs them all. The host's side is
+# compiled where it is run.
 file(GLOB_RECURSE cu_files CONFIGURE_DEPENDS csrc/*.cu tests/cpp/*.cu)
 foreach(source ${cu_files})
   get_filename_component(name ${source} NAME_WE)
@@ -23,13 +22,8 @@ foreach(source ${cu_files})
       continue()
     endif()
     set(test nvcc.${name}.sm_${arch})
-    if(arch STREQUAL first_arch)
-      set(stage -c)
-    else()
-      set(stage -cubin)
-    endif()
     add_test(NAME ${test}
-             COMMAND ${CMAKE_COMMAND} -DNVCC=${HN_NVCC} "-DFLAGS=${nvcc_flags}" -DARCH=${arch} -DSTAGE=${stage}
+             COMMAND ${CMAKE_COMMAND} -DNVCC=${HN_NVCC} "-DFLAGS=${nvcc_flags}" -DARCH=${arch}
                      -DSOURCE=${source} -DOUT=${CMAKE_BINARY_DIR}/${test}.out
                      -P ${CMAKE_SOURCE_DIR}/cmake/check_cu.cmake)
     set_tests_properties(${test} PROPERTIES LABELS nvcc TIMEOUT 600)

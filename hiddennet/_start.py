@@ -11,10 +11,13 @@ import importlib.util
 import os
 import signal
 import sys
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import FrameType, ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # it loads tempfile, shutil, bz2 and more, a tenth of what a process takes that runs a network
+    from importlib.abc import Loader
 
 
 def is_command() -> bool:
@@ -42,10 +45,10 @@ def begin() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-class _Then(Loader):
-    """Loads a module as its own loader does, and another one after it."""
+class _Then:
+    """A Loader: loads a module as its own loader does, and another one after it."""
 
-    def __init__(self, own: Loader, then: str) -> None:
+    def __init__(self, own: "Loader", then: str) -> None:
         self.own, self.then = own, then
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
@@ -57,8 +60,8 @@ class _Then(Loader):
         _import(self.then)
 
 
-class _WithTorch(MetaPathFinder):
-    """Finds torch, once, for whoever imports it."""
+class _WithTorch:
+    """A MetaPathFinder: finds torch, once, for whoever imports it."""
 
     def __init__(self, then: str) -> None:
         self.then = then

@@ -85,11 +85,16 @@ auto same_in_every_order(F run) {
 
 #else
 
+// Sanitizers look for other mistakes than those of an order, and are slow: two are enough for them.
 inline std::vector<std::pair<std::string, simt::Order> > orders() {
+#if defined(HN_SIMT_ASAN)
+  return {{"forward order", {simt::Order::kForward, 0}}, {"shuffled order, seed 1", {simt::Order::kShuffled, 1}}};
+#else
   return {{"forward order", {simt::Order::kForward, 0}},
           {"reversed order", {simt::Order::kReversed, 0}},
           {"shuffled order, seed 1", {simt::Order::kShuffled, 1}},
           {"shuffled order, seed 2", {simt::Order::kShuffled, 2}}};
+#endif
 }
 
 // Calls f() under every order of threads and blocks.
