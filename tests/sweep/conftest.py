@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,11 @@ class Forked:
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "a") as words:
             sys.stdout = sys.stderr = words
-            status = function()
+            try:
+                status = function()
+            except BaseException:
+                traceback.print_exc()
+                status = 1
         os._exit(status)
 
     def poll(self) -> int | None:
