@@ -244,8 +244,7 @@ class Standing:
         for members in groups.values():
             rules = [layer.rule for layer in members] if members[0].rule.alone else [members[0].rule]
             ranking = Ranking([layer.scores for layer in members], rules, rows_of(members))
-            # a layer that selects alone does so again after the pass, whatever its memo says
-            memos = [] if members[0].rule.alone else [layer._selected for layer in members]
+            memos = [layer._selected for layer in members]
             self.groups.append((ranking, memos, [memo.value for memo in memos], [(t,) for t in ranking.ranked]))
 
     @classmethod
@@ -298,8 +297,7 @@ class Standing:
         with torch.no_grad():
             for ranking, memos, masks, ranked in self.groups:
                 ranking.select(learns=True)
-                if memos:
-                    keep_all(memos, masks, ranked)
+                keep_all(memos, masks, ranked)
         _hand_out(self.device, self.layers, self.call, self.joined)
         return True
 

@@ -71,9 +71,7 @@ class HiddenMixin(HiddenState):
         """Whether the mask that was selected is that of the rule and its numbers as they are now."""
         if self._selected.value is None or self._rule_selected is not self.rule:
             return False
-        if self._ahead is not None or torch.compiler.is_compiling():
-            return self._in_pass
-        if self.selection.is_cuda and torch.cuda.is_current_stream_capturing():
+        if torch.compiler.is_compiling() or (self.selection.is_cuda and torch.cuda.is_current_stream_capturing()):
             return self._in_pass
         # in training a layer's own mask serves the forward it was selected for: who writes to `.data` in a loop of his
         # own is seen by the next one
