@@ -7,6 +7,7 @@
 #include <torch/headeronly/core/MemoryFormat.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <tuple>
@@ -43,8 +44,8 @@ inline Dtype dtype_of(const char* op, const Tensor& t) {
 }
 
 inline Sizes sizes_of(const Tensor& t) {
-  Sizes s;
-  for (int64_t d = 0; d < t.dim(); ++d) s.push_back(t.size(d));
+  Sizes s(size_t(t.dim()));
+  for (size_t d = 0; d < s.size(); ++d) s[d] = t.size(int64_t(d));
   return s;
 }
 
@@ -89,9 +90,24 @@ inline void check_same_device(const char* op, const char* name, const Tensor& t,
            " on the device of the other tensors");
 }
 
+// Past the dispatcher, which takes longer than to allocate. channels_last: of 4 dimensions.
 inline Tensor empty_on(const Sizes& shape, ScalarType type, const Tensor& like, bool channels_last = false) {
-  return torch::stable::empty({shape.data(), shape.size()}, type, std::nullopt, like.device(), std::nullopt,
-                              channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+  Sizes strides(shape.size());
+  int64_t step = 1;
+  const auto set = [&](size_t d, int64_t size) {
+    strides[d] = step;
+    step *= size;
+  };
+  if (channels_last) {
+    for (const size_t d : {1, 3, 2, 0}) set(d, shape[d]);
+  } else {
+    for (size_t d = shape.size(); d-- > 0;) set(d, std::max<int64_t>(shape[d], 1));
+  }
+  AtenTensorHandle made = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      int64_t(shape.size()), shape.data(), strides.data(), int32_t(type),
+      like.is_cuda() ? aoti_torch_device_type_cuda() : aoti_torch_device_type_cpu(), like.get_device_index(), &made));
+  return Tensor(made);
 }
 
 template <class T>

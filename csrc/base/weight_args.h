@@ -49,19 +49,23 @@ struct RuleArgs {
   int64_t seed;
 };
 
-inline Rule make_rule(const char* op, const RuleArgs& a, int64_t n, int64_t layer) {
+// among: which row of the selection is this layer's, where it has one for each of several; -1: it is a single row.
+inline Rule make_rule(const char* op, const RuleArgs& a, int64_t n, int64_t layer, int64_t among = -1) {
   HN_CHECK(a.kind >= 0 && a.kind <= int64_t(RuleKind::kScored), op, ": expected a rule code 0..7, got ", a.kind);
   const RuleKind kind = RuleKind(a.kind);
-  check_type(op, "selection", a.selection, ScalarType::Int);
-  HN_CHECK(a.selection.numel() == 4 && a.selection.is_contiguous(), op,
-           ": expected selection to be one row of 4 int32, got ", a.selection.numel(), " elements");
+  if (among < 0) {
+    check_type(op, "selection", a.selection, ScalarType::Int);
+    HN_CHECK(a.selection.numel() == 4 && a.selection.is_contiguous(), op,
+             ": expected selection to be one row of 4 int32, got ", a.selection.numel(), " elements");
+  }
   if (kind == RuleKind::kBits || has_flags(kind)) {
     check_part(op, "bits", a.bits, ScalarType::Byte, plane_bytes(n), a.selection);
     check_dense(op, "bits", *a.bits, false);
   }
   const bool draws = kind == RuleKind::kRounded && a.step.has_value() && a.step->defined();
   if (kind == RuleKind::kSampled || draws) check_part(op, "step", a.step, ScalarType::Long, 1, a.selection);
-  return {kind, static_cast<const Selection*>(a.selection.data_ptr()), pointer_or_null<const uint8_t>(a.bits),
+  const Selection* rows = static_cast<const Selection*>(a.selection.data_ptr());
+  return {kind, rows + std::max<int64_t>(among, 0), pointer_or_null<const uint8_t>(a.bits),
           pointer_or_null<const int64_t>(a.step), make_draw(a.seed, layer, 0)};
 }
 

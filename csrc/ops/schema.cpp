@@ -30,8 +30,8 @@ STABLE_TORCH_LIBRARY(hiddennet, m) {
   m.def("masked_weight(Tensor? scores, Tensor selection, int[] shape, bool channels_last, " HN_RULE ", " HN_SOURCE
         ", int dtype) -> Tensor");
   m.def(
-      "network_weight_(Tensor(a!)[] out, Tensor[] scores, Tensor[] selections, Tensor[] bits, Tensor[] steps, "
-      "Tensor[] parts, int[] numbers, float[] scales) -> ()");
+      "network_weight(Tensor[] scores, Tensor[] selections, Tensor[] bits, Tensor[] steps, Tensor[] parts, "
+      "int[] numbers, float[] scales, int[] shapes, int[] dtypes) -> Tensor[]");
   m.def("topk_weight(Tensor scores, int k, bool by_value, Tensor? hint, " HN_SOURCE ", int dtype) -> (Tensor, Tensor)");
   m.def("masked_weight_backward(Tensor grad, Tensor? scores, Tensor selection, bool channels_last, " HN_RULE
         ", " HN_SOURCE ", bool want_scores, bool want_weight) -> (Tensor, Tensor)");

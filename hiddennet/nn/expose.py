@@ -22,7 +22,7 @@ class skip_init(TorchFunctionMode):
 
 
 # later than become_hidden
-_LATER = ("psg", "input_signed", "plan", "_forward_dtype", "_ahead", "_asked", "_rule_selected", "_ours")
+_LATER = ("psg", "input_signed", "plan", "_forward_dtype", "_ahead", "_asked", "_standing", "_rule_selected", "_ours")
 
 
 def expose(model: nn.Module, weights: Mapping[str, nn.Parameter] | None = None) -> None:

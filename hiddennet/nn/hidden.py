@@ -6,11 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet import ops
-from hiddennet.nn.hidden_state import HiddenState, ScoreInit
+from hiddennet.nn.hidden_state import HiddenState
 from hiddennet.nn.kept import EffectiveWeight, kept_weight
-from hiddennet.nn.memo import Memo, check_no_transform
-from hiddennet.nn.rule import Rule
-from hiddennet.nn.source import Source
+from hiddennet.nn.memo import check_no_transform
 from hiddennet.ops.inits import InitScale
 from hiddennet.ops.masked_weight import MaskedWeight, effective_weight
 
@@ -45,50 +43,8 @@ class HiddenMixin(HiddenState):
     _ours: frozenset[str] = frozenset()  # attributes that hiding gave the layer, besides those above
     _ahead: Any = None  # in a pass an Ahead: the weight that was made before it, see ahead.py
     _asked: torch.dtype | None = None  # of the weight in the last pass that had one ahead
+    _standing: Any = None  # of a network's first layer, see ahead.py
     _forward_dtype: torch.dtype | None = None  # of the weight that the layer's own forward reads; None: others read it
-
-    def become_hidden(self, source: Source, rule: Rule, score_init: ScoreInit, *, fresh: bool) -> None:
-        """Take source and rule in place of the plain layer's weight, whose values are undefined where it is `fresh`."""
-        for role, part, kind in (("source", source, Source), ("rule", rule, Rule)):
-            if not isinstance(part, kind):
-                raise TypeError(
-                    f"{type(self).__name__}: expected {role} to be a hiddennet.nn.{kind.__name__}, such as "
-                    f"{'Generated() or Stored()' if kind is Source else 'TopK(0.5)'}, got {type(part).__name__}"
-                )
-        own, theirs = self._parameters["weight"], frozenset(vars(self))
-        self.plain_names = frozenset((*self._parameters, *self._buffers)) - {"weight"}
-        self.weight_shape = own.shape
-        self.register_buffer("selection", torch.zeros(4, dtype=torch.int32, device=own.device), persistent=False)
-        self._selected, self._kept = Memo(), Memo()  # the mask, and the weight of evaluation, see kept.py
-        self._drawn, self._parts = Memo(), Memo()  # what the source said last, and the weight made of that
-        self._rule_selected: Rule | None = None
-        self._in_pass = False  # within a forward of the whole network, which has selected for all layers
-        self.passes: dict[int, Tensor | int] = {}  # the steps that forwards drew by, for their recomputation
-        self._read = False  # whether the weight was read in a forward, without a forward of the layer
-        self.rule = rule
-        self.rule = rule.attach(self)
-        self.source = source
-        self.source = source.attach(self, fresh)
-        self.register_parameter("scores", None)
-        if rule.has_scores:
-            self.scores = nn.Parameter(torch.empty(self.weight_shape, dtype=torch.float32, device=own.device))
-            self.reset_scores(score_init)
-        elif rule.selects and rule.ranked(self) is None:
-            raise ValueError(
-                f"{type(self).__name__}: expected a source that stores its weights, such as Stored(), for {rule}, "
-                f"got {source}"
-            )
-        self._sealed = True
-        self._ours = frozenset(vars(self)) - theirs
-
-    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
-        """As torch's; a weight is taken where the source stores weights."""
-        if name == "weight" and self._sealed and param is not None and self.stored is None:
-            raise RuntimeError(
-                f"{type(self).__name__}: expected no weight to be set, since {self.source.kind} weights are made by "
-                "their source, got one; put a plain layer in its place"
-            )
-        super().register_parameter(name, param)
 
     # the selection
 
@@ -177,9 +133,8 @@ class HiddenMixin(HiddenState):
         ahead = self._ahead
         if not self._in_pass or self.plan is not None or self.psg is not None:
             return None
-        device = x.device.type
-        autocast = torch.is_autocast_enabled(device)
-        return ahead.take(torch.get_autocast_dtype(device) if autocast else x.dtype, graph=True)
+        autocast = torch.is_autocast_enabled() if x.is_cuda else torch.is_autocast_enabled(x.device.type)
+        return ahead.take(torch.get_autocast_dtype(ahead.device) if autocast else x.dtype, graph=True)
 
     def _forward_weight(self, dtype: torch.dtype) -> MaskedWeight | Tensor:
         weight = self.masked_weight()
@@ -202,27 +157,3 @@ class HiddenMixin(HiddenState):
             self._read = False
         if self.training:
             self.rule.after_forward(self)
-
-    @torch.no_grad()
-    def source_weight(self) -> Tensor:
-        """All weights of the source, kept or not: float32 of the weight's shape."""
-        return ops.masked_weight(None, ops.Mask("all", self.selection), source=self.source.state(self))
-
-    @torch.no_grad()
-    def mask(self) -> Tensor:
-        """What is kept: bool of the weight's shape. A layer that draws or rounds gives its mask of evaluation."""
-        return self.source.narrow(self, self.rule.mask(self))
-
-    def kept(self) -> float:
-        """How many weights are kept; for a sampled layer the expected number."""
-        return self.rule.kept(self)
-
-    @property
-    def k(self) -> int | None:
-        """How many weights the rule keeps whatever the scores; None where that depends on them."""
-        return self.rule.k(self)
-
-    @property
-    def density(self) -> float:
-        """The kept fraction of the weights."""
-        return self.kept() / max(1, self.weight_shape.numel())

@@ -1,4 +1,5 @@
-"""HiddenState: a hidden layer's first scores, what it saves and loads, and its moves to another device or type."""
+"""HiddenState: how a layer becomes hidden, its first scores, what it saves and loads, its moves to another device or
+type, and what it tells of its weights."""
 
 import json
 import math
@@ -8,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hiddennet import ops
+from hiddennet.nn.memo import Memo
 from hiddennet.nn.rule import Rule
 from hiddennet.nn.source import Source
 from hiddennet.ops.checks import check_choice
@@ -25,6 +28,49 @@ class HiddenState:
     weight_shape: torch.Size
     scores: nn.Parameter | None
     _sealed: bool
+
+    def become_hidden(self, source: Source, rule: Rule, score_init: ScoreInit, *, fresh: bool) -> None:
+        """Take source and rule in place of the plain layer's weight, whose values are undefined where it is `fresh`."""
+        for role, part, kind in (("source", source, Source), ("rule", rule, Rule)):
+            if not isinstance(part, kind):
+                raise TypeError(
+                    f"{type(self).__name__}: expected {role} to be a hiddennet.nn.{kind.__name__}, such as "
+                    f"{'Generated() or Stored()' if kind is Source else 'TopK(0.5)'}, got {type(part).__name__}"
+                )
+        own, theirs = self._parameters["weight"], frozenset(vars(self))
+        self.plain_names = frozenset((*self._parameters, *self._buffers)) - {"weight"}
+        self.weight_shape = own.shape
+        self.register_buffer("selection", torch.zeros(4, dtype=torch.int32, device=own.device), persistent=False)
+        self._selected, self._kept = Memo(), Memo()  # the mask, and the weight of evaluation, see kept.py
+        self._drawn, self._parts = Memo(), Memo()  # what the source said last, and the weight made of that
+        self._rule_selected: Rule | None = None
+        self._in_pass = False  # within a forward of the whole network, which has selected for all layers
+        self.passes: dict[int, Tensor | int] = {}  # the steps that forwards drew by, for their recomputation
+        self._read = False  # whether the weight was read in a forward, without a forward of the layer
+        self.rule = rule
+        self.rule = rule.attach(self)
+        self.source = source
+        self.source = source.attach(self, fresh)
+        self.register_parameter("scores", None)
+        if rule.has_scores:
+            self.scores = nn.Parameter(torch.empty(self.weight_shape, dtype=torch.float32, device=own.device))
+            self.reset_scores(score_init)
+        elif rule.selects and rule.ranked(self) is None:
+            raise ValueError(
+                f"{type(self).__name__}: expected a source that stores its weights, such as Stored(), for {rule}, "
+                f"got {source}"
+            )
+        self._sealed = True
+        self._ours = frozenset(vars(self)) - theirs
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """As torch's; a weight is taken where the source stores weights."""
+        if name == "weight" and self._sealed and param is not None and self.stored is None:
+            raise RuntimeError(
+                f"{type(self).__name__}: expected no weight to be set, since {self.source.kind} weights are made by "
+                "their source, got one; put a plain layer in its place"
+            )
+        super().register_parameter(name, param)
 
     def reset_parameters(self) -> None:
         """Called by torch's constructor, as the weight is made later, from the source; refused from then on."""
@@ -114,3 +160,27 @@ class HiddenState:
         self.forget()
         self.rule.remake(self)
         self.source.remake(self)
+
+    @torch.no_grad()
+    def source_weight(self) -> Tensor:
+        """All weights of the source, kept or not: float32 of the weight's shape."""
+        return ops.masked_weight(None, ops.Mask("all", self.selection), source=self.source.state(self))
+
+    @torch.no_grad()
+    def mask(self) -> Tensor:
+        """What is kept: bool of the weight's shape. A layer that draws or rounds gives its mask of evaluation."""
+        return self.source.narrow(self, self.rule.mask(self))
+
+    def kept(self) -> float:
+        """How many weights are kept; for a sampled layer the expected number."""
+        return self.rule.kept(self)
+
+    @property
+    def k(self) -> int | None:
+        """How many weights the rule keeps whatever the scores; None where that depends on them."""
+        return self.rule.k(self)
+
+    @property
+    def density(self) -> float:
+        """The kept fraction of the weights."""
+        return self.kept() / max(1, self.weight_shape.numel())

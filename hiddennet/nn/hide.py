@@ -12,7 +12,8 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from hiddennet.nn.attention import close_attention, open_attention
-from hiddennet.nn.hidden import HiddenMixin, ScoreInit
+from hiddennet.nn.hidden import HiddenMixin
+from hiddennet.nn.hidden_state import ScoreInit
 from hiddennet.nn.network import begin_pass, end_pass, hidden_layers
 from hiddennet.nn.other_layers import LAYERS, hidden_class, hideable
 from hiddennet.nn.rule import Rule

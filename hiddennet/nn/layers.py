@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hiddennet.nn.hidden import HiddenMixin, ScoreInit
+from hiddennet.nn.hidden import HiddenMixin
+from hiddennet.nn.hidden_state import ScoreInit
 from hiddennet.nn.kept import kept_weight
 from hiddennet.nn.rule import Rule
 from hiddennet.nn.rules import TopK
@@ -55,7 +56,11 @@ class HiddenConv2d(HiddenMixin, nn.Conv2d):
         if self._ahead is not None and (self.kernel_size != (1, 1) or max(x.shape[2:]) > 1):  # else a matrix product
             made = self.made_ahead(x)
         if made is not None:
-            y = F.conv2d(x, made, self.bias, self.stride, padding, self.dilation, self.groups)
+            try:
+                bias = self._parameters["bias"]  # past Module.__getattr__, which takes longer than all else here
+            except KeyError:  # made of other tensors
+                bias = self.bias
+            y = F.conv2d(x, made, bias, self.stride, padding, self.dilation, self.groups)
             self.end_forward()
             return y
         weight, numbers = self.masked_weight(), (self.stride, padding, self.dilation, self.groups)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -10,6 +11,10 @@ from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor, peek_interpreter_stack
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+# within it torch asks no subclass of Tensor for a way of its own, which takes longer than to read a number of a tensor
+plainly = torch._C.DisableTorchFunctionSubclass
+version = Tensor._version.__get__
+_dtype = Tensor.dtype.__get__
 _steps = 0  # of all optimisers: fused ones write parameters without raising the version that says so
 
 
@@ -27,16 +32,21 @@ def _keys(groups: Sequence[Sequence[Tensor]]) -> list[tuple | None]:
     first = groups[0][0]
     if torch.compiler.is_compiling() or (first.is_cuda and torch.cuda.is_current_stream_capturing()):
         return [None] * len(groups)
-    keys, now = [], [_steps, torch.is_inference_mode_enabled()]
-    for tensors in groups:
-        key: list[Any] | None = now.copy()
-        for t in tensors:
-            if t.is_inference():
-                key = None
-                break
-            key += (id(t), t.data_ptr(), t._version, t.device, t.dtype)
-        keys.append(None if key is None else tuple(key))
-    return keys
+    now, all_ = (_steps, torch.is_inference_mode_enabled()), [*chain.from_iterable(groups)]
+    with plainly():
+        try:
+            parts = zip(
+                map(id, all_), [*map(version, all_)], map(Tensor.data_ptr, all_), map(_dtype, all_), strict=True
+            )
+        except RuntimeError:  # tensors of inference mode have no versions
+            return [None if any(map(Tensor.is_inference, own)) else _keys([own])[0] for own in groups]
+        return [(*now, *islice(parts, len(own))) for own in groups]
+
+
+def state_of(tensors: Sequence[Tensor]) -> list[tuple[int, int]]:
+    """Where each of the tensors lies, and its version."""
+    with plainly():
+        return [*zip(map(Tensor.data_ptr, tensors), map(version, tensors), strict=True)]
 
 
 def check_no_transform(module: nn.Module, selecting: bool = False) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hiddennet import ops
 from hiddennet.nn.hidden import HiddenMixin
 from hiddennet.nn.network import hidden_layers, select
-from hiddennet.nn.rules import rows_of, select_rows
+from hiddennet.nn.rules import Ranking, rows_of
 from hiddennet.nn.source import Put, Source, Take, stored_state, without_weight
 from hiddennet.nn.sources import Generated
 from hiddennet.ops.inits import InitScale
@@ -154,6 +154,4 @@ def _protected(layers: list[HiddenMixin], share: float) -> Tensor:
     rules = [dataclasses.replace(layer.rule, density=1 - share * (1 - layer.rule.density)) for layer in layers]
     ranked = [layer.scores.detach() for layer in layers]
     rows = torch.zeros(len(layers), 4, dtype=torch.int32, device=ranked[0].device)
-    if layers[0].rule.scope == "global":
-        return select_rows(ranked, rules[:1], rows)
-    return select_rows(ranked, rules, rows)
+    return Ranking(ranked, rules[:1] if layers[0].rule.scope == "global" else rules, rows).select()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hiddennet import ops
+from hiddennet.nn.memo import plainly, state_of
 from hiddennet.nn.rule import Selecting
 from hiddennet.ops.checks import ORDERS, check_choice, dense
 from hiddennet.registry import register
@@ -46,6 +47,7 @@ class Bracket:
 
     def __init__(self, ranked: Sequence[Tensor], kind: tuple, rows: Tensor, counts: Tensor) -> None:
         self.ids, self.kind, self.rows, self.counts = [id(t) for t in ranked], kind, rows, counts
+        self.stepped, self.places = [], [-1]  # ids of a step's parameters, and which of them are ranked
         self.forget()
         self.clean = True  # whether the counts are zeros
         self.counted = False  # whether a step has counted since the last selection, or is to in a graph's replay
@@ -72,8 +74,8 @@ class Bracket:
 
     def fits(self, ranked: Sequence[Tensor], kind: tuple, rows: Tensor) -> bool:
         """Whether it is of these tensors in this order, and of this selection."""
-        same = self.rows is rows and self.kind == kind and self.ids == [id(t) for t in ranked]
-        return same and all(getattr(t, "bracket", None) is self for t in ranked)
+        same = self.rows is rows and self.kind == kind and self.ids == [*map(id, ranked)]
+        return same and all([getattr(t, "bracket", None) is self for t in ranked])
 
     def forget(self) -> None:
         """Drop what was counted: the scores may have been written to."""
@@ -85,60 +87,74 @@ class Bracket:
         if self.rows.is_cuda and torch.cuda.is_current_stream_capturing():  # `check` says before each replay
             valid, self.counted = self.counted, False
         else:
-            valid = made is not None and made == _state(ranked)
+            valid = made is not None and made == state_of(ranked)
         self.clean = self.clean or valid  # the selection leaves zeros
         return self.counts if valid else None
 
     def check(self, ranked: Sequence[Tensor]) -> None:
         """Before a graph's replay: let its selection read the scores, unless they are what the last step counted."""
-        if self.made is None or self.made != _state(ranked):
+        if self.made is None or self.made != state_of(ranked):
             self.counts.zero_()
             self.clean = True
 
     def arguments(self, params: Sequence[Tensor]) -> tuple | None:
         """What score_step_ counts by, where it steps all that are ranked together: (counts, rows, places, *kind)."""
-        at = {id(p): i for i, p in enumerate(params)}
-        places = [at.get(one, -1) for one in self.ids]
-        if min(places) < 0:
+        stepped = [*map(id, params)]
+        if stepped != self.stepped:
+            at = {one: i for i, one in enumerate(stepped)}
+            self.stepped, self.places = stepped, [at.get(one, -1) for one in self.ids]
+        if min(self.places) < 0:
             return None
         if not self.clean:
             self.counts.zero_()
-        return self.counts, self.rows, places, *self.kind
+        return self.counts, self.rows, self.places, *self.kind
 
     def keep(self, ranked: Sequence[Tensor]) -> None:
         """The tensors as they are now have been counted."""
-        self.made, self.clean, self.counted = _state(ranked), False, True
+        self.made, self.clean, self.counted = state_of(ranked), False, True
 
 
-def _state(tensors: Sequence[Tensor]) -> list[tuple[int, int]]:
-    return [(t.data_ptr(), t._version) for t in tensors]
+class Ranking:
+    """Tensors that TopK rules of one group rank, in one call.
 
-
-def select_rows(ranked: Sequence[Tensor], rules: Sequence[TopK], rows: Tensor, learns: bool = False) -> Tensor:
-    """Selection rows, int32 [layers, 4], of tensors ranked by TopK rules of one group, in one call.
-
-    rules: one a tensor, or a single one that ranks all tensors together. rows: of the last call, which become those of
-    this one in place; zeros at first. learns: a step may follow, which then counts for the next call.
+    rules: one a tensor, or a single one that ranks all tensors together. rows: the selection, int32 [tensors, 4], which
+    each call makes of that of the last one in place; zeros at first.
     """
-    first, sizes = rules[0], [t.numel() for t in ranked]
-    together = len(rules) == 1 and len(ranked) > 1
-    k = [first.count(sum(sizes))] if together else [rule.count(n) for rule, n in zip(rules, sizes, strict=True)]
-    by_value = first.by == "value"
-    bracket = Bracket.of(ranked, (k, by_value, together), rows, learns)
-    counts = None if bracket is None else bracket.take(ranked)
-    with torch.no_grad():
-        topk_select_([dense(t) for t in ranked], k, by_value, together, first.keeps_ties, rows, counts)
-    return rows
+
+    def __init__(self, ranked: Sequence[Tensor], rules: Sequence[TopK], rows: Tensor) -> None:
+        first, sizes = rules[0], [t.numel() for t in ranked]
+        together = len(rules) == 1 and len(ranked) > 1
+        k = [first.count(sum(sizes))] if together else [rule.count(n) for rule, n in zip(rules, sizes, strict=True)]
+        self.ranked, self.rows, self.keeps_ties = ranked, rows, first.keeps_ties
+        self.laid = all([dense(t) is t for t in ranked])
+        self.kind = k, first.by == "value", together
+
+    def select(self, learns: bool = False) -> Tensor:
+        """The rows. learns: a step may follow, which then counts for the next call."""
+        bracket = Bracket.of(self.ranked, self.kind, self.rows, learns)
+        counts = None if bracket is None else bracket.take(self.ranked)
+        ranked = self.ranked if self.laid else [dense(t) for t in self.ranked]
+        with torch.no_grad(), plainly():
+            topk_select_(ranked, *self.kind, self.keeps_ties, self.rows, counts)
+        return self.rows
+
+
+def joined_rows(rows: Sequence[Tensor]) -> Tensor | None:
+    """The tensor int32 [layers, 4] of which these are the rows, if there is one."""
+    base = rows[0]._base
+    if base is not None and base.shape == (len(rows), 4):
+        at = base.data_ptr()
+        if [*map(Tensor.data_ptr, rows)] == [*range(at, at + 16 * len(rows), 16)]:
+            return base
+    return None
 
 
 def rows_of(layers: Sequence[nn.Module]) -> Tensor:
     """The layers' selections as one tensor, int32 [layers, 4], of which each is a row from now on."""
     own = [layer._buffers["selection"] for layer in layers]
-    rows = own[0]._base
-    if rows is not None and rows.shape == (len(own), 4):
-        at = rows.data_ptr()
-        if all(row.data_ptr() == at + 16 * i for i, row in enumerate(own)):
-            return rows
+    rows = joined_rows(own)
+    if rows is not None:
+        return rows
     with torch.inference_mode(False), torch.no_grad():  # a training forward may be next
         rows = torch.stack([row.clone() for row in own])
         for layer, row in zip(layers, rows.unbind(0), strict=True):
@@ -213,7 +229,8 @@ class TopK(Selecting):
         rules = [layer.rule for layer in layers] if self.alone else [self]
         traced = torch.compiler.is_compiling()  # which knows no views of buffers
         rows = torch.stack([layer.selection for layer in layers]) if traced else rows_of(layers)
-        select_rows([layer.rule.ranked(layer) for layer in layers], rules, rows, layers[0].training and not traced)
+        ranking = Ranking([layer.rule.ranked(layer) for layer in layers], rules, rows)
+        ranking.select(layers[0].training and not traced)
         if traced:
             for layer, row in zip(layers, rows.unbind(0), strict=True):
                 layer.selection.copy_(row)

@@ -111,15 +111,14 @@ class MaskedWeight(NamedTuple):
     ) -> tuple[Tensor | None, Tensor | None]:
         """(dL/dscores, dL/dstored), each where it is wanted, from that of the effective weight.
 
-        ctx: of the backward that returns them, or what has those of its `next_functions` among which the scores' is:
-        scores that take dL/dweight in place of theirs (hiddennet.optim) do.
+        ctx: of the backward that returns them: scores that take dL/dweight in place of theirs (hiddennet.optim) do.
         """
         masked = want_stored and not self.through
         twice = grad.requires_grad  # create_graph: once_differentiable is to say that there is no second gradient
         grad = in_layout(grad, self.channels_last)
         if ctx is not None and want_scores and not (want_stored or twice or torch.compiler.is_compiling()):
             owe = getattr(self.scores, "owe", None)
-            if owe is not None and owe(self, grad, ctx):
+            if owe is not None and owe(self._replace(scores=None), grad, ctx.next_functions):
                 return None, None
         to_scores = to_stored = None
         scores, selection, _, channels_last, mask, *others = self[:N_ARGUMENTS]

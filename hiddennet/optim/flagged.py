@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hiddennet.nn.memo import plainly
 from hiddennet.ops.checks import check_plane, check_tensor, in_layout, is_channels_last
+from hiddennet.optim.deferred import Deferred, own_grad
 
-GRAD = Tensor.grad
+_device = Tensor.device.__get__
 
 
 class FlaggedOptimizer(torch.optim.Optimizer):
@@ -80,31 +82,36 @@ class FlaggedOptimizer(torch.optim.Optimizer):
         """A plane or None for each parameter; no list where no parameter has one."""
         return [self._flags.get(p) for p in params] if self._flags else []
 
-    def _gradients(self, params: list[Tensor]) -> list[Tensor]:
-        """Dense gradients, each lying as its parameter."""
-        return [_gradient(type(self).__name__, p) for p in params]
+    def _gradients(self, params: list[Tensor], look: bool = True) -> list[Tensor]:
+        """Gradients; look: dense ones, each lying as its parameter."""
+        name = type(self).__name__
+        with plainly():
+            own = [p.grad if type(p) is Deferred and p.owed is not None else own_grad(p) for p in params]
+            return [_laid(name, p, grad) for p, grad in zip(params, own, strict=True)] if look else own
 
-    def _state_of(self, params: list[Tensor], name: str) -> list[Tensor]:
-        """One state tensor a parameter, lying as it does; zeros the first time."""
+    def _state_of(self, params: list[Tensor], name: str, look: bool = True) -> list[Tensor]:
+        """One state tensor a parameter, zeros the first time; look: lying as it does."""
         found = []
-        for p in params:
-            state = self.state[p]
-            kept = state.get(name)
-            if kept is None:
-                state[name] = torch.zeros_like(p)
-            elif kept.stride() != p.stride():  # the model changed its memory format, or a checkpoint had another
-                state[name] = in_layout(kept, is_channels_last(p))
-            found.append(state[name])
+        with plainly():
+            for p in params:
+                state = self.state[p]
+                kept = state.get(name)
+                if kept is None:
+                    kept = state[name] = torch.zeros_like(p)
+                elif look and kept.stride() != p.stride():  # of another memory format, or a checkpoint of one
+                    kept = state[name] = in_layout(kept, is_channels_last(p))
+                found.append(kept)
         return found
 
 
 def _by_device(params: list[Tensor]) -> list[list[Tensor]]:
     """Parameters with gradients, a list for each device: a launch serves one."""
-    found: dict[torch.device, list[Tensor]] = {}
-    for p in params:
-        if getattr(p, "owed", None) is not None or GRAD.__get__(p) is not None:
-            found.setdefault(p.device, []).append(p)
-    return list(found.values())
+    with plainly():
+        here = [p for p in params if own_grad(p) is not None or (type(p) is Deferred and p.owed is not None)]
+        devices = [*map(_device, here)]
+    if here and devices.count(devices[0]) == len(here):
+        return [here]
+    return [[p for p, own in zip(here, devices, strict=True) if own == device] for device in dict.fromkeys(devices)]
 
 
 def step(optimizer: torch.optim.Optimizer, clip_norm: float | None = None) -> None:
@@ -124,8 +131,7 @@ def step(optimizer: torch.optim.Optimizer, clip_norm: float | None = None) -> No
                 torch.autograd.graph.increment_version(group["params"])
 
 
-def _gradient(name: str, p: Tensor) -> Tensor:
-    grad = p.grad
+def _laid(name: str, p: Tensor, grad: Tensor) -> Tensor:
     if grad.is_sparse:
         raise RuntimeError(f"{name}: expected dense gradients, got a sparse one of shape {tuple(p.shape)}")
     return grad if grad.stride() == p.stride() else in_layout(grad, is_channels_last(p))

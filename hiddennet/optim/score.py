@@ -6,14 +6,16 @@ For Gem-Miner (Rare Gems, arXiv 2202.12002), and for every method whose scores l
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hiddennet.nn.memo import plainly
+from hiddennet.ops.checks import in_layout, is_channels_last
 from hiddennet.ops.score_step import check_clamp, check_hyper
-from hiddennet.optim.deferred import Deferred, defer, drop, spend
+from hiddennet.optim.deferred import Deferred, defer, drop, spend, take
 from hiddennet.optim.flagged import FlaggedOptimizer
 from hiddennet.optim.refusals import check_layout, check_state
 
@@ -41,8 +43,7 @@ class ScoreOptimizer(FlaggedOptimizer):
         """As torch's; a gradient that nobody asked for is not made to be dropped."""
         if set_to_none:
             for group in self.param_groups:
-                for p in group["params"]:
-                    drop(p)
+                drop(group["params"])
         else:
             super().zero_grad(set_to_none=False)
             for group in self.param_groups:
@@ -50,9 +51,11 @@ class ScoreOptimizer(FlaggedOptimizer):
                     if type(p) is Deferred:
                         p.lent = p.spent = False
 
-    def _gradients(self, params: list[Tensor]) -> list[Tensor]:
-        owed = [None if getattr(p, "owed", None) is None else p.take() for p in params]
-        others = iter(super()._gradients([p for p, grad in zip(params, owed, strict=True) if grad is None]))
+    def _gradients(self, params: list[Tensor], look: bool = True) -> list[Tensor]:
+        owed = take(params)
+        if look:
+            owed = [g if g is None else in_layout(g, is_channels_last(p)) for p, g in zip(params, owed, strict=True)]
+        others = iter(super()._gradients([p for p, grad in zip(params, owed, strict=True) if grad is None], look))
         return [next(others) if grad is None else grad for grad in owed]
 
     def _check_group(self, group: dict[str, Any]) -> None:
@@ -64,22 +67,31 @@ class ScoreOptimizer(FlaggedOptimizer):
         self,
         group: dict[str, Any],
         params: list[Tensor],
-        first: list[Tensor],
-        second: list[Tensor],
+        names: Sequence[str],
         steps: list[int],
         *rule: Any,
+        look: bool = False,
     ) -> None:
-        """rule: the op's arguments from `momentum` to `eps`."""
+        """names: of the state. rule: the op's arguments from `momentum` to `eps`. look: whether all lie as they should,
+        which the op does, too, and faster."""
         none = params[0].new_empty(0, dtype=torch.uint8)
         flags = [none if plane is None else plane for plane in self._flags_of(params)]
-        grads, made_of = self._gradients(params), _made_of(params, none)
+        first, second, *_ = *(self._state_of(params, name, look) for name in names), [], []
+        grads, made_of = self._gradients(params, look), _made_of(params, none)
         decay, clamp = (group["weight_decay"], group["l1"], group["l2"]), group["clamp"] or (-math.inf, math.inf)
         rate = group["lr"]  # a tensor while a graph is captured
         lr, rate = (0.0, rate) if isinstance(rate, Tensor) else (rate, None)
         bracket = next((p.bracket for p in params if isinstance(p, Deferred) and p.bracket is not None), None)
         counting = None if bracket is None else bracket.arguments(params)
         numbers = (lr, *decay, *clamp, *rule, *made_of, rate)
-        _score_step(params, grads, first, second, flags, steps, *numbers, *(counting or ()))
+        try:
+            with plainly():
+                _score_step(params, grads, first, second, flags, steps, *numbers, *(counting or ()))
+        except RuntimeError:
+            if look:
+                raise
+            self._take(group, params, names, steps, *rule, look=True)
+            return
         spend(params)
         torch.autograd.graph.increment_version(params)  # behind autograd's back: selections and saved values must know
         if counting is not None:
@@ -90,7 +102,7 @@ def _made_of(params: list[Tensor], none: Tensor) -> tuple[list, ...]:
     """The op's arguments from `rules` on: what the gradient of each parameter is made of, where it is owed."""
     rules, bits, sources, parts, scales, draws = [], [], [], [], [], []
     for p in params:
-        owed = getattr(p, "owed", None)
+        owed = p.owed if type(p) is Deferred else None
         if owed is None:
             rules.append(-1)
             continue
@@ -102,7 +114,7 @@ def _made_of(params: list[Tensor], none: Tensor) -> tuple[list, ...]:
         parts.append(none if part is None else part)
         scales.append(weight.scale)
         draws += (weight.seed, weight.layer, weight.redraw)
-    return rules, bits, sources, parts, scales, draws
+    return rules, bits if any(plane is not none for plane in bits) else [], sources, parts, scales, draws
 
 
 class ScoreSGD(ScoreOptimizer):
@@ -141,5 +153,5 @@ class ScoreSGD(ScoreOptimizer):
 
     def _step_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
         momentum = group["momentum"]
-        first = self._state_of(params, "momentum_buffer") if momentum != 0.0 else []
-        self._take(group, params, first, [], [], momentum, group["nesterov"], 0.0, 0.0, 0.0)
+        names = ("momentum_buffer",) if momentum != 0.0 else ()
+        self._take(group, params, names, [], momentum, group["nesterov"], 0.0, 0.0, 0.0)

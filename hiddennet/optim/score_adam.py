@@ -38,9 +38,8 @@ class ScoreAdam(ScoreOptimizer):
         super().__init__(params, {**defaults, "clamp": clamp, "l1": l1, "l2": l2})
 
     def _step_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        first, second = (self._state_of(params, name) for name in ("exp_avg", "exp_avg_sq"))
         steps = []
         for p in params:
             self.state[p]["step"] = int(self.state[p].get("step", 0)) + 1
             steps.append(self.state[p]["step"])
-        self._take(group, params, first, second, steps, 0.0, False, *group["betas"], group["eps"])
+        self._take(group, params, ("exp_avg", "exp_avg_sq"), steps, 0.0, False, *group["betas"], group["eps"])

@@ -1,5 +1,5 @@
 // cudart.cpp: a CUDA runtime that runs nothing. Preloaded, it makes a CUDA build of torch believe in a GPU: device memory is
-// the host's, kernels do nothing, copies copy. What a program asks of the device is counted by name, and what a real one
+// the host's, kernels and fills do nothing, copies copy. What a program asks of the device is counted by name, and what a real one
 // would refuse is kept as a violation: launches no GPU takes, and under capture whatever may not be captured.
 //
 //   HN_MOCK_CAPABILITY=75   of the GPU, default 90
@@ -127,6 +127,16 @@ cudaError_t copied(void* to, const void* from, size_t bytes, bool waits, cudaStr
     ++s->counts["violation: " + what + " under capture"];
   }
   std::memmove(to, from, bytes);
+  return cudaSuccess;
+}
+
+// The device does it, in no time of the host's.
+cudaError_t filled(void* p, size_t bytes) {
+  Locked s;
+  if (bytes != 0 && !contains(s->device, static_cast<char*>(p) + bytes - 1)) {
+    ++s->counts["violation: a fill of other memory than the device's"];
+    return kept(cudaErrorInvalidValue);
+  }
   return cudaSuccess;
 }
 
@@ -327,15 +337,15 @@ cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind)
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
   return copied(to, from, bytes, false, stream);
 }
-cudaError_t cudaMemset(void* p, int byte, size_t bytes) {
+cudaError_t cudaMemset(void* p, int, size_t bytes) {
   count_uncaptured("fill, waiting");
-  return std::memset(p, byte, bytes), cudaSuccess;
+  return filled(p, bytes);
 }
-cudaError_t cudaMemsetAsync(void* p, int byte, size_t bytes, cudaStream_t stream) {
+cudaError_t cudaMemsetAsync(void* p, int, size_t bytes, cudaStream_t stream) {
   Locked s;
   ++s->counts["fill"];
   if (s->capturing && stream != s->capturing) ++s->counts["violation: fill on another stream under capture"];
-  return std::memset(p, byte, bytes), cudaSuccess;
+  return filled(p, bytes);
 }
 
 // --- Streams, events, graphs.

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import gc
+import pickle
+import weakref
 
 import pytest
 import torch
@@ -12,6 +16,8 @@ from torch.utils.checkpoint import checkpoint
 
 import hiddennet as hn
 from hiddennet.nn import ahead
+from hiddennet.nn.expose import expose
+from hiddennet.ops.masked_weight import DTYPE_CODES
 from tests.checks import assert_equal
 
 SOURCES = {
@@ -48,7 +54,7 @@ def network(rule, source, layout=torch.contiguous_format) -> nn.Module:
 
 def counted(monkeypatch) -> list[int]:
     calls, own = [], ahead._network_weight
-    monkeypatch.setattr(ahead, "_network_weight", lambda out, *more: calls.append(len(out)) or own(out, *more))
+    monkeypatch.setattr(ahead, "_network_weight", lambda *given: calls.append(len(given[-1])) or own(*given))
     return calls
 
 
@@ -76,7 +82,7 @@ def test_the_same_bits(rule, source, dtype, layout, device, monkeypatch):
     calls = counted(monkeypatch)
     found = step(model, dtype, device)
     assert calls == [4]
-    monkeypatch.setattr(ahead, "serves", lambda layer: False)
+    monkeypatch.setattr(ahead, "DEVICES", ())
     for got, want in zip(found, step(model, dtype, device), strict=True):
         assert (got is None) == (want is None)
         if got is not None:
@@ -98,14 +104,12 @@ def test_rules_that_draw_make_their_own(device, monkeypatch):
 def test_another_dtype_is_asked_for_once(device, monkeypatch):
     model = network(RULES["magnitude"], SOURCES["signs"]).to(device)
     kinds, own = [], ahead._network_weight
-    monkeypatch.setattr(
-        ahead, "_network_weight", lambda out, *more: kinds.append({t.dtype for t in out}) or own(out, *more)
-    )
+    monkeypatch.setattr(ahead, "_network_weight", lambda *given: kinds.append(set(given[-1])) or own(*given))
     model.to(torch.bfloat16)
     for _ in range(3):
         y = model(torch.ones(2, 4, 8, 8, dtype=torch.bfloat16, device=device))
         y.sum().backward()
-    assert kinds == [{torch.float32}, {torch.bfloat16}, {torch.bfloat16}]
+    assert kinds == [{DTYPE_CODES[dtype]} for dtype in (torch.float32, torch.bfloat16, torch.bfloat16)]
 
 
 def test_layers_called_twice_or_recomputed(device):
@@ -125,7 +129,7 @@ def test_layers_called_twice_or_recomputed(device):
     for net, on in ((model, True), (plain, False)):
         with pytest.MonkeyPatch.context() as patch:
             if not on:
-                patch.setattr(ahead, "serves", lambda layer: False)
+                patch.setattr(ahead, "DEVICES", ())
             net(x).square().sum().backward()
     for p, q in zip(model.parameters(), plain.parameters(), strict=True):
         assert_equal(p.grad, q.grad)
@@ -179,3 +183,87 @@ def test_a_frozen_layer_and_one_that_is_not_called(device):
     model.forward = lambda x: nn.Sequential.forward(model[:4], x)
     model(torch.ones(2, 4, 8, 8, device=device)).sum().backward()
     assert [layer.scores.grad is None for layer in hn.hidden_layers(model).values()] == [False, True, False, True]
+
+
+def _set(name, value):
+    return lambda model: setattr(model[2], name, value)
+
+
+def _more(model: nn.Module) -> None:
+    model[5] = nn.Sequential(hn.nn.HiddenLinear(6 * 16, 4, rule=hn.TopK(0.25)))
+
+
+def _others_scores(model: nn.Module) -> None:
+    model[2].scores = nn.Parameter(model[2].scores.detach().flip(0).contiguous())
+
+
+@torch.no_grad()
+def _written(model: nn.Module) -> None:
+    model[2].scores.copy_(model[2].scores.flip(0))
+
+
+MOVES = {
+    "nothing": lambda model: None,
+    "scores written to": _written,
+    "other scores": _others_scores,
+    "another rule": _set("rule", hn.TopK(0.2, by="value")),
+    "a rule of another kind": _set("rule", hn.nn.KthValue(0.7)),
+    "another source": lambda model: setattr(model[2], "source", dataclasses.replace(model[2].source, layer=7)),
+    "a plan": _set("plan", "library"),
+    "another layer": _more,
+    "a layer fewer": lambda model: model.__delitem__(2) or model.insert(2, nn.Conv2d(8, 16, 3)),
+    "channels_last": lambda model: model.to(memory_format=torch.channels_last),
+    "frozen scores": lambda model: model[2].scores.requires_grad_(False),
+    "a layer in evaluation": lambda model: model[2].eval(),
+    "evaluation and back": lambda model: model.eval().train(),
+    "forgotten": hn.refresh,
+    "loaded": lambda model: model.load_state_dict(copy.deepcopy(model.state_dict())),
+    "a mask that was read": lambda model: model[2].mask(),
+}
+
+
+@pytest.mark.parametrize(("source", "scope"), [("signs", "layer"), ("stored", "global")])
+@pytest.mark.parametrize("move", MOVES)
+def test_what_stands_is_seen_to_move(move, source, scope, device, monkeypatch):
+    """A pass after the first asks the layers nothing: whatever is changed in between counts as if it did."""
+    torch.manual_seed(0)
+    model = network(lambda: hn.TopK(0.4, scope=scope), SOURCES[source]).to(device)
+    if source == "stored":
+        for layer in hn.hidden_layers(model).values():
+            layer.stored.requires_grad_(False)
+    other = copy.deepcopy(model)
+    found = []
+    for net, devices in ((model, ahead.DEVICES), (other, ())):
+        monkeypatch.setattr(ahead, "DEVICES", devices)
+        for _ in range(2):
+            step(net, torch.bfloat16, device)
+        torch.manual_seed(1)
+        try:
+            MOVES[move](net)
+            found.append(step(net, torch.bfloat16, device) + step(net, torch.bfloat16, device))
+        except (RuntimeError, ValueError) as error:
+            found.append(str(error))
+    if isinstance(found[0], str):
+        assert found[0] == found[1]
+        return
+    for got, want in zip(*found, strict=True):
+        assert (got is None) == (want is None)
+        if got is not None:
+            assert_equal(got, want)
+
+
+def test_a_pass_of_what_stands_asks_the_layers_nothing(device, monkeypatch):
+    model, asked = network(RULES["magnitude"], SOURCES["signs"]).to(device), []
+    step(model, None, device)
+    for kind, name in ((hn.TopK, "select"), (hn.nn.HiddenConv2d, "weight_of"), (hn.Generated, "state")):
+        monkeypatch.setattr(kind, name, lambda *_, name=name: asked.append(name))
+    step(model, None, device)
+    assert not asked
+    assert copy.deepcopy(model)[0]._standing is None
+    assert pickle.loads(pickle.dumps(model[0]._standing)) is None
+    kept = weakref.ref(model[0]._standing)
+    expose(model)
+    model(torch.ones(1, 4, 8, 8, device=device))
+    del model
+    gc.collect()
+    assert kept() is None

@@ -353,10 +353,10 @@ def test_the_class_is_only_taken_by_plain_parameters():
     class Mine(nn.Parameter):
         pass
 
-    mine, plain = Mine(torch.rand(3)), nn.Parameter(torch.rand(3))
-    optim.ScoreAdam([mine, plain])
-    assert type(mine) is Mine and type(plain) is Deferred
-    plain.grad = torch.ones(3)
+    mine, plain, shift = Mine(torch.rand(3, 1)), nn.Parameter(torch.rand(3, 1)), nn.Parameter(torch.rand(3))
+    optim.ScoreAdam([mine, plain, shift])
+    assert type(mine) is Mine and type(plain) is Deferred and type(shift) is nn.Parameter
+    plain.grad = torch.ones(3, 1)
     del plain.grad
     assert plain.grad is None
 

@@ -15,7 +15,7 @@ constexpr const char* kOp = "score_step_";
 
 // What the effective weights are made of, a list element each layer whose gradient is that of its weight.
 struct WeightArgs {
-  const std::vector<Tensor>& bits;  // of rules with flags; else empty
+  const std::vector<Tensor>& bits;  // of rules with flags; else an empty one, or no list where no rule has
   const Sizes& sources;
   const std::vector<Tensor>& parts;  // stored weights or the plane of signs; else empty
   const std::vector<double>& scales;
@@ -66,8 +66,9 @@ void score_step_op(const std::vector<Tensor>& scores, const std::vector<Tensor>&
   HN_CHECK(flags.empty() || flags.size() == count, kOp, ": expected one plane of flags for each tensor, or none");
   const size_t weights = size_t(std::count_if(rules.begin(), rules.end(), [](int64_t rule) { return rule >= 0; }));
   size_t weight = 0;  // among those
-  HN_CHECK(rules.empty() || (rules.size() == count && bits.size() == weights && sources.size() == weights &&
-                             parts.size() == weights && scales.size() == weights && draws.size() == 3 * weights),
+  HN_CHECK(rules.empty() ||
+               (rules.size() == count && (bits.empty() || bits.size() == weights) && sources.size() == weights &&
+                parts.size() == weights && scales.size() == weights && draws.size() == 3 * weights),
            kOp, ": expected a rule or -1 for each tensor, and what its weight is made of for each of ", weights,
            " rules");
   if (rate.has_value() && rate->defined()) {
