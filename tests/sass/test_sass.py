@@ -92,7 +92,9 @@ def test_a_step_on_staged_layers_reads_and_writes_16_bytes_at_a_time(kernels, so
         assert len(read) <= 1, f"{kernel.name}: words are read one by one"  # the rate is one
 
 
-@pytest.mark.parametrize("source", [CODES, "masked_weight/network_weight.cu", *STAGED, *sorted({source for source, _ in STEPS})])
+@pytest.mark.parametrize(
+    "source", [CODES, "masked_weight/network_weight.cu", *STAGED, *sorted({source for source, _ in STEPS})]
+)
 def test_nothing_is_spilled(kernels, source):
     for kernel in kernels(source):
         spilled = kernel.named(SCRATCH)
