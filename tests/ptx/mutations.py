@@ -92,6 +92,14 @@ MISTAKES = (
         "small_step",
     ),
     Mistake(
+        "a dropped __syncthreads: redrawn weights are taken from the stage before they are there",
+        "ops/rerandomize/rerandomize.cuh",
+        "  __syncthreads();\n  if (!u.mine) return;\n  const uint32_t bits = u.take_bits",
+        "  if (!u.mine) return;\n  const uint32_t bits = u.take_bits",
+        "test_rerandomize",
+        "networks",
+    ),
+    Mistake(
         "no wait for asynchronous copies",
         "base/memory.cuh",
         '  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");\n',

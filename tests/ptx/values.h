@@ -10,7 +10,8 @@
 
 namespace ptx {
 
-// A register as an int64_t, uint64_t, float or double; and back. A NaN that is made is always the same, as on the hardware.
+// A register as an int64_t, uint64_t, float or double; and back. A NaN that is made is always the same, as on the
+// hardware.
 template <class T>
 T read(Type type, uint64_t bits) {
   if constexpr (std::is_same_v<T, float>) return std::bit_cast<float>(uint32_t(bits));

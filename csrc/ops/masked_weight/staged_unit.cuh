@@ -22,7 +22,8 @@ struct Piece {
   uint8_t filters, channels;  // channels of each of its filters: a multiple of kUnit; 0: the layer is not staged
 };
 
-// What a block's piece of this layer is; none where eight neighbours are not, or not by taps and channels. Two taps at least.
+// What a block's piece of this layer is, which has two taps at least; none where eight neighbours are not, or not by taps
+// and channels.
 inline Piece piece_of(const Layout& l) {
   const int32_t most = kStagedFloats / l.taps / kUnit * kUnit;
   if (l.channels % kUnit != 0 || most == 0) return {0, 0};

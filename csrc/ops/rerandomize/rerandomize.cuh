@@ -121,15 +121,15 @@ __device__ __forceinline__ void redraw_unit(const RedrawTable& t, const RedrawEn
   }
 }
 
-// What a block's threads hand each other: scores of memory's neighbours, then drawn weights of OIHW neighbours, and the bits
-// of those which are replaced.
+// What a block's threads hand each other: scores of memory's neighbours, then drawn weights of OIHW neighbours, and the
+// bits of those which are replaced.
 struct RedrawStage {
   Staging numbers;
   uint8_t bits[kUnitThreads];
 };
 
-// The same of a piece of OHWI memory, which is read and written 16 bytes at a time: quads that hold a bit, and eight numbers of
-// redraws.
+// The same of a piece of OHWI memory, which is read and written 16 bytes at a time: quads that hold a bit, and eight
+// numbers of redraws.
 __device__ __forceinline__ void redraw_staged(const RedrawTable& t, const RedrawEntry& entry, int32_t block,
                                               RedrawStage* stage) {
   const RedrawSegment& s = entry.segment;
