@@ -64,12 +64,13 @@ std::vector<Layer> make_net(const Mode& m) {
     for (int all = 0; all < 2; ++all, ++at) {  // neighbours in the list of kinds
       const Source kind = kinds[size_t(at) % kinds.size()];
       const bool plane = kind == Source::kSigns && at % 3 == 1;
-      net.push_back(make_layer(layout, kind, plane && !m.blend, at % 3 != 0 && !m.blend, m.order));
+      net.push_back(make_layer(layout, kind, plane && !m.blend, at % 4 != 1 && !m.blend, m.order));
     }
     --at;
   };
   for (const int n : {1, 7, 31, 33, 128, 1023, 1024, 1030, 2048, 2049, 4099}) add(flat_layout(n));
-  const int shapes[][3] = {{5, 3, 9}, {7, 13, 9}, {33, 17, 9}, {6, 1, 25}, {4, 32, 1}, {1, 9, 3}};
+  const int shapes[][3] = {{5, 3, 9}, {7, 13, 9}, {33, 17, 9}, {6, 1, 25},  {4, 32, 1}, {1, 9, 3},
+                           {9, 8, 9}, {5, 16, 9}, {3, 40, 9},  {2, 264, 2}, {4, 24, 9}, {3, 16, 4}};
   for (const auto& s : shapes) {
     for (const bool last : {true, false}) add({s[0] * s[1] * s[2], s[1] * s[2], s[1], s[2], last});
   }

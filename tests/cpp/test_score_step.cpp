@@ -50,12 +50,12 @@ struct Layer {
     to->source.stored = weights;
   }
 
-  float gradient(int32_t i, int32_t p) const {
+  // Of element i at place p; `bytes`: grad_bytes().
+  float gradient(const uint8_t* bytes, int32_t i, int32_t p) const {
     if (!of_weight) return grad[size_t(p)];
     ScoreSegment s{};
     describe(bits.data(), plane.data(), stored.data(), &s);
-    const std::vector<uint8_t> bytes = grad_bytes();
-    const float product = mul_rn(load_as_float(bytes.data(), dtype, p), weight_at(s.source, p, i));
+    const float product = mul_rn(load_as_float(bytes, dtype, p), weight_at(s.source, p, i));
     if (has_flags(rule)) return bit_of(bits.data(), i) ? product : 0.0f;
     return mul_rn(product, surrogate(s.rule, scores[size_t(p)], i));
   }
@@ -159,10 +159,11 @@ float step_one(ScoreRule rule, const ScoreHyper& h, const Layer& l, float p, flo
 
 std::vector<Layer> expected(ScoreRule rule, const ScoreHyper& h, std::vector<Layer> net) {
   for (Layer& l : net) {
+    const std::vector<uint8_t> bytes = l.grad_bytes();
     for (int32_t i = 0; i < l.layout.n; ++i) {
       const size_t p = size_t(l.layout.physical(i));
       if (l.flagged && !(l.flags[size_t(i / 8)] >> (i % 8) & 1)) continue;
-      const float grad = l.gradient(i, int32_t(p));
+      const float grad = l.gradient(bytes.data(), i, int32_t(p));
       l.scores[p] = step_one(rule, h, l, l.scores[p], grad, &l.first[p], &l.second[p]);
     }
   }

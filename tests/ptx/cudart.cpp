@@ -6,39 +6,38 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <iterator>
 #include <map>
 #include <string>
+#include <utility>
 
-#include "transfers.h"
+#include "instructions.h"
 
 namespace {
 
 constexpr int kMultiprocessors = 4;
 constexpr size_t kMostDynamic = 227 * 1024, kUsualDynamic = 48 * 1024;
 
-struct
-    FatBinary {  // what __cudaRegisterFatBinary gets; its data are a header of 16 bytes, its length at 8, and entries
+struct FatBinary {  // of __cudaRegisterFatBinary; its data: a header of 16 bytes, the length at 8, and entries
   int magic, version;
   const uint8_t* data;
 };
 
 struct Device {
-  std::map<const void*, ptx::Kernel*> functions;
   std::map<std::string, ptx::Kernel> kernels;
+  std::map<const void*, ptx::Kernel*> functions;
   std::map<const void*, size_t> opted;  // in to much dynamic shared memory
   cudaError_t last = cudaSuccess;
   uint64_t launches = 0;
 };
 
-Device& device() {
+Device& device() {  // programs register their kernels before this file's variables would be there
   static Device d;
   return d;
 }
 
-cudaError_t kept(cudaError_t e) {
-  if (e != cudaSuccess) device().last = e;
-  return e;
-}
+cudaError_t kept(cudaError_t e) { return e == cudaSuccess ? e : device().last = e; }
 
 uint64_t seed() {
   const char* given = std::getenv("HN_PTX_SEED");
@@ -49,18 +48,18 @@ uint64_t seed() {
 
 extern "C" {
 
+// --- What nvcc's own code calls.
 void** __cudaRegisterFatBinary(void* wrapper) {
   const uint8_t* data = static_cast<FatBinary*>(wrapper)->data;
   uint64_t bytes;
   std::memcpy(&bytes, data + 8, sizeof bytes);
-  const std::string all(reinterpret_cast<const char*>(data), 16 + bytes);
-  const size_t begin = all.find("\n.version ");
-  if (begin == std::string::npos) {
-    std::fprintf(stderr,
-                 "ptx: expected PTX in the program, found none; build it with code=compute_NN, --no-compress\n");
-    std::exit(2);
+  std::string text(reinterpret_cast<const char*>(data), 16 + bytes);
+  if (const char* other = std::getenv("HN_PTX")) {  // a file to run in place of the program's own
+    std::ifstream file(other);
+    text.assign(std::istreambuf_iterator<char>(file), {});
   }
-  device().kernels = ptx::Parser(all.substr(begin, all.find('\0', begin) - begin)).kernels();
+  const size_t begin = std::min(text.find(".version "), text.size());
+  device().kernels = ptx::Parser(text.substr(begin, text.find('\0', begin) - begin)).kernels();
   mallopt(M_MMAP_THRESHOLD, 1 << 30);  // blocks come and go
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
   static void* handle;
@@ -68,39 +67,38 @@ void** __cudaRegisterFatBinary(void* wrapper) {
 }
 void __cudaRegisterFatBinaryEnd(void**) {}
 void __cudaUnregisterFatBinary(void**) {}
-char __cudaInitModule(void**) { return 1; }
-
 void __cudaRegisterFunction(void**, const char* host, char*, const char* name, int, uint3*, uint3*, dim3*, dim3*,
                             int*) {
   const auto kernel = device().kernels.find(name);
-  if (kernel != device().kernels.end()) device().functions[host] = &kernel->second;
+  if (kernel == device().kernels.end()) {
+    std::fprintf(stderr, "ptx: expected PTX of %s, got none; build with code=compute_NN, --no-compress\n", name);
+    std::exit(2);
+  }
+  device().functions[host] = &kernel->second;
 }
-void __cudaRegisterVar(void**, char*, char*, const char*, int, size_t, int, int) {}
-// of <<<>>>, which nobody uses here: hn::launch() calls cudaLaunchKernelExC
-unsigned __cudaPushCallConfiguration(dim3, dim3, size_t, void*) { return 1; }
+
+// --- Of <<<>>>, which nobody uses here: hn::launch() calls cudaLaunchKernelExC.
 cudaError_t __cudaPopCallConfiguration(dim3*, dim3*, size_t*, void*) { return cudaErrorNotSupported; }
-cudaError_t __cudaGetKernel(cudaKernel_t* k, const void* f) {
-  *k = reinterpret_cast<cudaKernel_t>(const_cast<void*>(f));
-  return cudaSuccess;
-}
+cudaError_t __cudaGetKernel(cudaKernel_t*, const void*) { return cudaErrorNotSupported; }
 cudaError_t __cudaLaunchKernel(cudaKernel_t, dim3, dim3, void**, size_t, cudaStream_t) { return cudaErrorNotSupported; }
 cudaError_t cudaLaunchKernel(const void*, dim3, dim3, void**, size_t, cudaStream_t) { return cudaErrorNotSupported; }
 
+// --- What the tests call.
 cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* c, const void* function, void** arguments) {
-  const auto known = device().functions.find(function);
-  if (known == device().functions.end()) return kept(cudaErrorInvalidDeviceFunction);
+  Device& d = device();
   const dim3 g = c->gridDim, b = c->blockDim;
   const uint64_t threads = uint64_t(b.x) * b.y * b.z;
+  if (d.functions.count(function) == 0) return kept(cudaErrorInvalidDeviceFunction);
   if (threads == 0 || threads > 1024 || b.z > 64 || g.x == 0 || g.y == 0 || g.z == 0 || g.x > 0x7fffffffu ||
       g.y > 65535 || g.z > 65535) {
     return kept(cudaErrorInvalidConfiguration);
   }
-  const auto opted = device().opted.find(function);
-  ptx::Kernel& k = *known->second;
-  const size_t most = opted == device().opted.end() ? kUsualDynamic - k.shared_bytes : opted->second;
+  ptx::Kernel& k = *d.functions[function];
+  const size_t most = d.opted.count(function) ? d.opted[function] : kUsualDynamic - k.shared_bytes;
   if (c->dynamicSmemBytes > most) return kept(cudaErrorInvalidValue);
   for (size_t p = 0; p < k.parameters.size(); ++p) {
-    std::memcpy(&k.arguments[k.parameters[p].offset], arguments[p], k.parameters[p].bytes);
+    const auto [begin, end] = k.parameters[p];
+    std::memcpy(&k.arguments[begin], arguments[p], end - begin);
   }
   try {
     ptx::Machine(k, {g.x, g.y, g.z}, {b.x, b.y, b.z}, c->dynamicSmemBytes, seed()).run();
@@ -110,7 +108,6 @@ cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* c, const void* functio
   }
   return cudaSuccess;
 }
-
 cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute, int value) {
   if (size_t(value) > kMostDynamic) return kept(cudaErrorInvalidValue);
   device().opted[function] = size_t(value);
@@ -118,10 +115,9 @@ cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute, int va
 }
 cudaError_t cudaGetDevice(int* d) { return *d = 0, cudaSuccess; }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr a, int) {
-  if (a != cudaDevAttrMultiProcessorCount) return kept(cudaErrorInvalidValue);
-  return *value = kMultiprocessors, cudaSuccess;
+  *value = kMultiprocessors;
+  return kept(a == cudaDevAttrMultiProcessorCount ? cudaSuccess : cudaErrorInvalidValue);
 }
-
 cudaError_t cudaMalloc(void** p, size_t bytes) {
   if (posix_memalign(p, 256, bytes + 32) != 0) return kept(cudaErrorMemoryAllocation);
   ptx::allocations()[uint64_t(*p)] = bytes;
@@ -129,27 +125,13 @@ cudaError_t cudaMalloc(void** p, size_t bytes) {
 }
 cudaError_t cudaFree(void* p) {
   ptx::allocations().erase(uint64_t(p));
-  std::free(p);
-  return cudaSuccess;
+  return std::free(p), cudaSuccess;
 }
-cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind) {
-  std::memcpy(to, from, bytes);
-  return cudaSuccess;
+cudaError_t cudaMemcpy(void* to, const void* from, size_t n, cudaMemcpyKind) {
+  return std::memcpy(to, from, n), cudaSuccess;
 }
-cudaError_t cudaMemset(void* p, int byte, size_t bytes) {
-  std::memset(p, byte, bytes);
-  return cudaSuccess;
-}
-cudaError_t cudaMemsetAsync(void* p, int byte, size_t bytes, cudaStream_t) { return cudaMemset(p, byte, bytes); }
-cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
-cudaError_t cudaGetLastError() {
-  const cudaError_t e = device().last;
-  device().last = cudaSuccess;
-  return e;
-}
-cudaError_t cudaPeekAtLastError() { return device().last; }
-const char* cudaGetErrorString(cudaError_t e) {
-  return e == cudaSuccess ? "no error" : "an error of the PTX interpreter";
-}
-const char* cudaGetErrorName(cudaError_t e) { return cudaGetErrorString(e); }
+cudaError_t cudaMemset(void* p, int byte, size_t n) { return std::memset(p, byte, n), cudaSuccess; }
+cudaError_t cudaMemsetAsync(void* p, int byte, size_t n, cudaStream_t) { return cudaMemset(p, byte, n); }
+cudaError_t cudaGetLastError() { return std::exchange(device().last, cudaSuccess); }
+const char* cudaGetErrorString(cudaError_t e) { return e == cudaSuccess ? "no error" : "an error of the interpreter"; }
 }

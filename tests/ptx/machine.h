@@ -16,18 +16,18 @@ constexpr uint64_t kSharedWindow = uint64_t(0x6a) << 56;  // generic addresses o
 struct Dim {
   unsigned x = 1, y = 1, z = 1;
   uint64_t count() const { return uint64_t(x) * y * z; }
+  Dim at(uint64_t n) const { return {unsigned(n % x), unsigned(n / x % y), unsigned(n / x / y)}; }
 };
 
 struct Copy {  // cp.async under way
   uint64_t to, from;
   int bytes, size;  // the rest of size is zeros
   int group;
-  bool landed;
 };
 
 struct Block;
 struct Thread {
-  std::vector<uint64_t> r;  // registers
+  uint64_t* r = nullptr;  // registers
   size_t pc = 0;
   const Instruction* waits = nullptr;  // at a barrier or for its warp
   uint32_t meets = 0;                  // lanes it waits for
@@ -36,12 +36,27 @@ struct Thread {
   std::vector<Copy> copies;
   Block* block = nullptr;
 
-  uint64_t get(const Operand& o) const { return r[size_t(o.reg)] + o.number; }
-  void put(const Operand& o, uint64_t v) { r[size_t(o.reg)] = v; }
+  uint64_t get(const Operand& o) const { return r[o.reg] + o.number; }
+  void put(const Operand& o, uint64_t v) { r[o.reg] = v; }
+};
+
+struct Warp {
+  Thread* lanes;
+  uint32_t mask;  // of those that take part
+
+  bool has(int lane) const { return mask >> lane & 1; }
+  uint64_t get(int lane, const Operand& o) const { return lanes[lane].get(o); }
+  template <class F>
+  void each(const F& f) const {  // f(lane, thread)
+    for (int l = 0; l < kWarp; ++l) {
+      if (has(l)) f(l, lanes[l]);
+    }
+  }
 };
 
 struct Block {
   Dim index;
+  std::vector<uint64_t> registers;
   std::vector<Thread> threads;
   std::vector<int> ready;
   std::vector<uint8_t> shared;
@@ -57,7 +72,7 @@ class Machine {
         shape_(shape),
         shared_(kernel.shared_bytes + dynamic_bytes),
         random_(seed),
-        most_steps_(most_steps) {}
+        steps_left_(most_steps) {}
 
   void run() {
     const uint64_t resident = 1 + random() % 6, burst = random() % 2 ? 8 : 64;
@@ -65,12 +80,16 @@ class Machine {
     for (uint64_t i = 0; i < order.size(); ++i) order[i] = i;
     for (uint64_t i = order.size(); i-- > 1;) std::swap(order[i], order[random() % (i + 1)]);
     std::vector<std::unique_ptr<Block>> blocks;
-    for (size_t next = 0; next < order.size() || !blocks.empty();) {
-      while (blocks.size() < resident && next < order.size()) blocks.push_back(start(order[next++]));
+    while (!order.empty() || !blocks.empty()) {
+      while (blocks.size() < resident && !order.empty()) {
+        blocks.push_back(start(order.back()));
+        order.pop_back();
+      }
       const size_t chosen = random() % blocks.size();
       Block& b = *blocks[chosen];
       if (b.alive == 0) {
         b.cache.release_all();
+        spare().push_back(std::move(b.registers));
         blocks.erase(blocks.begin() + long(chosen));
         continue;
       }
@@ -87,52 +106,44 @@ class Machine {
     return z ^ (z >> 31);
   }
 
-  // Where a thread reads and writes. kind: of the state space, 's' for shared, 'p' for parameters, else global or any.
-  uint64_t load(Thread& t, char kind, uint64_t address, int bytes) {
-    if (void* place = on_chip(t, kind, address, bytes)) {
-      uint64_t value = 0;
-      std::memcpy(&value, place, size_t(bytes));
-      return value;
-    }
-    return t.block->cache.load(address, bytes);
+  // Where a thread reads and writes. space: as an instruction's.
+  uint64_t load(Thread& t, char space, uint64_t address, int bytes) {
+    const void* place = on_chip(t, space, address, bytes);
+    if (place == nullptr) return t.block->cache.load(address, bytes);
+    uint64_t value = 0;
+    std::memcpy(&value, place, size_t(bytes));
+    return value;
   }
-  void store(Thread& t, char kind, uint64_t address, int bytes, uint64_t value) {
-    if (void* place = on_chip(t, kind, address, bytes)) {
-      std::memcpy(place, &value, size_t(bytes));
-    } else {
-      t.block->cache.store(address, bytes, value, t.index);
-    }
+  void store(Thread& t, char space, uint64_t address, int bytes, uint64_t value) {
+    void* place = on_chip(t, space, address, bytes);
+    if (place == nullptr) return t.block->cache.store(address, bytes, value, t.index);
+    std::memcpy(place, &value, size_t(bytes));
   }
   // Shared memory or parameters; null: global memory.
-  void* on_chip(Thread& t, char kind, uint64_t address, int bytes) {
-    std::vector<uint8_t>& shared = t.block->shared;
-    uint64_t begin = 0, size = shared.size();
-    uint8_t* memory = shared.data();
-    if (address >> 56 == kSharedWindow >> 56) {
-      begin = kSharedWindow;
-    } else if (kind != 's') {
-      begin = uint64_t(kernel_.arguments.data());
-      size = kernel_.arguments.size();
-      memory = kernel_.arguments.data();
-      if (kind != 'p' && address - begin >= size) return nullptr;
-    }
+  void* on_chip(Thread& t, char space, uint64_t address, int bytes) {
+    const bool in_shared = space == 's' || address >> 56 == kSharedWindow >> 56;
+    std::vector<uint8_t>& memory = in_shared ? t.block->shared : kernel_.arguments;
+    const uint64_t begin = !in_shared ? uint64_t(memory.data()) : address & kSharedWindow;
+    if (!in_shared && space != 'p' && address - begin >= memory.size()) return nullptr;
     if (address % uint64_t(bytes) != 0) throw Error("misaligned access");
-    if (address - begin + uint64_t(bytes) > size) throw Error("access outside of shared memory");
-    return memory + (address - begin);
+    if (address - begin + uint64_t(bytes) > memory.size()) throw Error("access outside of shared memory");
+    return memory.data() + (address - begin);
   }
 
-  void land(Thread& t, Copy& c) {
-    c.landed = true;
-    for (int b = 0; b < c.size; ++b) {
-      *static_cast<uint8_t*>(on_chip(t, 's', c.to + uint64_t(b), 1)) =
-          b < c.bytes ? uint8_t(t.block->cache.load(c.from + uint64_t(b), 1)) : 0;
-    }
+  // Copies that have arrived, of those that arrives(copy) names.
+  template <class F>
+  void land(Thread& t, const F& arrives) {
+    std::erase_if(t.copies, [&](const Copy& c) {
+      if (!arrives(c)) return false;
+      for (int b = 0; b < c.size; ++b) {
+        store(t, 's', c.to + uint64_t(b), 1, b < c.bytes ? t.block->cache.load(c.from + uint64_t(b), 1) : 0);
+      }
+      return true;
+    });
   }
 
   void leave(Thread& t) {
-    for (Copy& c : t.copies) {
-      if (!c.landed) land(t, c);
-    }
+    land(t, [](const Copy&) { return true; });
     t.done = true;
     --t.block->alive;
     open_barrier(*t.block);
@@ -147,42 +158,48 @@ class Machine {
 
   // An operation of the lanes in `mask`, done by the one that comes last.
   void meet(Thread& t, const Instruction& i, uint32_t mask) {
-    Block& b = *t.block;
-    Thread* lanes = &b.threads[size_t(t.index / kWarp * kWarp)];
-    const int here = int(b.threads.size()) - t.index / kWarp * kWarp;
+    std::vector<Thread>& threads = t.block->threads;
+    const size_t warp = size_t(t.index / kWarp * kWarp);
     if (!(mask >> (t.index % kWarp) & 1)) throw Error("a lane that its own mask does not name");
     t.waits = &i;
     t.meets = mask;
-    for (int l = 0; l < kWarp; ++l) {
+    for (size_t l = 0; l < kWarp; ++l) {
       if (!(mask >> l & 1)) continue;
-      if (l >= here || lanes[l].done) throw Error("the mask names a lane that is not there");
-      if (lanes[l].waits != &i) return;
-      if (lanes[l].meets != mask) throw Error("lanes of one meeting name different masks");
+      if (warp + l >= threads.size() || threads[warp + l].done) throw Error("the mask names a lane that is not there");
+      if (threads[warp + l].waits != &i) return;
+      if (threads[warp + l].meets != mask) throw Error("lanes of one meeting name different masks");
     }
-    i.warp_run(*this, t, i);
-    for (int l = 0; l < kWarp; ++l) {
-      if (mask >> l & 1) wake(lanes[l]);
-    }
+    const Warp all{&threads[warp], mask};
+    i.warp_run(*this, all, i);
+    all.each([&](int, Thread& lane) { wake(lane); });
   }
 
  private:
+  // What registers hold before a block writes them is what an earlier one left there, as on a GPU.
+  static std::vector<std::vector<uint64_t>>& spare() {
+    static std::vector<std::vector<uint64_t>> all;
+    return all;
+  }
+
   std::unique_ptr<Block> start(uint64_t n) {
     auto b = std::make_unique<Block>();
-    b->index = {unsigned(n % grid_.x), unsigned(n / grid_.x % grid_.y), unsigned(n / (uint64_t(grid_.x) * grid_.y))};
+    b->index = grid_.at(n);
     b->shared.resize(shared_);
     for (uint8_t& byte : b->shared) byte = uint8_t(random());
     b->threads.resize(shape_.count());
-    b->alive = int(b->threads.size());
-    for (int i = 0; i < b->alive; ++i) {
-      Thread& t = b->threads[size_t(i)];
-      t.r.assign(size_t(kernel_.registers), 0xdeadbeefdeadbeefu);
-      t.r[kZero] = 0;
-      t.index = i;
+    if (!spare().empty()) {
+      b->registers = std::move(spare().back());
+      spare().pop_back();
+    }
+    const size_t each = size_t(kernel_.registers), all = each * b->threads.size();
+    if (b->registers.size() < all) b->registers.resize(all, 0xdeadbeefdeadbeefu);
+    for (Thread& t : b->threads) {
+      t.index = b->alive++;
       t.block = b.get();
-      const unsigned u = unsigned(i);
-      const Dim thread{u % shape_.x, u / shape_.x % shape_.y, u / (shape_.x * shape_.y)};
-      for (const auto& s : kernel_.specials) t.r[size_t(s.second)] = special(s.first, thread, b->index);
-      b->ready.push_back(i);
+      t.r = b->registers.data() + size_t(t.index) * each;
+      t.r[kZero] = 0;
+      for (const auto& [name, reg] : kernel_.specials) t.r[reg] = special(name, shape_.at(uint64_t(t.index)), b->index);
+      b->ready.push_back(t.index);
     }
     return b;
   }
@@ -201,29 +218,22 @@ class Machine {
   void run_thread(Block& b, size_t place, uint64_t count) {
     Thread& t = b.threads[size_t(b.ready[place])];
     t.yields = false;
-    for (Copy& c : t.copies) {
-      if (!c.landed && random() % 8 == 0) land(t, c);
-    }
-    while (count-- > 0 && !t.waits && !t.done && !t.yields) {
+    land(t, [&](const Copy&) { return random() % 8 == 0; });
+    for (; count > 0 && !t.yields; --count) {
       const Instruction& i = kernel_.code[t.pc++];
-      if (i.guard != kZero && (t.r[size_t(i.guard)] != 0) == i.unless) continue;
-      try {
-        // whoever waits is not ready; a meeting or barrier that this instruction ends makes it ready again
-        if (i.stops) unready(b, place);
-        i.run(*this, t, i);
-        if (i.stops) break;
-      } catch (const Error& e) {
-        throw Error("ptx: " + kernel_.name + ", block " + std::to_string(b.index.x) + "." + std::to_string(b.index.y) +
-                    ", thread " + std::to_string(t.index) + ", " + i.text + ": " + e.what());
+      if (i.guard != kZero && (t.r[i.guard] != 0) == i.unless) continue;
+      if (--steps_left_ < 0) fail(b, "too many steps: an endless wait?");
+      if (i.stops) {  // who waits is not ready; a meeting or barrier that this instruction ends makes it so again
+        b.ready[place] = b.ready.back();
+        b.ready.pop_back();
       }
-      ++steps_;
-      if (steps_ > most_steps_) fail(b, "too many steps: an endless wait?");
+      try {
+        i.run(*this, t, i);
+      } catch (const Error& e) {
+        fail(b, "thread " + std::to_string(t.index) + ", " + i.text + ": " + e.what());
+      }
+      if (i.stops) return;
     }
-  }
-
-  void unready(Block& b, size_t place) {
-    b.ready[place] = b.ready.back();
-    b.ready.pop_back();
   }
 
   void wake(Thread& t) {
@@ -233,20 +243,20 @@ class Machine {
 
   void open_barrier(Block& b) {
     if (b.at_barrier == 0 || b.at_barrier < b.alive) return;
-    const Instruction* first = nullptr;
-    uint64_t votes = 0;
-    for (Thread& t : b.threads) {
+    const auto votes_at = [](const Instruction& bar) { return bar.words[1] == "red"; };
+    const Instruction* bar = nullptr;
+    int votes = 0;
+    for (const Thread& t : b.threads) {
       if (!t.waits) continue;
-      const bool votes_here = t.waits->has("red");
-      if (first && first != t.waits && (votes_here || first->has("red"))) throw Error("votes at different barriers");
-      first = t.waits;
-      votes += votes_here && t.get(t.waits->operands[2]) != 0;
+      if (bar && bar != t.waits && (votes_at(*bar) || votes_at(*t.waits))) throw Error("votes at different barriers");
+      bar = t.waits;
+      votes += votes_at(*bar) && t.get(bar->operands[2]) != 0;
     }
+    const bool result_is_count = bar->has("popc"), any = bar->has("or");
+    const int vote = result_is_count ? votes : any ? votes != 0 : votes == b.at_barrier;
     for (Thread& t : b.threads) {
       if (!t.waits) continue;
-      if (first->has("popc")) t.put(first->operands[0], votes);
-      if (first->has("or")) t.put(first->operands[0], votes != 0);
-      if (first->has("and")) t.put(first->operands[0], votes == uint64_t(b.at_barrier));
+      if (votes_at(*bar)) t.put(bar->operands[0], uint64_t(vote));
       wake(t);
     }
     b.at_barrier = 0;
@@ -254,7 +264,8 @@ class Machine {
   }
 
   [[noreturn]] void fail(const Block& b, const std::string& why) const {
-    std::string s = "ptx: " + kernel_.name + ", block " + std::to_string(b.index.x) + ": " + why;
+    std::string s = "ptx: " + kernel_.name + ", block " + std::to_string(b.index.x) + "." + std::to_string(b.index.y);
+    s += ": " + why;
     const Instruction* last = nullptr;
     for (const Thread& t : b.threads) {
       if (t.waits && t.waits != last) s += "; thread " + std::to_string(t.index) + " at " + (last = t.waits)->text;
@@ -266,8 +277,7 @@ class Machine {
   const Dim grid_, shape_;
   const size_t shared_;
   uint64_t random_;
-  const int64_t most_steps_;
-  int64_t steps_ = 0;
+  int64_t steps_left_;
 };
 
 }  // namespace ptx

@@ -3,7 +3,6 @@
 //
 // Within the block everything is seen at once. That is a write-back cache of 32-byte lines, each byte with a dirty bit.
 #pragma once
-#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstring>
@@ -20,26 +19,21 @@ inline std::map<uint64_t, size_t>& allocations() {
   return all;
 }
 
-inline bool allocated(uint64_t address) {
-  auto next = allocations().upper_bound(address);
-  return next != allocations().begin() && address - (--next)->first < next->second;
-}
-
 class Cache {
  public:
   Cache() { all().push_back(this); }
-  ~Cache() { all().erase(std::find(all().begin(), all().end(), this)); }
+  ~Cache() { std::erase(all(), this); }
   Cache(const Cache&) = delete;
 
   uint64_t load(uint64_t address, int bytes) {
     uint64_t value = 0;
-    std::memcpy(&value, at(line_of(address, bytes), address), size_t(bytes));
+    std::memcpy(&value, line_of(address, bytes).bytes + address % kLine, size_t(bytes));
     return value;
   }
 
   void store(uint64_t address, int bytes, uint64_t value, int thread) {
     Line& line = line_of(address, bytes);
-    std::memcpy(at(line, address), &value, size_t(bytes));
+    std::memcpy(line.bytes + address % kLine, &value, size_t(bytes));
     line.dirty |= mask(address, bytes);
     stores_.push_back({address, bytes, thread, barriers_});
   }
@@ -54,25 +48,20 @@ class Cache {
 
   // Shows the others what `thread` has stored, and what all stored before the block's last barrier.
   void release(int thread) {
-    size_t kept = 0;
-    for (const Store& s : stores_) {
-      if (s.thread == thread || s.barriers < barriers_) {
-        write_back(s);
-      } else {
-        stores_[kept++] = s;
-      }
-    }
-    stores_.resize(kept);
+    std::erase_if(stores_, [&](const Store& s) {
+      const bool shown = s.thread == thread || s.barriers < barriers_;
+      if (shown) write_back(s);
+      return shown;
+    });
   }
   void release_all() {
-    for (const Store& s : stores_) write_back(s);
-    stores_.clear();
+    barrier();
+    release(-1);
   }
   void release_any(uint64_t random) {
     if (stores_.empty()) return;
-    Store& s = stores_[random % stores_.size()];
-    write_back(s);
-    s = stores_.back();
+    std::swap(stores_[random % stores_.size()], stores_.back());
+    write_back(stores_.back());
     stores_.pop_back();
   }
 
@@ -93,14 +82,13 @@ class Cache {
     long barriers;
   };
 
-  static uint32_t mask(uint64_t address, int bytes) { return ((1u << bytes) - 1) << address % kLine; }
-  static uint8_t* at(Line& line, uint64_t address) { return line.bytes + address % kLine; }
-  Line& slot(uint64_t begin) { return lines_[begin / kLine * 0x9e3779b97f4a7c15u >> 55]; }
-
   static std::vector<Cache*>& all() {
     static std::vector<Cache*> caches;
     return caches;
   }
+
+  static uint32_t mask(uint64_t address, int bytes) { return ((1u << bytes) - 1) << address % kLine; }
+  Line& slot(uint64_t address) { return lines_[address / kLine * 0x9e3779b97f4a7c15u >> 55]; }
 
   void write_back(Line& line, uint32_t which) {
     if ((line.dirty & which) == 0) return;
@@ -114,7 +102,7 @@ class Cache {
     line.dirty &= ~which;
   }
   void write_back(const Store& s) {
-    Line& line = slot(s.address / kLine * kLine);
+    Line& line = slot(s.address);
     if (line.begin == s.address / kLine * kLine) write_back(line, mask(s.address, s.bytes));
   }
 
@@ -124,19 +112,28 @@ class Cache {
     if (line.begin != begin) {
       write_back(line, ~0u);
       line.begin = begin;
-      line.valid = 0;
-      for (uint64_t b = 0; b < kLine; ++b) line.valid |= uint32_t(allocated(begin + b)) << b;
+      line.valid = allocated(begin);
       line.age = 0;
     }
     if (line.age != age_) {
       line.age = age_;
-      for (uint64_t b = 0; b < kLine; ++b) {
-        if ((line.valid & ~line.dirty) >> b & 1) line.bytes[b] = reinterpret_cast<uint8_t*>(begin)[b];
+      for (uint32_t left = line.valid & ~line.dirty; left != 0; left &= left - 1) {
+        const int b = __builtin_ctz(left);
+        line.bytes[b] = reinterpret_cast<uint8_t*>(begin)[b];
       }
     }
     if (bytes != 0 && address % uint64_t(bytes) != 0) throw Error("misaligned access");
     if (mask(address, bytes) & ~line.valid) throw Error("access outside of every buffer");
     return line;
+  }
+
+  // The line's bytes of a buffer, which begins on a line.
+  static uint32_t allocated(uint64_t begin) {
+    auto next = allocations().upper_bound(begin);
+    if (next == allocations().begin()) return 0;
+    const auto [first, bytes] = *--next;
+    const uint64_t here = begin - first < bytes ? first + bytes - begin : 0;
+    return here >= kLine ? ~0u : (1u << here) - 1;
   }
 
   std::array<Line, 512> lines_;

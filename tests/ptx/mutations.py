@@ -1,14 +1,17 @@
 """Mistakes that the interpreted kernels' tests must find: each is made in a copy of csrc, and turns its test red.
 
-python tests/ptx/mutations.py FOLDER NVCC [OPTION ...]: FOLDER for the copies; the compiler and its options but for the
+python tests/ptx/mutations.py PROGRAMS FOLDER NVCC [OPTION ...]: PROGRAMS has the tests as they are built, which run
+the PTX that is made of a copy in place of their own; FOLDER is for the copies; the compiler and its options but for the
 includes of csrc, which come first here. Exit status 1 where a mistake is not found, or its place is gone.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +92,14 @@ MISTAKES = (
         "small_step",
     ),
     Mistake(
+        "a dropped __syncthreads: redrawn weights are taken from the stage before they are there",
+        "ops/rerandomize/rerandomize.cuh",
+        "  __syncthreads();\n  if (!u.mine) return;\n  const uint32_t bits = u.take_bits",
+        "  if (!u.mine) return;\n  const uint32_t bits = u.take_bits",
+        "test_rerandomize",
+        "networks",
+    ),
+    Mistake(
         "no wait for asynchronous copies",
         "base/memory.cuh",
         '  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");\n',
@@ -113,42 +124,43 @@ MISTAKES = (
 )
 
 
-def find(mistake: Mistake, folder: Path, compiler: list[str]) -> str | None:
-    """Make the mistake, build and run its test; return why it was not found, or None."""
-    shutil.rmtree(folder, ignore_errors=True)
+NOT_RUN = 2  # the runtime's exit status where a program and its PTX do not fit
+
+
+def find(mistake: Mistake, programs: Path, folder: Path, compiler: list[str]) -> tuple[bool, str]:
+    """Make the mistake, compile it and run its test: was it found, and by what, or why not."""
     shutil.copytree(ROOT / "csrc", folder / "csrc")
     source = folder / "csrc" / mistake.file
     text = source.read_text()
     if text.count(mistake.old) != 1:
-        return f"expected its place once in {mistake.file}, got it {text.count(mistake.old)} times"
+        return False, f"expected its place once in {mistake.file}, got it {text.count(mistake.old)} times"
     source.write_text(text.replace(mistake.old, mistake.new))
-    program = folder / mistake.test
-    command = [compiler[0], f"-I{folder / 'csrc'}", *compiler[1:], str(ROOT / "tests" / "cpp" / f"{mistake.test}.cpp")]
-    built = subprocess.run([*command, "-o", str(program)], capture_output=True, text=True, check=False)
+    ptx = folder / f"{mistake.test}.ptx"
+    test = ROOT / "tests" / "cpp" / f"{mistake.test}.cpp"
+    command = [compiler[0], f"-I{folder / 'csrc'}", *compiler[1:], "-ptx", test, "-o", ptx]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
     if built.returncode:
-        return f"does not compile: {built.stderr}"
+        return False, f"does not compile: {built.stderr}"
+    run = [programs / f"{mistake.test}_ptx", *filter(None, [mistake.cases])]
     try:
-        ran = subprocess.run([program, *filter(None, [mistake.cases])], capture_output=True, text=True, timeout=200)
+        ran = subprocess.run(run, capture_output=True, text=True, timeout=200, env={**os.environ, "HN_PTX": str(ptx)})
     except subprocess.TimeoutExpired:
-        print(f"  {mistake.test} does not end")
-        return None
-    if ran.returncode == 0:
-        return f"{mistake.test} passes"
-    print(f"  {mistake.test}: {ran.stderr.strip().splitlines()[0][:160]}")
-    return None
+        return True, f"{mistake.test} does not end"
+    if ran.returncode == NOT_RUN:
+        return False, ran.stderr
+    return ran.returncode != 0, f"{mistake.test}: {(ran.stderr.strip().splitlines() or ['passes'])[0][:160]}"
 
 
 def main() -> int:
-    """Make every mistake; say what found it, or that nothing did."""
-    folder, compiler = Path(sys.argv[1]), sys.argv[2:]
-    missed = 0
-    for mistake in MISTAKES:
-        print(mistake.what, flush=True)
-        reason = find(mistake, folder, compiler)
-        if reason is not None:
-            missed += 1
-            print(f"  NOT FOUND: {reason}", flush=True)
+    """Make every mistake, two at a time; say what found it, or that nothing did."""
+    programs, folder, compiler = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
     shutil.rmtree(folder, ignore_errors=True)
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda n: find(MISTAKES[n], programs, folder / str(n), compiler), range(len(MISTAKES))))
+    for mistake, (found, words) in zip(MISTAKES, results, strict=True):
+        print(f"{mistake.what}\n  {'' if found else 'NOT FOUND: '}{words}")
+    shutil.rmtree(folder, ignore_errors=True)
+    missed = sum(not found for found, _ in results)
     print(f"{len(MISTAKES) - missed} of {len(MISTAKES)} mistakes found")
     return 1 if missed else 0
 

@@ -3,7 +3,7 @@
 #include <memory>
 
 #include "check.h"
-#include "transfers.h"
+#include "instructions.h"
 
 namespace {
 

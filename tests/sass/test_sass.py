@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.sass import machine_code
@@ -11,6 +13,14 @@ STAGED = {
     "masked_weight/masked_weight.cu": "staged_weight_kernel",
     "generate_weight/generate_weight.cu": "staged_generate_kernel",
     "redrawn_weight/redrawn_weight.cu": "staged_redrawn_kernel",
+}
+BACKWARD = ("masked_weight/masked_weight.cu", "staged_backward_kernel")
+STEPS = {  # kernels of many layers, of which some are staged: part of a name, and their stores of a unit
+    ("score_step/score_step.cu", "ScoreRuleE0"): 2,
+    ("score_step/score_step.cu", "ScoreRuleE1"): 4,
+    ("score_step/score_step.cu", "ScoreRuleE2"): 4,
+    ("score_step/score_step.cu", "ScoreRuleE3"): 6,
+    ("rerandomize/rerandomize.cu", "rerandomize_kernel"): 3,
 }
 SCRATCH = r"(LDL|STL)\b"  # local memory: spills
 
@@ -57,9 +67,9 @@ def test_sums_of_codes_are_added_without_atomics(kernels):
     assert len(slots.named(r"LDG\.E\S*\.128")) >= 4, "fewer than four slots are read at once"
 
 
-@pytest.mark.parametrize("source", STAGED)
-def test_drawn_weights_are_stored_16_bytes_at_a_time(kernels, source):
-    (kernel,) = kernels(source, STAGED[source])
+@pytest.mark.parametrize(("source", "name"), [*STAGED.items(), BACKWARD])
+def test_drawn_weights_are_stored_16_bytes_at_a_time(kernels, source, name):
+    (kernel,) = kernels(source, name)
     stores = kernel.named(r"STG")
     assert stores
     assert all(".128" in line.split()[0] for line in stores), stores
@@ -67,7 +77,24 @@ def test_drawn_weights_are_stored_16_bytes_at_a_time(kernels, source):
     assert kernel.named(r"BAR\.SYNC"), "no barrier between those who make the numbers and those who take them"
 
 
-@pytest.mark.parametrize("source", [CODES, "masked_weight/network_weight.cu", *STAGED])
+@pytest.mark.parametrize(("source", "name"), STEPS)
+def test_a_step_on_staged_layers_reads_and_writes_16_bytes_at_a_time(kernels, source, name):
+    stores = STEPS[source, name]
+    for kernel in kernels(source, name):
+        words = [line.split()[0] for line in kernel.code]
+        staged = next((at for at, word in enumerate(words) if word.startswith("STS.128")), None)
+        assert staged is not None, f"{kernel.name}: numbers are not staged 16 bytes at a time"
+        barrier = next(at for at in range(staged, len(words)) if words[at].startswith("BAR.SYNC"))
+        written = [at for at in range(barrier, len(words)) if words[at].startswith("STG")][:stores]
+        assert len(written) == stores
+        assert all(".128" in words[at] for at in written), [kernel.code[at] for at in written]
+        read = [word for word in words[barrier : written[-1]] if re.match(r"LDG\.E(\.CONSTANT)?$", word)]
+        assert len(read) <= 1, f"{kernel.name}: words are read one by one"  # the rate is one
+
+
+@pytest.mark.parametrize(
+    "source", [CODES, "masked_weight/network_weight.cu", *STAGED, *sorted({source for source, _ in STEPS})]
+)
 def test_nothing_is_spilled(kernels, source):
     for kernel in kernels(source):
         spilled = kernel.named(SCRATCH)

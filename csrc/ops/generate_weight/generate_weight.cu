@@ -6,7 +6,7 @@ namespace cuda {
 
 int generate_weight(const GenerateWeightParams& p, void* stream) {
   if (p.layout.n == 0) return 0;
-  const Piece piece = staged_piece(p.layout, true, p.out);
+  const Piece piece = staged_piece(p.layout, true, {p.out});
   if (piece.channels != 0) {
     return launch(&staged_generate_kernel, dim3(unsigned(staged_blocks(p.layout, piece))), kUnitThreads, 0, stream, p,
                   piece);

@@ -12,7 +12,7 @@ namespace cuda {
 template <Walk kWalk>
 __device__ __forceinline__ void generate_unit(const GenerateWeightParams& p, const Unit<kWalk>& u,
                                               float (&out)[kUnit]) {
-  static_assert(kWalk != Walk::kPhysical, "Philox blocks hold OIHW neighbours");
+  static_assert(!Unit<kWalk>::kByPosition, "Philox blocks hold OIHW neighbours");
   if (!p.signs) return unit_weights(p.source, u, out);
   const Philox4 block = philox_block(p.source.draw, kSignStream, uint32_t(u.first) / 128);
   const uint32_t w = uint32_t(u.first) % 128 / 32;
@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(kUnitThreads) generate_weight_kernel(const __g
 // A block owns one piece of OHWI memory.
 __global__ void __launch_bounds__(kUnitThreads)
     staged_generate_kernel(const __grid_constant__ GenerateWeightParams p, const __grid_constant__ Piece piece) {
-  HN_SHARED(Stage, numbers, 1);
+  HN_SHARED(Staging, numbers, 1);
   const StagedUnits u(p.layout, piece, int32_t(blockIdx.x));
   float out[kUnit];
   if (u.mine) {

@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(kUnitThreads) rule_mask_kernel(const __grid_co
 // Packed bits are in OIHW order, and so are the thread's eight weights.
 template <Walk kWalk>
 __global__ void __launch_bounds__(kUnitThreads) pack_mask_kernel(const __grid_constant__ PackMaskParams p) {
-  static_assert(kWalk != Walk::kPhysical, "a byte of bits is eight OIHW neighbours");
+  static_assert(!Unit<kWalk>::kByPosition, "a byte of bits is eight OIHW neighbours");
   const int64_t first = (int64_t(blockIdx.x) * kUnitThreads + threadIdx.x) * kUnit;
   if (first >= p.layout.n) return;
   const Unit<kWalk> u = make_unit<kWalk>(p.layout, int32_t(first));

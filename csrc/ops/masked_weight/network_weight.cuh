@@ -44,21 +44,20 @@ inline WeightEntry weight_entry(const MaskedWeightParams& p, int32_t first_block
   e.rule = uint8_t(p.rule.kind);
   e.source = uint8_t(p.source.kind);
   e.dtype = uint8_t(p.dtype);
-  const bool draws = draws_words(p.source) || draws_words(p.rule);
-  e.walk = uint8_t(walk_of(p.layout, draws));
-  e.piece = staged_piece(p.layout, draws, p.out);
+  e.walk = uint8_t(walk_of(p.layout, draws(p)));
+  e.piece = piece_of(p);
   return e;
 }
 
 inline int64_t weight_blocks(const MaskedWeightParams& p) {
   if (p.layout.n == 0) return 0;
-  const Piece piece = staged_piece(p.layout, draws_words(p.source) || draws_words(p.rule), p.out);
+  const Piece piece = piece_of(p);
   return piece.channels != 0 ? staged_blocks(p.layout, piece) : int64_t(unit_grid(p.layout.n).x);
 }
 
 __global__ void __launch_bounds__(kUnitThreads) network_weight_kernel(const __grid_constant__ WeightTable t) {
-  HN_SHARED(Stage, numbers, 1);
-  HN_SHARED(Stage, bars, 1);
+  HN_SHARED(Staging, numbers, 1);
+  HN_SHARED(Staging, bars, 1);
   const WeightEntry& e = t.entry[entry_of_block(t)];
   const int32_t block = int32_t(blockIdx.x) - e.first_block;
   const int64_t first = (int64_t(block) * kUnitThreads + threadIdx.x) * kUnit;
@@ -75,7 +74,7 @@ __global__ void __launch_bounds__(kUnitThreads) network_weight_kernel(const __gr
   switch (Walk(e.walk)) {
     case Walk::kFlat: return write_weights<Walk::kFlat>(p, int32_t(first));
     case Walk::kPhysical: return write_weights<Walk::kPhysical>(p, int32_t(first));
-    case Walk::kLogical: return write_weights<Walk::kLogical>(p, int32_t(first));
+    default: return write_weights<Walk::kLogical>(p, int32_t(first));
   }
 }
 

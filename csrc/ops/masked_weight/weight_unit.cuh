@@ -26,17 +26,26 @@ enum class Walk {
   kFlat,      // memory order is OIHW order
   kPhysical,  // neighbours in OHWI memory: vectors of floats, bits gathered one by one
   kLogical,   // OIHW neighbours of OHWI memory: whole Philox blocks, floats gathered one by one
+  kStaged,    // as kPhysical; all eight exist, and the tensors are aligned to 16 bytes (staged_unit.cuh)
 };
 
 template <Walk kWalk>
 struct Unit {
-  int32_t first;         // OIHW index of element 0 (kPhysical: its position); a multiple of kUnit
+  static constexpr bool kByPosition = kWalk == Walk::kPhysical || kWalk == Walk::kStaged;
+
+  int32_t first;         // OIHW index of element 0 (kByPosition: its position); a multiple of kUnit
   int32_t count;         // 1..kUnit elements exist; the others are never read or written
-  int32_t other[kUnit];  // kPhysical: OIHW indices; kLogical: positions; kFlat: unused
+  int32_t other[kUnit];  // kByPosition: OIHW indices; kLogical: positions; kFlat: unused
 
   __device__ __forceinline__ int32_t position(int e) const { return kWalk == Walk::kLogical ? other[e] : first + e; }
-  __device__ __forceinline__ int32_t index(int e) const { return kWalk == Walk::kPhysical ? other[e] : first + e; }
+  __device__ __forceinline__ int32_t index(int e) const { return kByPosition ? other[e] : first + e; }
+
   __device__ __forceinline__ bool whole() const { return count == kUnit; }
+  // Do the elements travel from or to `p` 16 bytes at a time?
+  __device__ __forceinline__ bool in_vectors(const void* p) const {
+    if constexpr (kWalk == Walk::kStaged) return true;
+    return kWalk != Walk::kLogical && whole() && is_aligned<16>(p);
+  }
 };
 
 // One division for the first element; the other seven are its successors.
@@ -68,7 +77,7 @@ __device__ __forceinline__ Unit<kWalk> make_unit(const Layout& layout, int32_t f
 // `from` as eight floats; 0 where the unit has no element.
 template <Walk kWalk>
 __device__ __forceinline__ void load_floats(const float* from, const Unit<kWalk>& u, float (&out)[kUnit]) {
-  if (kWalk != Walk::kLogical && u.whole() && is_aligned<16>(from)) {
+  if (u.in_vectors(from)) {
     const Vec<float, 4> a = load_vec<4>(from + u.first), b = load_vec<4>(from + u.first + 4);
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
@@ -87,7 +96,7 @@ __device__ __forceinline__ void load_as_floats(const void* from, Dtype dtype, co
                                                float (&out)[kUnit]) {
   if (dtype == Dtype::kFloat32) return load_floats(static_cast<const float*>(from), u, out);
   const auto* halves = static_cast<const uint16_t*>(from);
-  if (kWalk != Walk::kLogical && u.whole() && is_aligned<16>(halves)) {
+  if (u.in_vectors(halves)) {
     const Vec<uint16_t, 8> v = load_vec<8>(halves + u.first);
 #pragma unroll
     for (int e = 0; e < kUnit; ++e) out[e] = dtype == Dtype::kBFloat16 ? from_bfloat16(v[e]) : from_float16(v[e]);
@@ -112,7 +121,7 @@ __device__ __forceinline__ void store_unit(void* to, Dtype dtype, int32_t first,
 
 template <Walk kWalk>
 __device__ __forceinline__ void store_floats(void* to, Dtype dtype, const Unit<kWalk>& u, const float (&x)[kUnit]) {
-  if (kWalk != Walk::kLogical && u.whole() && is_aligned<16>(to)) return store_unit(to, dtype, u.first, x);
+  if (u.in_vectors(to)) return store_unit(to, dtype, u.first, x);
 #pragma unroll
   for (int e = 0; e < kUnit; ++e) {
     if (e < u.count) store_float(to, dtype, u.position(e), x[e]);
@@ -122,7 +131,7 @@ __device__ __forceinline__ void store_floats(void* to, Dtype dtype, const Unit<k
 // The eight bits of a packed plane; bits of missing elements may be anything.
 template <Walk kWalk>
 __device__ __forceinline__ uint32_t load_bits(const uint8_t* plane, const Unit<kWalk>& u) {
-  if (kWalk != Walk::kPhysical) return plane[u.first >> 3];
+  if (!u.kByPosition) return plane[u.first >> 3];
   uint32_t bits = 0;
 #pragma unroll
   for (int e = 0; e < kUnit; ++e) {
@@ -131,10 +140,10 @@ __device__ __forceinline__ uint32_t load_bits(const uint8_t* plane, const Unit<k
   return bits;
 }
 
-// f(first element, block) for the unit's two Philox blocks. `walk_of` keeps kPhysical away.
+// f(first element, block) for the unit's two Philox blocks. `walk_of` keeps those by position away.
 template <Walk kWalk, class F>
 __device__ __forceinline__ void for_each_word(const Draw& draw, Stream stream, const Unit<kWalk>& u, const F& f) {
-  if constexpr (kWalk == Walk::kPhysical) {
+  if constexpr (Unit<kWalk>::kByPosition) {
     __trap();
   } else {
 #pragma unroll

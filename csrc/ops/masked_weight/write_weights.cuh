@@ -6,6 +6,11 @@
 namespace hn {
 namespace cuda {
 
+inline bool draws(const MaskedWeightParams& p) { return draws_words(p.source) || draws_words(p.rule); }
+inline Piece piece_of(const MaskedWeightParams& p) {
+  return staged_piece(p.layout, draws(p), {p.scores, p.source.stored, p.out});
+}
+
 // A unit's weights as the rule leaves them, of which bit e says that e is kept.
 __device__ __forceinline__ void reveal(const Rule& rule, const float (&scores)[kUnit], uint32_t kept,
                                        float (&weights)[kUnit]) {
@@ -39,33 +44,16 @@ __device__ __forceinline__ void write_weights(const MaskedWeightParams& p, int32
 // The same of a piece in OHWI memory, whose numbers are drawn in OIHW order. All threads of the block call it, with a stage
 // for the weights' numbers and one for the rule's bars.
 __device__ __forceinline__ void write_staged_weights(const MaskedWeightParams& p, const Piece& piece, int32_t block,
-                                                     Stage* numbers, Stage* bars) {
+                                                     Staging* numbers, Staging* bars) {
   const StagedUnits u(p.layout, piece, block);
-  const bool draws_weights = draws_words(p.source), draws_bars = draws_words(p.rule);
-  float out[kUnit], scores[kUnit] = {};
-  if (u.mine && draws_weights) {
-    unit_weights(p.source, u.made, out);
-    u.put_made(numbers, out);
-  }
-  if (u.mine && draws_bars) {
-    drawn_bars(p.rule, u.made, out);
-    u.put_made(bars, out);
-  }
+  stage_weights(p.source, u, numbers);
+  stage_bars(p.rule, u, bars);
   __syncthreads();
   if (!u.mine) return;
+  float out[kUnit], scores[kUnit] = {};
   if (p.scores != nullptr) load_floats(p.scores, u.owned, scores);
-  uint32_t kept;
-  if (draws_bars) {
-    u.take_owned(bars, out);
-    kept = bits_above(p.rule, scores, out, u.owned);
-  } else {
-    kept = kept_bits(p.rule, scores, u.owned);
-  }
-  if (draws_weights) {
-    u.take_owned(numbers, out);
-  } else {
-    unit_weights(p.source, u.owned, out);
-  }
+  const uint32_t kept = owned_bits(p.rule, scores, u, bars);
+  owned_weights(p.source, u, numbers, out);
   reveal(p.rule, scores, kept, out);
   store_unit(p.out, p.dtype, u.owned.first, out);
 }

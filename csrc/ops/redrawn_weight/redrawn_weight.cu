@@ -6,7 +6,7 @@ namespace cuda {
 
 int redrawn_weight(const RedrawnWeightParams& p, void* stream) {
   if (p.layout.n == 0) return 0;
-  const Piece piece = is_aligned<16>(p.redraws) ? staged_piece(p.layout, true, p.out) : Piece{0, 0};
+  const Piece piece = staged_piece(p.layout, true, {p.redraws, p.out});
   if (piece.channels != 0) {
     return launch(&staged_redrawn_kernel, dim3(unsigned(staged_blocks(p.layout, piece))), kUnitThreads, 0, stream, p,
                   piece);

@@ -20,7 +20,7 @@ __device__ __forceinline__ float weight_of_block(Source kind, float scale, const
 template <Walk kWalk>
 __device__ __forceinline__ void redraw_unit(const RedrawnWeightParams& p, const Unit<kWalk>& u,
                                             const int32_t (&redraws)[kUnit], float (&out)[kUnit]) {
-  static_assert(kWalk != Walk::kPhysical, "Philox blocks hold OIHW neighbours");
+  static_assert(!Unit<kWalk>::kByPosition, "Philox blocks hold OIHW neighbours");
   const Stream stream = stream_of(p.kind);
   const uint32_t per_block = p.kind == Source::kSigns ? 128 : 4;
   Draw draw = p.draw;
@@ -52,31 +52,30 @@ __global__ void __launch_bounds__(kUnitThreads) redrawn_weight_kernel(const __gr
 }
 
 // The same of a piece of OHWI memory: the numbers are staged on their way to the threads that draw, the weights on theirs
-// back.
+// back, where the thread's numbers were.
 __global__ void __launch_bounds__(kUnitThreads)
     staged_redrawn_kernel(const __grid_constant__ RedrawnWeightParams p, const __grid_constant__ Piece piece) {
-  HN_SHARED(Stage, numbers, 1);
-  HN_SHARED(Stage, weights, 1);
+  HN_SHARED(Staging, stage, 1);
   const StagedUnits u(p.layout, piece, int32_t(blockIdx.x));
   float x[kUnit];
   if (u.mine) {
     const Vec<int16_t, kUnit> mine = load_vec<kUnit>(p.redraws + u.owned.first);
 #pragma unroll
     for (int e = 0; e < kUnit; ++e) x[e] = bits_float(uint32_t(int32_t(mine[e])));  // which are only moved
-    u.put_owned(numbers, x);
+    u.put_owned(stage, x);
   }
   __syncthreads();
   if (u.mine) {
     int32_t redraws[kUnit];
-    u.take_made(numbers, x);
+    u.take_made(stage, x);
 #pragma unroll
     for (int e = 0; e < kUnit; ++e) redraws[e] = int32_t(float_bits(x[e]));
     redraw_unit(p, u.made, redraws, x);
-    u.put_made(weights, x);
+    u.put_made(stage, x);
   }
   __syncthreads();
   if (!u.mine) return;
-  u.take_owned(weights, x);
+  u.take_owned(stage, x);
   store_unit(p.out + u.owned.first, x);
 }
 

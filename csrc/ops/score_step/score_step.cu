@@ -31,7 +31,7 @@ int score_step_in_chunks(const ScoreStepParams& p, void* stream) {
       default: return &score_step_kernel<ScoreRule::kAdam, kCounts>;
     }
   };
-  const auto blocks_of = [&](int32_t s) { return (int64_t(p.segments[s].layout.n) + kScoreBlock - 1) / kScoreBlock; };
+  const auto blocks_of = [&](int32_t s) { return score_blocks(p.segments[s]); };
   const auto entry = [&](int32_t s, int32_t first_block) {
     ScoreEntry e = entry_of(p.segments[s], first_block);
     if (p.next == nullptr || p.segments[s].ranked < 0) return e;

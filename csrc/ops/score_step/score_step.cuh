@@ -1,7 +1,7 @@
 // score_step.cuh: the kernel that takes an optimiser's step on the scores of all layers in one launch.
 #pragma once
 #include "../../base/segments.cuh"
-#include "../masked_weight/weight_unit.cuh"
+#include "../masked_weight/staged_unit.cuh"
 #include "../topk_select/select_scan.cuh"
 #include "score_step.h"
 
@@ -32,6 +32,7 @@ struct ScoreEntry {
   int32_t first_block;  // blocks of the entries before it
   uint8_t rule, source, grad_dtype, walk;
   bool of_weight;
+  Piece piece;
   CountEntry count;
 };
 
@@ -58,9 +59,17 @@ inline ScoreEntry entry_of(const ScoreSegment& s, int32_t first_block) {
   // where nothing is looked up by OIHW index, the order of the elements does not matter
   const bool named = s.flags != nullptr || (s.of_weight && (has_flags(s.rule.kind) || w.kind > Source::kConstant));
   if (!named) e.layout = flat_layout(s.layout.n);
-  e.walk = uint8_t(walk_of(e.layout, s.of_weight && draws_words(w)));
+  const bool draws = s.of_weight && draws_words(w);
+  e.walk = uint8_t(walk_of(e.layout, draws));
+  e.piece = staged_piece(e.layout, draws, {s.scores, s.grad, s.first, s.second});
   e.count = {0, 0, 0, 0, -1};
   return e;
+}
+
+inline int64_t score_blocks(const ScoreSegment& s) {
+  const ScoreEntry e = entry_of(s, 0);
+  return e.piece.channels != 0 ? staged_blocks(e.layout, e.piece)
+                               : (int64_t(s.layout.n) + kScoreBlock - 1) / kScoreBlock;
 }
 
 struct ScoreTable {
@@ -72,31 +81,33 @@ struct ScoreTable {
   ScoreEntry entry[kMaxScoreEntries];
 };
 
-// dL/dscore of a unit.
-template <Walk kWalk>
+__device__ __forceinline__ WeightSource source_of(const ScoreEntry& s) {
+  return {Source(s.source), static_cast<const float*>(s.part), static_cast<const uint8_t*>(s.part), s.scale, s.draw};
+}
+
+// dL/dscore of a unit; weights_of(x) leaves its weights in x.
+template <Walk kWalk, class Weights>
 __device__ __forceinline__ void load_gradient(const ScoreEntry& s, const Unit<kWalk>& u, const float (&p)[kUnit],
-                                              float (&g)[kUnit]) {
+                                              const Weights& weights_of, float (&g)[kUnit]) {
   if (!s.of_weight) return load_floats(static_cast<const float*>(s.grad), u, g);
   load_as_floats(s.grad, Dtype(s.grad_dtype), u, g);
   float weights[kUnit];
   const Rule rule{RuleKind(s.rule), nullptr, s.bits, nullptr, {}};
-  unit_weights(
-      {Source(s.source), static_cast<const float*>(s.part), static_cast<const uint8_t*>(s.part), s.scale, s.draw}, u,
-      weights);
+  weights_of(weights);
   unit_score_gradient(rule, u, weights, p, g);
 }
 
 // Leaves the scores after the step in `p`; where none of them takes part, only if they are `counted`.
-template <ScoreRule kRule, Walk kWalk>
-__device__ __forceinline__ void step_unit(const ScoreHyper& h, const ScoreEntry& s, const Unit<kWalk>& u, bool counted,
-                                          float (&p)[kUnit]) {
+template <ScoreRule kRule, Walk kWalk, class Weights>
+__device__ __forceinline__ void step_unit(const ScoreHyper& h, const ScoreEntry& s, const Unit<kWalk>& u,
+                                          const Weights& weights_of, bool counted, float (&p)[kUnit]) {
   const uint32_t bits = s.flags == nullptr ? 0xffu : load_bits(s.flags, u);
   const bool learns = (bits & ((1u << u.count) - 1u)) != 0;
   if (learns || counted) load_floats(s.scores, u, p);
   if (!learns) return;
   const float rate = h.rate == nullptr ? s.rate : *h.rate;
   float g[kUnit], m[kUnit] = {}, v[kUnit] = {};
-  load_gradient(s, u, p, g);
+  load_gradient(s, u, p, weights_of, g);
   if (kRule != ScoreRule::kPlain) load_floats(s.first, u, m);
   if (kRule == ScoreRule::kAdam) load_floats(s.second, u, v);
 #pragma unroll
@@ -154,10 +165,28 @@ __device__ __forceinline__ void step_and_count(const ScoreTable& t, const ScoreE
   if (!counted && !exists) return;
   const Unit<kWalk> u = make_unit<kWalk>(s.layout, exists ? int32_t(first) : 0);
   float p[kUnit];
-  if (exists) step_unit<kRule>(t.hyper, s, u, counted, p);
+  const auto weights_of = [&](float (&x)[kUnit]) { unit_weights(source_of(s), u, x); };
+  if (exists) step_unit<kRule>(t.hyper, s, u, weights_of, counted, p);
   if (!counted) return;
   Unit<kWalk> mine = u;
   if (!exists) mine.count = 0;
+  count_unit(t, s.count, mine, p, scratch);
+}
+
+// The same of a piece of OHWI memory, whose weights are drawn in OIHW order and staged.
+template <ScoreRule kRule, bool kCounts>
+__device__ __forceinline__ void step_and_count_staged(const ScoreTable& t, const ScoreEntry& s, int32_t block,
+                                                      Staging* stage, uint32_t* scratch) {
+  const StagedUnits u(s.layout, s.piece, block);
+  stage_weights(source_of(s), u, stage);
+  __syncthreads();
+  const bool counted = kCounts && s.count.group >= 0;
+  float p[kUnit];
+  const auto weights_of = [&](float (&x)[kUnit]) { u.take_owned(stage, x); };
+  if (u.mine) step_unit<kRule>(t.hyper, s, u.owned, weights_of, counted, p);
+  if (!counted) return;
+  Unit<Walk::kStaged> mine = u.owned;
+  if (!u.mine) mine.count = 0;
   count_unit(t, s.count, mine, p, scratch);
 }
 
@@ -166,13 +195,16 @@ __device__ __forceinline__ void step_and_count(const ScoreTable& t, const ScoreE
 template <ScoreRule kRule, bool kCounts>
 __global__ void __launch_bounds__(kUnitThreads) score_step_kernel(const __grid_constant__ ScoreTable t) {
   HN_SHARED(uint32_t, scratch, kBlockScratch<kUnitThreads>);
+  HN_SHARED(Staging, stage, 1);
   const ScoreEntry& entry = t.entry[entry_of_block(t)];
-  const int64_t first = int64_t(int32_t(blockIdx.x) - entry.first_block) * kScoreBlock + int64_t(threadIdx.x) * kUnit;
+  const int32_t block = int32_t(blockIdx.x) - entry.first_block;
+  const int64_t first = int64_t(block) * kScoreBlock + int64_t(threadIdx.x) * kUnit;
   if (kCounts && blockIdx.x == 0 && threadIdx.x == 0) *t.counts.counted = 1;
+  if (entry.piece.channels != 0) return step_and_count_staged<kRule, kCounts>(t, entry, block, stage, scratch);
   switch (Walk(entry.walk)) {
     case Walk::kFlat: return step_and_count<kRule, Walk::kFlat, kCounts>(t, entry, first, scratch);
     case Walk::kPhysical: return step_and_count<kRule, Walk::kPhysical, kCounts>(t, entry, first, scratch);
-    case Walk::kLogical: return step_and_count<kRule, Walk::kLogical, kCounts>(t, entry, first, scratch);
+    default: return step_and_count<kRule, Walk::kLogical, kCounts>(t, entry, first, scratch);
   }
 }
 
