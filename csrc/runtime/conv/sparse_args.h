@@ -40,7 +40,10 @@ struct CopyArgs {
   int64_t channel;  // floats from a channel to the next one
   float* tile;
   int32_t channels, slots, there;
-  const int32_t *from, *to;  // floats: [there] of x; [slots] of the tile, those that are zero behind the others
+  const int32_t *from, *to;  // floats: [there] of x; [slots - turned] of the tile, those that are zero behind the others
+  int32_t turned;            // those whose lanes are other lanes of x
+  const int32_t *turned_from, *turned_to, *turns;  // turns: where in `lanes` a slot's begin
+  const int32_t* lanes;                            // below 0: zero
 };
 
 // A tile of neighbouring pixels in lanes: [channels][slots], as the same slot of each channel is found.

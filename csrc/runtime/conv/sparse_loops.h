@@ -109,7 +109,10 @@ HN_LANES_TARGET inline void copy_tile(const CopyArgs& a) {
     const float* const from = a.x + c * a.channel;
     float* const to = a.tile + int64_t(c) * a.slots * kLanes;
     for (int32_t i = 0; i < a.there; ++i) store(to + a.to[i], load(from + a.from[i]));
-    for (int32_t i = a.there; i < a.slots; ++i) store(to + a.to[i], spread(0.0f));
+    for (int32_t i = a.there; i < a.slots - a.turned; ++i) store(to + a.to[i], spread(0.0f));
+    for (int32_t i = 0; i < a.turned; ++i) {
+      store(to + a.turned_to[i], load_lanes(from + a.turned_from[i], a.lanes + a.turns[i]));
+    }
   }
 }
 
@@ -129,9 +132,13 @@ HN_LANES_TARGET inline void copy_pixels(const PixelArgs& a) {
   }
 }
 
+constexpr int kMostSums = kLanes > 8 ? 28 : 14;
+
 template <int kRows, int kColumns>
 inline void add_kind(bool is_signed, const BlockArgs& a) {
-  is_signed ? add_block<kRows, kColumns, true>(a) : add_block<kRows, kColumns, false>(a);
+  if constexpr (kRows * kColumns <= kMostSums) {
+    is_signed ? add_block<kRows, kColumns, true>(a) : add_block<kRows, kColumns, false>(a);
+  }
 }
 
 template <int kRows>
@@ -153,7 +160,6 @@ inline void add_any(int32_t rows, int32_t columns, bool is_signed, const BlockAr
   }
 }
 
-constexpr int kMostSums = kLanes > 8 ? 28 : 14;
 inline const SparseLoops kSparseLoops = {kLanes, kMostSums, copy_tile, copy_pixels, add_any};
 
 }  // namespace HN_LANES
