@@ -104,12 +104,15 @@ HN_LANES_TARGET inline void add_block(const BlockArgs& a) {
   }
 }
 
-HN_LANES_TARGET inline void copy_tile(const CopyArgs& a) {
-  for (int32_t c = 0; c < a.channels; ++c) {
-    const float* const from = a.x + c * a.channel;
-    float* const to = a.tile + int64_t(c) * a.slots * kLanes;
+// By value: what is stored could be what `a` points to, else.
+HN_LANES_TARGET inline void copy_tile(const CopyArgs& args) {
+  const CopyArgs a = args;
+  const int32_t zeros = a.slots - a.turned;
+  const float* from = a.x;
+  float* to = a.tile;
+  for (int32_t c = 0; c < a.channels; ++c, from += a.channel, to += int64_t(a.slots) * kLanes) {
     for (int32_t i = 0; i < a.there; ++i) store(to + a.to[i], load(from + a.from[i]));
-    for (int32_t i = a.there; i < a.slots - a.turned; ++i) store(to + a.to[i], spread(0.0f));
+    for (int32_t i = a.there; i < zeros; ++i) store(to + a.to[i], spread(0.0f));
     for (int32_t i = 0; i < a.turned; ++i) {
       store(to + a.turned_to[i], load_lanes(from + a.turned_from[i], a.lanes + a.turns[i]));
     }
