@@ -21,9 +21,9 @@ using TurnRows = void (*)(const TurnArgs&);
 
 // Images between their lanes and the parts of their maps, channel by channel.
 struct PartsArgs {
-  float* parts;     // [16] images
-  int64_t image;    // floats from an image to the next one
-  float* images;    // [channels][pixels][16]
+  float* parts;   // [16] images
+  int64_t image;  // floats from an image to the next one
+  float* images;  // [channels][pixels][16]
   int64_t channels, pixels;
   const int32_t* pixel;  // [pixels]: of a place of the parts
   bool to_images;

@@ -18,9 +18,9 @@ struct Block {
 // lane has a map of its own, and all lanes the same block of it.
 struct LaneMap {
   bool parts;
-  PartGrid grid;      // of parts; 1 x 1 of images
-  int64_t images;     // in a group of lanes
-  int64_t vector;     // floats from a pixel to the next one
+  PartGrid grid;   // of parts; 1 x 1 of images
+  int64_t images;  // in a group of lanes
+  int64_t vector;  // floats from a pixel to the next one
   int64_t height, width, out_height, out_width;
 
   LaneMap(const ConvShape& s, const SparseLoops& loops, bool of_parts)
@@ -72,7 +72,7 @@ class SparseLanesPlan : public ConvPlan {
         x_(block.columns, shape.kernel_w, shape.stride_w, shape.dilation_w),
         halves_(int32_t(map.vector) / loops.lanes),
         channels_(channels),
-        lists_(shape, weights, places(), slots(), loops.lanes / 2, channels) {
+        lists_(shape, weights, places(), slots(), loops.lanes / 2, channels, edges(weights)) {
     block_rows_ = (map.out_height + block.rows - 1) / block.rows;
     // The last block reaches back where it must: one task then has it and the block before.
     bands_ = block_rows_ - (map.out_height % block.rows != 0 ? 1 : 0);
@@ -134,9 +134,28 @@ class SparseLanesPlan : public ConvPlan {
     return at;
   }
 
+  // Of the taps; empty where rows left out save less than the ends of more lists cost.
+  std::vector<SparseLists::Edge> edges(const ConvWeights& weights) const {
+    constexpr double kFew = 9.0;                   // entries of a list
+    constexpr int64_t kMany = 4;                   // rows of blocks
+    constexpr int64_t kSample = int64_t(1) << 16;  // weights, to know the density
+    if (map_.parts || weights.magnitude == nullptr || map_.out_height > kMany * block_.rows) return {};
+    const int64_t some = std::min(kSample, s_.weights());
+    const int64_t kept = some - std::count(weights.values, weights.values + some, 0.0f);
+    if (double(channels_ * s_.kernel_w * kept) / double(std::max<int64_t>(1, some)) / 2.0 < kFew) return {};
+    std::vector<SparseLists::Edge> found;
+    for (int64_t tap = 0; tap < s_.kernel_h * s_.kernel_w; ++tap) {
+      const int64_t top = tap / s_.kernel_w * s_.dilation_h - s_.pad_top;
+      const bool below = top + (s_.out_height() - 1) * s_.stride_h >= s_.height;
+      found.push_back(top < 0 ? SparseLists::kTop : below ? SparseLists::kBottom : SparseLists::kInside);
+    }
+    return found;
+  }
+
   // Of a block's sources: where they are, those of the padding behind the others; and those that lie in other parts.
   struct Sources {
     int64_t at;  // of the block's first output
+    bool at_top, at_bottom;
     int32_t there, turned;
     int32_t *from, *to, *turned_from, *turned_to, *turns;
   };
@@ -145,7 +164,7 @@ class SparseLanesPlan : public ConvPlan {
     float* const behind = static_cast<float*>(workspace) + tile_at() + int64_t(channels_) * slots() * loops_.lanes;
     const int64_t n = slots();
     int32_t* const from = reinterpret_cast<int32_t*>(behind) + which * kSourceInts * n;
-    return {0, 0, 0, from, from + n, from + 2 * n, from + 3 * n, from + 4 * n};
+    return {0, false, false, 0, 0, from, from + n, from + 2 * n, from + 3 * n, from + 4 * n};
   }
 
   // Of each step from part to part, as place_of_turn() numbers them: the lane that each lane takes from, or -1.
@@ -197,6 +216,8 @@ class SparseLanesPlan : public ConvPlan {
     for (int32_t i = gone; i < slots(); ++i) found->to[there + i - gone] = found->to[i];
     found->there = there;
     found->turned = turned;
+    found->at_top = row == 0;
+    found->at_bottom = row + block_.rows == map_.out_height;
     found->at = (row * map_.out_width + column) * map_.vector;
   }
 
@@ -230,6 +251,8 @@ class SparseLanesPlan : public ConvPlan {
         a.sums = sums;
         a.first = chunk == 0;
         a.last = chunk + 1 == lists_.chunks();
+        a.at_top = here.at_top && lists_.has_edges();
+        a.at_bottom = here.at_bottom && lists_.has_edges();
         a.scale = finish_.scale.data() + out;
         a.bias = finish_.bias.data() + out;
         a.residual = residual == nullptr ? nullptr : residual + out * out_pixels + here.at;
@@ -301,9 +324,11 @@ std::optional<ConvIdea> idea(const ConvOutline& outline, bool parts) {
   const SparseCosts costs(outline, made.block.rows * made.block.columns, across * double(s.batch) / lanes,
                           made.channels);
   const double bytes_a_second = parts ? 3e10 : 9e9;  // maps of many images come from the third level of cache
+  // Of AVX2's longer lists more ends are foreseen between other layers than the executor reckons with.
+  const double foreseen = parts && loops.lanes <= 8 ? 0.9 : 1.0;
   const Layout layout = parts ? Layout::parts_f32 : Layout::lanes_f32;
   return ConvIdea{sparse_name(parts ? "parts" : "images", outline.is_signed, loops), layout, layout,
-                  costs.entries + costs.sums + 4.0 * outline.numbers() / bytes_a_second};
+                  foreseen * (costs.entries + costs.sums) + 4.0 * outline.numbers() / bytes_a_second};
 }
 
 }  // namespace
