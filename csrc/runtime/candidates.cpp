@@ -61,7 +61,7 @@ double between_others(size_t weight_bytes, double seconds) {
 bool is_by_image(Layout input, Layout output, int64_t batch, int threads) {
   constexpr int64_t kEnough = 4;  // images of a thread, so that the last ones cost little
   const bool shared = batch > 1 && (batch % threads == 0 || batch >= kEnough * threads);
-  return shared && input == Layout::nchw_f32 && output == Layout::nchw_f32;
+  return shared && input == output && (input == Layout::nchw_f32 || input == Layout::parts_f32);
 }
 
 ConvShape conv_shape(const Graph& graph, const Node& node, int64_t batch) {

@@ -12,7 +12,7 @@ namespace hiddennet::runtime {
 
 ConvShape conv_shape(const Graph& graph, const Node& node, int64_t batch);
 
-// Whether a convolution of these layouts runs image by image: in nchw_f32 an image goes through all that follow one
+// Whether a convolution of these layouts runs image by image: in nchw_f32 or parts_f32 an image goes through all that follow one
 // another, so that its maps stay in a core's cache; a thread then has an image. Its plan is of one image.
 bool is_by_image(Layout input, Layout output, int64_t batch, int threads);
 

@@ -17,7 +17,18 @@ enum class Layout {
   nhwc_bf16,  // the same in bfloat16
   nchw_f32,   // [batch][channels][height][width]: lanes of a register are neighbouring pixels
   lanes_f32,  // [batch / 16][channels][height][width][16]: lanes are images; only where 16 divides the batch
+  parts_f32,  // [batch][channels][height / rows][width / columns][rows * columns]: lanes are the PartGrid of the map
 };
+
+// A map cut into equal parts, as many as a register has floats: part r, c is lane r * columns + c.
+struct PartGrid {
+  int32_t rows, columns;
+
+  bool divides(int64_t height, int64_t width) const { return height % rows == 0 && width % columns == 0; }
+};
+
+// Of the machine, held to HIDDENNET_ISA.
+PartGrid part_grid();
 
 enum class Activation { none, relu, clamp, leaky_relu, silu, hard_swish, hard_sigmoid, sigmoid, gelu, tanh };
 

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "../base/dtype.h"
 #include "conv_plan.h"
@@ -12,7 +13,8 @@ namespace hiddennet::runtime {
 constexpr int64_t kLanesOfImages = 16;  // of Layout::lanes_f32
 constexpr size_t kSlack = 64;           // bytes behind a buffer that may be read
 
-constexpr Layout kLayouts[] = {Layout::nhwc_f32, Layout::nhwc_bf16, Layout::nchw_f32, Layout::lanes_f32};
+constexpr Layout kLayouts[] = {Layout::nhwc_f32, Layout::nhwc_bf16, Layout::nchw_f32, Layout::lanes_f32,
+                               Layout::parts_f32};
 
 inline size_t element_bytes(Layout layout) { return layout == Layout::nhwc_bf16 ? 2 : 4; }
 
@@ -30,7 +32,8 @@ struct Planes {
 
 inline Spread spread_of(Layout layout, int64_t batch, int64_t channels, int64_t height, int64_t width) {
   switch (layout) {
-    case Layout::nchw_f32: return {batch, channels, height * width};
+    case Layout::nchw_f32:
+    case Layout::parts_f32: return {batch, channels, height * width};
     case Layout::lanes_f32: return {batch / kLanesOfImages, channels, height * width * kLanesOfImages};
     default: return {batch * height * width, channels, 1};
   }
@@ -59,11 +62,10 @@ void with_element(Layout layout, const F& f) {
   f(float{});
 }
 
-// A value of another layout; in pieces, of which any may run at once.
+// A value of another layout; in pieces, of which any may run at once. parts_f32: of a map that the PartGrid divides.
 class Conversion {
  public:
-  Conversion(Layout from, Layout to, int64_t batch, int64_t channels, int64_t height, int64_t width)
-      : from_(from), to_(to), batch_(batch), channels_(channels), pixels_(height * width) {}
+  Conversion(Layout from, Layout to, int64_t batch, int64_t channels, int64_t height, int64_t width);
 
   int64_t tasks() const;
   void run(const void* x, void* y, int64_t task) const;
@@ -71,6 +73,7 @@ class Conversion {
  private:
   Layout from_, to_;
   int64_t batch_, channels_, pixels_;
+  std::vector<int32_t> pixel_;  // of what stands at a place of parts_f32
 };
 
 }  // namespace hiddennet::runtime

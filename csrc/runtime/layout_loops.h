@@ -27,6 +27,29 @@ HN_LANES_TARGET inline void turn_rows(const TurnArgs& a) {
   }
 }
 
+// The lanes of a place of the parts are pixels of one image, those of a pixel images.
+HN_LANES_TARGET inline void turn_parts(const PartsArgs& a) {
+  constexpr int64_t kImages = 16;
+  for (int64_t c = 0; c < a.channels; ++c) {
+    for (int64_t place = 0; place < a.pixels; place += kLanes) {
+      const int32_t* const pixel = a.pixel + place;
+      float* const images = a.images + c * a.pixels * kImages;
+      for (int64_t i = 0; i < kImages; i += kLanes) {
+        float* const parts = a.parts + i * a.image + c * a.pixels + place;
+        V v[kLanes];
+        _Pragma("GCC unroll 16") for (int k = 0; k < kLanes; ++k) {
+          v[k] = load(a.to_images ? parts + k * a.image : images + pixel[k] * kImages + i);
+        }
+        hn::cpu::HN_LANES::turn(v);
+        _Pragma("GCC unroll 16") for (int k = 0; k < kLanes; ++k) {
+          store(a.to_images ? images + pixel[k] * kImages + i : parts + k * a.image, v[k]);
+        }
+      }
+    }
+  }
+}
+
+inline const TurnParts kTurnParts = turn_parts;
 inline const TurnRows kTurnRows = turn_rows;
 
 }  // namespace HN_LANES

@@ -19,7 +19,7 @@
 namespace hiddennet::runtime {
 namespace {
 
-constexpr const char* kRevision = "2";  // of the plans: what was measured of other code does not count
+constexpr const char* kRevision = "3";  // of the plans: what was measured of other code does not count
 constexpr off_t kMostBytes = off_t(4) << 20;
 constexpr size_t kMostLine = 8192;
 

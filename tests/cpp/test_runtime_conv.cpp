@@ -28,8 +28,8 @@ constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 // A tensor's memory in a layout: 64 bytes behind it may be read, and are NaN.
 class Buffer {
  public:
-  Buffer(Layout layout, int64_t batch, int64_t channels, int64_t pixels)
-      : layout_(layout), channels_(channels), pixels_(pixels), n_(batch * channels * pixels) {
+  Buffer(Layout layout, int64_t batch, int64_t channels, int64_t height, int64_t width)
+      : layout_(layout), channels_(channels), width_(width), pixels_(height * width), n_(batch * channels * pixels_) {
     const size_t bytes = size_t(n_) * size_t(element()) + 64;
     memory_ = std::malloc(bytes);
     std::memset(memory_, 0xff, bytes);  // NaN in both types
@@ -65,11 +65,19 @@ class Buffer {
     switch (layout_) {
       case Layout::nchw_f32: return (n * channels_ + c) * pixels_ + p;
       case Layout::lanes_f32: return ((n / 16 * channels_ + c) * pixels_ + p) * 16 + n % 16;
+      case Layout::parts_f32: return (n * channels_ + c) * pixels_ + place(p);
       default: return (n * pixels_ + p) * channels_ + c;
     }
   }
+  // Of a pixel in parts_f32.
+  int64_t place(int64_t p) const {
+    const rt::PartGrid grid = rt::part_grid();
+    const int64_t rows = pixels_ / width_ / grid.rows, columns = width_ / grid.columns, y = p / width_, x = p % width_;
+    const int64_t lane = y / rows * grid.columns + x / columns;
+    return (y % rows * columns + x % columns) * grid.rows * grid.columns + lane;
+  }
   Layout layout_;
-  int64_t channels_, pixels_, n_;
+  int64_t channels_, width_, pixels_, n_;
   void* memory_;
 };
 
@@ -180,8 +188,9 @@ void check_plan(const rt::ConvPlan& plan, const Problem& p, const Values& v, con
   const ConvShape& s = p.shape;
   const int64_t pixels = s.height * s.width, out_pixels = s.out_height() * s.out_width();
   const bool bf16 = plan.input() == Layout::nhwc_bf16;
-  Buffer x(plan.input(), s.batch, s.in_channels, pixels), residual(plan.output(), s.batch, s.out_channels, out_pixels),
-      y(plan.output(), s.batch, s.out_channels, out_pixels);
+  Buffer x(plan.input(), s.batch, s.in_channels, s.height, s.width),
+      residual(plan.output(), s.batch, s.out_channels, s.out_height(), s.out_width()),
+      y(plan.output(), s.batch, s.out_channels, s.out_height(), s.out_width());
   fill(&x, v.x, s.batch, s.in_channels, pixels);
   fill(&residual, v.residual, s.batch, s.out_channels, out_pixels);
   const size_t room = (plan.workspace_bytes() + 63) / 64 * 64;
@@ -317,6 +326,11 @@ TEST(every_plan_of_drawn_convolutions_equals_the_sum_in_double) {
 TEST(layers_of_real_networks) {
   const Problem problems[] = {
       {{16, 64, 8, 8, 64, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1}, 0.3, true, true, true, Activation::relu},
+      {{2, 32, 32, 32, 48, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1}, 0.3, true, true, true, Activation::relu},
+      {{1, 20, 16, 16, 24, 5, 5, 1, 1, 2, 2, 2, 2, 1, 1, 1}, 0.5, false, true, true, Activation::silu},
+      {{1, 24, 16, 16, 40, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1}, 0.3, true, true, true, Activation::relu},
+      {{2, 12, 8, 8, 12, 7, 7, 1, 1, 6, 6, 6, 6, 2, 2, 1}, 0.5, true, true, false, Activation::none},
+      {{1, 18, 16, 16, 30, 1, 1, 2, 2, 0, 0, 0, 0, 1, 1, 3}, 0.3, true, true, false, Activation::relu},
       {{16, 128, 4, 4, 96, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1}, 0.5, true, true, true, Activation::relu},
       {{16, 32, 8, 8, 64, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1}, 0.1, true, true, false, Activation::relu},
       {{1, 3, 40, 40, 64, 7, 7, 2, 2, 3, 3, 3, 3, 1, 1, 1}, 1.0, false, true, false, Activation::relu},

@@ -94,9 +94,11 @@ void KeptBits::read(const float* weights, int64_t n) {
   HN_LOOPS_IN_USE(kKeptLoops).find(last, 1, kept_.data() + whole, minus_.data() + whole);
 }
 
-std::size_t KeptBits::pick(bool negative, const uint16_t* from, uint16_t* to) const {
-  const uint64_t* const bits = negative ? minus_.data() : kept_.data();
-  return HN_LOOPS_IN_USE(kKeptLoops).pick(bits, negative ? none_.data() : minus_.data(), words_, from, to);
+std::size_t KeptBits::pick(bool negative, const uint64_t* only, const uint16_t* from, uint16_t* to) {
+  for (std::size_t w = 0; w < std::size_t(words_); ++w) {
+    without_[w] = (negative ? 0 : minus_[w]) | (only == nullptr ? 0 : ~only[w]);
+  }
+  return HN_LOOPS_IN_USE(kKeptLoops).pick((negative ? minus_ : kept_).data(), without_.data(), words_, from, to);
 }
 
 }  // namespace hiddennet::runtime

@@ -9,7 +9,7 @@ namespace hiddennet::runtime {
 // Bit i % 64 of word i / 64: weight i is not 0; it is below 0.
 class KeptBits {
  public:
-  explicit KeptBits(int64_t most) : kept_(std::size_t(most + 63) / 64), minus_(kept_.size()), none_(kept_.size(), 0) {}
+  explicit KeptBits(int64_t most) : kept_(std::size_t(most + 63) / 64), minus_(kept_.size()), without_(kept_.size()) {}
 
   void read(const float* weights, int64_t n);
   // f(i, negative) for each that is kept, in their order.
@@ -22,12 +22,13 @@ class KeptBits {
       }
     }
   }
-  // Of those above 0, or below: their numbers in `from`, in order, to `to`, behind which 32 more may be written; how many.
-  std::size_t pick(bool negative, const uint16_t* from, uint16_t* to) const;
+  // Of those above 0, or below, that are among `only`, bits as these: their numbers in `from`, in order, to `to`, behind
+  // which 32 more may be written; how many. only: null for all.
+  std::size_t pick(bool negative, const uint64_t* only, const uint16_t* from, uint16_t* to);
 
  private:
   int64_t words_ = 0;
-  std::vector<uint64_t> kept_, minus_, none_;
+  std::vector<uint64_t> kept_, minus_, without_;
 };
 
 }  // namespace hiddennet::runtime

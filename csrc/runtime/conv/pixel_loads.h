@@ -1,4 +1,5 @@
-// pixel_loads.h: vectors of neighbouring outputs' inputs: those in the padding are zeros and are not read.
+// pixel_loads.h: vectors of neighbouring outputs' inputs: those in the padding are zeros and are not read; vectors whose
+// lanes are turned.
 #pragma once
 #include <cstdint>
 
@@ -25,6 +26,9 @@ HN_INLINE V load_places(const float* p, const int32_t* at) {  // below 0: zero
   return v;
 }
 
+// Lane i is lane at[i] of what is at p.
+HN_INLINE V load_lanes(const float* p, const int32_t* at) { return load_places(p, at); }
+
 }  // namespace lanes_any
 
 #if defined(HN_X86)
@@ -39,6 +43,12 @@ HN_TARGET_FMA HN_INLINE __m256 load_places(const float* p, const int32_t* at) {
   const __m256i places = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
   const __m256i there = _mm256_cmpgt_epi32(places, _mm256_set1_epi32(-1));
   return _mm256_mask_i32gather_ps(_mm256_setzero_ps(), p, places, _mm256_castsi256_ps(there), 4);
+}
+
+HN_TARGET_FMA HN_INLINE __m256 load_lanes(const float* p, const int32_t* at) {
+  const __m256i lanes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
+  const __m256 turned = _mm256_permutevar8x32_ps(_mm256_loadu_ps(p), lanes);
+  return _mm256_blendv_ps(turned, _mm256_setzero_ps(), _mm256_castsi256_ps(lanes));
 }
 
 }  // namespace lanes_avx2
@@ -58,6 +68,12 @@ HN_TARGET_AVX512 HN_INLINE __m512 load_places(const float* p, const int32_t* at)
   const __m512i places = _mm512_loadu_si512(at);
   const __mmask16 there = _mm512_cmpgt_epi32_mask(places, _mm512_set1_epi32(-1));
   return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), there, places, p, 4);
+}
+
+HN_TARGET_AVX512 HN_INLINE __m512 load_lanes(const float* p, const int32_t* at) {
+  const __m512i lanes = _mm512_loadu_si512(at);
+  const __mmask16 there = _mm512_cmpgt_epi32_mask(lanes, _mm512_set1_epi32(-1));
+  return _mm512_maskz_permutexvar_ps(there, lanes, _mm512_loadu_ps(p));
 }
 
 }  // namespace lanes_avx512

@@ -25,6 +25,7 @@ std::vector<std::unique_ptr<ConvPlan>> fast_conv_plans(const ConvShape& shape, c
   const bool sparse_first = double(kept) < kSparse * double(shape.weights());
   if (!sparse_first) add("dense", dense_plan);
   add("sparse images", sparse_images_plan);
+  add("sparse parts", sparse_parts_plan);
   add("sparse pixels", sparse_pixels_plan);
   if (sparse_first) add("dense", dense_plan);
   return plans;
@@ -37,6 +38,7 @@ std::vector<ConvIdea> fast_conv_ideas(const ConvOutline& outline, bool bf16) {
   };
   if (bf16) add(tile_idea(outline));
   add(sparse_images_idea(outline));
+  add(sparse_parts_idea(outline));
   add(sparse_pixels_idea(outline));
   add(dense_idea(outline));
   return ideas;

@@ -7,10 +7,12 @@
 
 namespace hiddennet::runtime {
 
-// Of an output and a chunk of channels: added entries, then subtracted ones; of valued lists all are `first`.
+// Of an output and a chunk of channels: added entries, then subtracted ones; of valued lists all are `first`. Of each, the
+// first `top` and the last `bottom` are of taps that see only padding from the first or the last row of the map.
 struct ListHead {
   uint32_t start;
   uint16_t first, second;
+  uint16_t first_top, first_bottom, second_top, second_bottom;
 };
 
 struct BlockArgs {
@@ -20,8 +22,9 @@ struct BlockArgs {
   const uint16_t* offsets;  // in the tile, of 8 bytes
   const float* values;      // beside the offsets; null: signed
   int32_t outs;
-  float* sums;       // [outs][rows][columns][lanes]
-  bool first, last;  // chunk
+  float* sums;             // [outs][rows][columns][lanes]
+  bool first, last;        // chunk
+  bool at_top, at_bottom;  // of the map: the block has its first row, its last
   const float *scale, *bias;
   const float* residual;                    // null, or as y
   float* y;                                 // the block's first position of the first output
@@ -40,7 +43,11 @@ struct CopyArgs {
   int64_t channel;  // floats from a channel to the next one
   float* tile;
   int32_t channels, slots, there;
-  const int32_t *from, *to;  // floats: [there] of x; [slots] of the tile, those that are zero behind the others
+  const int32_t *from,
+      *to;         // floats: [there] of x; [slots - turned] of the tile, those that are zero behind the others
+  int32_t turned;  // those whose lanes are other lanes of x
+  const int32_t *turned_from, *turned_to, *turns;  // turns: where in `lanes` a slot's begin
+  const int32_t* lanes;                            // below 0: zero
 };
 
 // A tile of neighbouring pixels in lanes: [channels][slots], as the same slot of each channel is found.

@@ -13,10 +13,17 @@ namespace hiddennet::runtime {
 
 class SparseLists {
  public:
-  // place: of a tap, in vectors; a channel has `slots` of them, each of `unit` offsets. channels: of a chunk.
+  enum Edge : uint8_t { kInside, kTop, kBottom };  // of a tap, as ListHead has them
+
+  // place: of a tap, in vectors; a channel has `slots` of them, each of `unit` offsets. channels: of a chunk. edges: of the
+  // taps; empty: all inside.
   SparseLists(const ConvShape& s, const ConvWeights& w, const std::vector<int32_t>& place, int32_t slots, int32_t unit,
-              int32_t channels)
-      : outs_(s.out_channels), channels_(channels), ins_(s.in_channels / s.groups), is_signed_(w.magnitude != nullptr) {
+              int32_t channels, const std::vector<Edge>& edges = {})
+      : outs_(s.out_channels),
+        channels_(channels),
+        ins_(s.in_channels / s.groups),
+        is_signed_(w.magnitude != nullptr),
+        has_edges_(is_signed_ && !edges.empty()) {
     chunks_ = int32_t((ins_ + channels - 1) / channels);
     const int64_t taps = int64_t(place.size()), row = ins_ * taps;
     heads_.resize(size_t(chunks_ * outs_));
@@ -26,6 +33,14 @@ class SparseLists {
       offset[i] = uint16_t((int64_t(i / size_t(taps)) * slots + place[i % size_t(taps)]) * unit);
     }
     KeptBits bits(channels * taps);
+    std::vector<uint64_t> among[3];  // of each edge: the chunk's weights
+    if (has_edges_) {
+      for (auto& words : among) words.resize((each + 63) / 64);
+      for (size_t i = 0; i < each; ++i) among[edges[i % size_t(taps)]][i / 64] |= uint64_t(1) << (i % 64);
+    }
+    const auto pick = [&](bool negative, Edge edge, uint16_t* to) {
+      return bits.pick(negative, among[edge].empty() ? nullptr : among[edge].data(), offset.data(), to);
+    };
     size_t end = 0;
     for (int32_t chunk = 0; chunk < chunks_; ++chunk) {
       const int64_t first = int64_t(chunk) * channels, count = std::min<int64_t>(channels, ins_ - first);
@@ -35,17 +50,25 @@ class SparseLists {
         const float* const weight = w.values + o * row + first * taps;
         uint16_t* const to = offsets_.data() + end;
         bits.read(weight, count * taps);
-        size_t above = 0, below = 0;
+        size_t above = 0, below = 0, top[2] = {}, bottom[2] = {};
         if (is_signed_) {
-          above = bits.pick(false, offset.data(), to);
-          below = bits.pick(true, offset.data(), to + above);
+          for (const bool negative : {false, true}) {
+            uint16_t* const start = to + above;
+            uint16_t* end = start;
+            if (!among[kTop].empty()) end += top[negative] = pick(negative, kTop, end);
+            end += pick(negative, kInside, end);
+            if (!among[kBottom].empty()) end += bottom[negative] = pick(negative, kBottom, end);
+            (negative ? below : above) = size_t(end - start);
+          }
         } else {
           bits.each([&](size_t i, bool) {
             to[above++] = offset[i];
             values_.push_back(weight[i]);
           });
         }
-        heads_[size_t(chunk * outs_ + o)] = {uint32_t(end), uint16_t(above), uint16_t(below)};
+        heads_[size_t(chunk * outs_ + o)] = {uint32_t(end),      uint16_t(above),     uint16_t(below),
+                                             uint16_t(top[0]),   uint16_t(bottom[0]), uint16_t(top[1]),
+                                             uint16_t(bottom[1])};
         end += above + below;
       }
     }
@@ -59,6 +82,7 @@ class SparseLists {
   int32_t first_channel(int32_t chunk) const { return chunk * channels_; }
   int32_t channels_of(int32_t chunk) const { return int32_t(std::min<int64_t>(channels_, ins_ - chunk * channels_)); }
   const ListHead* heads(int32_t chunk) const { return heads_.data() + chunk * outs_; }
+  bool has_edges() const { return has_edges_; }
   const uint16_t* offsets() const { return offsets_.data(); }
   const float* values() const { return is_signed_ ? nullptr : values_.data(); }
   size_t bytes() const {
@@ -72,7 +96,7 @@ class SparseLists {
   std::vector<ListHead> heads_;
   std::vector<uint16_t> offsets_;
   std::vector<float> values_;  // beside the offsets
-  bool is_signed_;
+  bool is_signed_, has_edges_;
 };
 
 // Channels of a chunk whose tile, of `slots` vectors a channel, stays in the first level of cache; 0: an entry, of 16

@@ -7,16 +7,17 @@
 namespace hiddennet::runtime {
 namespace HN_LANES {
 
-// Entries [entry, end) added to (kSign: 1; -1: subtracted from) the sums. Blocks of few sums have several sets of them, as
-// an addition takes its time.
-template <int kRows, int kColumns, int kSets, int kSign>
+// Entries [entry, end) added to (kSign: 1; -1: subtracted from) the sums of rows [kFrom, kTo). Blocks of few sums have
+// several sets of them, as an addition takes its time.
+template <int kRows, int kColumns, int kSets, int kSign, int kFrom = 0, int kTo = kRows>
 HN_LANES_TARGET HN_INLINE void walk(const BlockArgs& a, const uint16_t* entry, const uint16_t* const end,
                                     const float* value, V (&s)[kSets][kRows][kColumns]) {
   const int64_t row = a.row;
   const auto one = [&](int set) HN_LANES_TARGET {
     const float* at = a.tile + size_t(entry[set]) * 2;
+    if (kFrom > 0) at += kFrom * row;
     const V w = kSign != 0 ? V{} : spread(value[set]);
-    _Pragma("GCC unroll 16") for (int i = 0; i < kRows; ++i, at = opaque(at + row)) {
+    _Pragma("GCC unroll 16") for (int i = kFrom; i < kTo; ++i, at = opaque(at + row)) {
       _Pragma("GCC unroll 16") for (int j = 0; j < kColumns; ++j) {
         const V x = load(at + j * kLanes);
         V& sum = s[set][i][j];
@@ -32,6 +33,23 @@ HN_LANES_TARGET HN_INLINE void walk(const BlockArgs& a, const uint16_t* entry, c
     _Pragma("GCC unroll 8") for (int set = 0; set < kSets; ++set) one(set);
   }
   for (; entry != end; pass(1)) one(0);
+}
+
+// One sign's entries; where the block lies at the map's edge, without the rows of which the taps see only padding.
+template <int kRows, int kColumns, int kSets, int kSign>
+HN_LANES_TARGET HN_INLINE void walk_edges(const BlockArgs& a, const uint16_t* entry, const uint16_t* end, uint16_t top,
+                                          uint16_t bottom, V (&s)[kSets][kRows][kColumns]) {
+  if constexpr (kSets == 1 && kRows > 1) {
+    if (a.at_top && top > 0) {
+      walk<kRows, kColumns, kSets, kSign, 1, kRows>(a, entry, entry + top, nullptr, s);
+      entry += top;
+    }
+    if (a.at_bottom && bottom > 0) {
+      walk<kRows, kColumns, kSets, kSign, 0, kRows - 1>(a, end - bottom, end, nullptr, s);
+      end -= bottom;
+    }
+  }
+  walk<kRows, kColumns, kSets, kSign>(a, entry, end, nullptr, s);
 }
 
 // The sums of a block stay in registers while an output's list is walked. A chunk's are made by themselves, then added:
@@ -67,9 +85,13 @@ HN_LANES_TARGET inline void add_block(const BlockArgs& a) {
       }
     }
     const uint16_t *const entry = a.offsets + head.start, *const second = entry + head.first;
-    walk<kRows, kColumns, kSets, kIsSigned ? 1 : 0>(a, entry, second, kIsSigned ? nullptr : a.values + head.start,
-                                                    sets);
-    if (kIsSigned) walk<kRows, kColumns, kSets, -1>(a, second, second + head.second, nullptr, sets);
+    if (kIsSigned) {
+      walk_edges<kRows, kColumns, kSets, 1>(a, entry, second, head.first_top, head.first_bottom, sets);
+      walk_edges<kRows, kColumns, kSets, -1>(a, second, second + head.second, head.second_top, head.second_bottom,
+                                             sets);
+    } else {
+      walk<kRows, kColumns, kSets, 0>(a, entry, second, a.values + head.start, sets);
+    }
     V(&s)[kRows][kColumns] = sets[0];
     _Pragma("GCC unroll 8") for (int set = 1; set < kSets; ++set) {
       _Pragma("GCC unroll 16") for (int i = 0; i < kRows; ++i) {
@@ -104,12 +126,18 @@ HN_LANES_TARGET inline void add_block(const BlockArgs& a) {
   }
 }
 
-HN_LANES_TARGET inline void copy_tile(const CopyArgs& a) {
-  for (int32_t c = 0; c < a.channels; ++c) {
-    const float* const from = a.x + c * a.channel;
-    float* const to = a.tile + int64_t(c) * a.slots * kLanes;
+// By value: what is stored could be what `a` points to, else.
+HN_LANES_TARGET inline void copy_tile(const CopyArgs& args) {
+  const CopyArgs a = args;
+  const int32_t zeros = a.slots - a.turned;
+  const float* from = a.x;
+  float* to = a.tile;
+  for (int32_t c = 0; c < a.channels; ++c, from += a.channel, to += int64_t(a.slots) * kLanes) {
     for (int32_t i = 0; i < a.there; ++i) store(to + a.to[i], load(from + a.from[i]));
-    for (int32_t i = a.there; i < a.slots; ++i) store(to + a.to[i], spread(0.0f));
+    for (int32_t i = a.there; i < zeros; ++i) store(to + a.to[i], spread(0.0f));
+    for (int32_t i = 0; i < a.turned; ++i) {
+      store(to + a.turned_to[i], load_lanes(from + a.turned_from[i], a.lanes + a.turns[i]));
+    }
   }
 }
 
@@ -129,9 +157,13 @@ HN_LANES_TARGET inline void copy_pixels(const PixelArgs& a) {
   }
 }
 
+constexpr int kMostSums = kLanes > 8 ? 28 : 14;
+
 template <int kRows, int kColumns>
 inline void add_kind(bool is_signed, const BlockArgs& a) {
-  is_signed ? add_block<kRows, kColumns, true>(a) : add_block<kRows, kColumns, false>(a);
+  if constexpr (kRows * kColumns <= kMostSums) {
+    is_signed ? add_block<kRows, kColumns, true>(a) : add_block<kRows, kColumns, false>(a);
+  }
 }
 
 template <int kRows>
@@ -153,7 +185,6 @@ inline void add_any(int32_t rows, int32_t columns, bool is_signed, const BlockAr
   }
 }
 
-constexpr int kMostSums = kLanes > 8 ? 28 : 14;
 inline const SparseLoops kSparseLoops = {kLanes, kMostSums, copy_tile, copy_pixels, add_any};
 
 }  // namespace HN_LANES
