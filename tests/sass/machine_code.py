@@ -1,4 +1,4 @@
-"""The machine code that nvcc makes of a kernel: its instructions, by kernel."""
+"""The machine code of the kernels as the extension holds them: instructions, by kernel."""
 
 from __future__ import annotations
 
@@ -10,24 +10,19 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import hiddennet
 from build_tools.cuda_toolkit import find_toolkit
+from hiddennet import _load
 
-ROOT = Path(__file__).resolve().parents[2]
-FLAGS = ("-std=c++17", "-O3", f"-I{ROOT / 'csrc'}", "-DHN_NO_TORCH")
+SOURCE = re.compile(r"^identifier = (?:.*/)?csrc/ops/(\S+)$")
 FUNCTION = re.compile(r"^\s*Function : (\S+)$")
 INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][^;]*?)\s*;")
 
 
-def nvcc() -> Path | None:
-    """The compiler of the toolkit that builds the kernels."""
-    home = find_toolkit().home
-    return None if home is None else home / "bin" / "nvcc"
-
-
 def disassembler() -> Path | None:
     """cuobjdump: the toolkit's, one on PATH, or the one in triton's package, which comes with torch."""
-    compiler, on_path = nvcc(), shutil.which("cuobjdump")
-    places = [] if compiler is None else [compiler.parent / "cuobjdump"]
+    home, on_path = find_toolkit().home, shutil.which("cuobjdump")
+    places = [] if home is None else [home / "bin" / "cuobjdump"]
     places += [] if on_path is None else [Path(on_path)]
     triton = importlib.util.find_spec("triton")
     if triton is not None and triton.origin is not None:
@@ -35,16 +30,20 @@ def disassembler() -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
+def library() -> Path | None:
+    """The extension's kernels."""
+    return next(Path(hiddennet.__file__).parent.glob("_C_cuda*.so"), None)
+
+
+@cache
 def missing(arch: str) -> str | None:
-    """What is needed for code of sm_`arch` and is not here, in one sentence; None: nothing."""
-    compiler = nvcc()
-    if compiler is None:
-        return "expected nvcc to compile the kernels with, got none"
+    """What is needed to read code of sm_`arch` and is not here, in one sentence; None: nothing."""
+    if library() is None:
+        return f"the kernels are not built: {_load.cuda_status}"
     if disassembler() is None:
         return "expected cuobjdump beside nvcc, on PATH or in triton's package, got none"
-    known = subprocess.run([compiler, "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout
-    number = arch.rstrip("af")
-    return None if f"compute_{number}" in known.split() else f"expected an nvcc that knows sm_{number}, got an older"
+    held = subprocess.run([disassembler(), "-lelf", library()], check=True, capture_output=True, text=True).stdout
+    return None if f"sm_{arch}." in held else f"the kernels are not built for sm_{arch}: TORCH_CUDA_ARCH_LIST"
 
 
 @dataclass(frozen=True)
@@ -60,19 +59,22 @@ class Kernel:
 
 
 @cache
-def kernels(source: str, arch: str, folder: Path) -> tuple[Kernel, ...]:
-    """The kernels of a source under csrc/ops, compiled for sm_`arch` in the folder."""
-    cubin = folder / f"{Path(source).stem}.sm_{arch}.cubin"
-    target = f"-gencode=arch=compute_{arch},code=sm_{arch}"
-    command = [nvcc(), *FLAGS, target, "-cubin", ROOT / "csrc" / "ops" / source, "-o", cubin]
-    subprocess.run(command, check=True, capture_output=True, text=True)
-    text = subprocess.run([disassembler(), "-sass", cubin], check=True, capture_output=True, text=True).stdout
-    found: dict[str, list[str]] = {}
+def kernels(arch: str) -> dict[str, tuple[Kernel, ...]]:
+    """The extension's kernels for sm_`arch`, by their source under csrc/ops."""
+    command = [disassembler(), "-arch", f"sm_{arch}", "-sass", library()]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found: dict[str, dict[str, list[str]]] = {}
+    functions: dict[str, list[str]] = {}
     name = ""
     for line in text.splitlines():
-        if function := FUNCTION.match(line):
+        if source := SOURCE.match(line):
+            functions = found.setdefault(source.group(1), {})
+        elif function := FUNCTION.match(line):
             name = function.group(1)
-            found[name] = []
+            functions[name] = []
         elif instruction := INSTRUCTION.match(line):
-            found[name].append(instruction.group(1))
-    return tuple(Kernel(name, tuple(code)) for name, code in found.items())
+            functions[name].append(instruction.group(1))
+    return {
+        source: tuple(Kernel(name, tuple(code)) for name, code in functions.items())
+        for source, functions in found.items()
+    }
