@@ -88,26 +88,16 @@ for module in pydantic yaml safetensors numpy torchvision sklearn nvtx; do
 done
 
 # the extension for Python, and at the same time the kernels' own tests as CUDA programs
-kernel_tests=()
-if [ -n "$DRY" ]; then
-  kernel_tests=("$(type -P true)")
-elif have cmake; then
+if [ -z "$DRY" ] && have cmake; then
   generator=()
   go_on=()
   have ninja && generator=(-G Ninja) && go_on=(-- -k 0)
-  targets=()
-  for source in tests/cpp/test_*.cpp; do
-    name=$(basename "$source" .cpp)
-    [ "$name" = test_simt ] && continue # tests the shim itself
-    targets+=("build_${name}_gpu")
-    kernel_tests+=("$BUILD/cpp/${name}_gpu")
-  done
   rm -f "$BUILD/built"
   set -m # a process group of its own, to be ended as a whole
   (
     cmake -S . -B "$BUILD/cpp" "${generator[@]}" -DHN_GPU_TESTS=ON \
       -DHN_GPU_ARCH="sm_${capability/./}" &&
-      cmake --build "$BUILD/cpp" -j "$jobs" --target "${targets[@]}" "${go_on[@]}"
+      cmake --build "$BUILD/cpp" -j "$jobs" --target gpu_tests "${go_on[@]}"
     echo $? >"$BUILD/built"
   ) >"$BUILD/kernel_tests.log" 2>&1 &
   builder=$!
@@ -133,7 +123,7 @@ fi
 each() { # stage limit prefix...: run the prefix with each kernel test
   local name=$1 limit=$2 built=()
   shift 2
-  for program in "${kernel_tests[@]}"; do
+  for program in ${DRY:+"$(type -P true)"} "$BUILD"/cpp/test_*_gpu; do
     [ -x "$program" ] && built+=("$program")
   done
   if [ "${#built[@]}" -eq 0 ]; then

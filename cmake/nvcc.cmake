@@ -10,6 +10,15 @@ endif()
 set(nvcc_flags -std=c++17 -O3 -I${CMAKE_SOURCE_DIR}/csrc -I${CMAKE_SOURCE_DIR}/tests/cpp
     -DHN_NO_TORCH -Xcompiler=-ffp-contract=off,-fno-strict-aliasing)
 
+# --- The tests that launch kernels, but for those of the shim itself.
+set(kernel_tests)
+foreach(source ${tests})
+  file(STRINGS ${source} launching REGEX "^#include \"(device|select_net)\\.h\"")
+  if(launching AND NOT source MATCHES "/test_simt")
+    list(APPEND kernel_tests ${source})
+  endif()
+endforeach()
+
 # --- Compile checks of the kernels: one CTest per file and architecture; `check_cu` runs them all. The host's side is
 # compiled where it is run.
 file(GLOB_RECURSE cu_files CONFIGURE_DEPENDS csrc/*.cu tests/cpp/*.cu)
@@ -45,11 +54,9 @@ else()
 endif()
 if(gpu_tests)
   set(HN_GPU_ARCH native CACHE STRING "Architecture of the GPU tests, as nvcc -arch takes it")
-  foreach(source ${tests})
+  add_custom_target(gpu_tests ALL)
+  foreach(source ${kernel_tests})
     get_filename_component(name ${source} NAME_WE)
-    if(name MATCHES "^test_(simt|runtime)")
-      continue() # tests the shim itself, or no kernel
-    endif()
     add_custom_command(
       OUTPUT ${name}_gpu
       COMMAND ${HN_NVCC} ${nvcc_flags} -arch=${HN_GPU_ARCH} -lineinfo -MD -MF ${name}_gpu.d -x cu ${source}
@@ -57,7 +64,8 @@ if(gpu_tests)
       DEPENDS ${source} hn_cpu_loops
       DEPFILE ${name}_gpu.d
       COMMENT "Building ${name}_gpu")
-    add_custom_target(build_${name}_gpu ALL DEPENDS ${name}_gpu)
+    add_custom_target(build_${name}_gpu DEPENDS ${name}_gpu)
+    add_dependencies(gpu_tests build_${name}_gpu)
     add_test(NAME ${name}_gpu COMMAND ${CMAKE_BINARY_DIR}/${name}_gpu)
     set_tests_properties(${name}_gpu PROPERTIES LABELS gpu TIMEOUT 300)
   endforeach()

@@ -17,11 +17,8 @@ add_custom_target(ptx_cudart DEPENDS ${ptx_library})
 # PTX alone, readable; and our runtime in place of CUDA's.
 set(ptx_compile -gencode arch=compute_80,code=compute_80 --no-compress -x cu)
 set(ptx_link -Xlinker $<TARGET_FILE:hn_cpu_loops> -Xlinker ${ptx_library})
-foreach(source ${tests})
+foreach(source ${kernel_tests})
   get_filename_component(name ${source} NAME_WE)
-  if(name MATCHES "^test_(simt|runtime)")
-    continue() # tests the shim itself, or no kernel
-  endif()
   add_custom_command(
     OUTPUT ${name}_ptx.o
     COMMAND ${HN_NVCC} ${ptx_flags} ${ptx_compile} -MD -MF ${name}_ptx.d -c ${source} -o ${name}_ptx.o
