@@ -53,7 +53,7 @@ test-isa: $(VENV)/.ready
 	  echo "$$cpu"; env $$cpu $(PY) -m pytest -q -n $(JOBS) --dist loadfile -m "isa and not cuda" || exit 1; done
 
 test-wheel: $(VENV)/.ready
-	HIDDENNET_TEST_TORCH="$${HIDDENNET_TEST_TORCH:-2.13.0}" $(PY) -m pytest -n $(JOBS) --dist loadfile -m wheel
+	HIDDENNET_TEST_TORCH="$${HIDDENNET_TEST_TORCH:-2.13.0}" $(PY) -m pytest tests/test_wheel.py
 
 cpp-test: $(VENV)/.ready
 	$(VENV)/bin/cmake -S . -B $(BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV))/bin/ninja
