@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -21,6 +23,30 @@ def pytest_collection_modifyitems(items) -> None:
             item.add_marker(pytest.mark.cuda)
         if item.get_closest_marker("cuda") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA GPU here"))
+
+
+def _can_fork() -> bool:
+    """Whether a fork of this process can train: torch refuses it once its autograd engine has started threads."""
+    child = os.fork()
+    if child == 0:
+        try:
+            torch.ones(1, requires_grad=True).sum().backward()
+        except RuntimeError:
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(child, 0)[1] == 0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem) -> bool | None:
+    """A test that trains in forks has a process of its own where an earlier test left this one without that power."""
+    if pyfuncitem.get_closest_marker("forks") is None or "HIDDENNET_TEST_ALONE" in os.environ or _can_fork():
+        return None
+    alone = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", pyfuncitem.nodeid]
+    words = {**{k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}, "HIDDENNET_TEST_ALONE": "1"}
+    done = subprocess.run(alone, cwd=pyfuncitem.config.rootpath, env=words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return True
 
 
 @pytest.fixture(params=["cpu", "cuda"])

@@ -14,6 +14,7 @@ from hiddennet.sweep import command, grid, jobs, ray_tune
 from hiddennet.sweep.folder import SweepFolder
 from tests.sweep.conftest import Forked, fork_job
 
+pytestmark = pytest.mark.forks
 SEEDS = {"config": "small", "set": {"train.epochs": 0}, "grid": {"seed": [0, 1]}}
 INSTALLED = importlib.util.find_spec("ray") is not None
 

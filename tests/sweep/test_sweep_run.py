@@ -9,12 +9,15 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from hiddennet import cli
 from hiddennet.sweep import command, grid, jobs, local
 from hiddennet.sweep.folder import SweepFolder
 from hiddennet.train import checkpoint
 from tests.sweep.conftest import Forked, fork_job
 
+pytestmark = pytest.mark.forks
 SEEDS = {"config": "small", "grid": {"seed": [0, 1]}}
 
 

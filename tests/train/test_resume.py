@@ -193,6 +193,7 @@ def _run_and_die_at_save(config, number: int) -> None:
     experiment.run(config)
 
 
+@pytest.mark.forks
 @pytest.mark.parametrize("number", [3, 6, 9])
 def test_killed_in_the_middle_of_a_save(make, tmp_path, number):
     config = make()
